@@ -1,0 +1,44 @@
+# `make help` lists what there is. Each target sets up .venv by itself; with uv on the PATH that takes a minute less.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+DATA ?= data/demo_shop
+RUN ?= runs/quickstart
+
+# Where this is set, every import of torch and transformers compiles their files again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help quickstart test space lint format lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+quickstart: $(VENV)/installed  ## train, evaluate, index and search on DATA (default: the demo shop), into RUN
+	$(PYTHON) -m training.quickstart --data "$(DATA)" --output "$(RUN)"
+
+test: $(VENV)/installed  ## run all tests
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest
+
+space: $(VENV)/installed  ## open the Space on the run in RUN
+	MMFUSION_RUN="$(RUN)" MMFUSION_DATA="$(DATA)" $(PYTHON) space/app.py
+
+lint: $(VENV)/installed  ## check style
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(VENV)/installed  ## mend style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock: $(VENV)/installed  ## write constraints.txt anew, with the newest versions that pyproject.toml allows
+	$(PYTHON) -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --output-file constraints.txt
+
+clean:  ## remove .venv, runs and generated data
+	rm -rf $(VENV) runs data
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	if command -v uv >/dev/null; then uv pip install --python $(PYTHON) -c constraints.txt -e '.[space,test]'; \
+	else $(PYTHON) -m pip install --quiet -c constraints.txt -e '.[space,test]'; fi
+	touch $@

@@ -1,0 +1,257 @@
+"""MMFusion processor: from query strings and product dicts to model inputs."""
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from io import BytesIO
+
+import torch
+import transformers
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BatchFeature, CLIPImageProcessorPil
+from transformers.processing_utils import ProcessorMixin
+
+PRODUCT_FIELDS = ("title", "brand", "category", "description", "attributes")
+MAX_PIXELS = 64_000_000
+
+
+class MMFusionProcessor(ProcessorMixin):
+    r"""
+    Turns queries and products into the inputs of [`MMFusionModel`]; the one place that knows how a product becomes
+    text.
+
+    A product is a mapping with any of `title`, `description`, `category`, `brand`, `price`, `attributes` (a mapping
+    or a string) and `image`; `image` may be a list of pictures. A field may be missing, `None` or empty. A picture is
+    a PIL image, a path, bytes, or a `datasets` Image that is not decoded (`{"bytes", "path"}`).
+
+    Args:
+        image_processor (`BaseImageProcessor`): the image encoder's.
+        tokenizer (`PreTrainedTokenizerBase`): the product tower's.
+        query_tokenizer (`PreTrainedTokenizerBase`, *optional*): the query tower's; a copy of `tokenizer` if not given.
+        query_prefix (`str`, *optional*, defaults to `""`): put before each query (`"query: "` for e5).
+        product_prefix (`str`, *optional*, defaults to `""`): put before each product's text (`"passage: "` for e5).
+        product_fields (`list[str]`, *optional*): the fields that make a product's text, in order; by default title,
+            brand, category, description, attributes. Add `price` if queries ask for it.
+        max_query_length (`int`, *optional*, defaults to 48): tokens of a query; longer ones are cut.
+        max_product_length (`int`, *optional*, defaults to 128): tokens of a product's text; longer ones are cut.
+
+    Example:
+
+    ```python
+    >>> processor = MMFusionProcessor.from_towers("intfloat/e5-small-v2", "google/siglip2-base-patch16-224")
+    >>> inputs = processor.process_products([{"title": "Striped mug", "image": "mug.jpg"}, {"title": "Plain mug"}])
+    >>> inputs["image_mask"]
+    tensor([[ True], [False]])
+    ```
+    """
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        query_tokenizer=None,
+        query_prefix="",
+        product_prefix="",
+        product_fields=PRODUCT_FIELDS,
+        max_query_length=48,
+        max_product_length=128,
+        **kwargs,
+    ):
+        if query_tokenizer is None:
+            query_tokenizer = copy.deepcopy(tokenizer)
+        self.query_prefix = query_prefix
+        self.product_prefix = product_prefix
+        self.product_fields = list(product_fields)
+        self.max_query_length = max_query_length
+        self.max_product_length = max_product_length
+        super().__init__(on_pil(image_processor), tokenizer, query_tokenizer)
+
+    @classmethod
+    def from_towers(
+        cls, text: str | os.PathLike, vision: str | os.PathLike, query: str | os.PathLike | None = None, **kwargs
+    ) -> "MMFusionProcessor":
+        """Makes the processor that goes with `MMFusionModel.from_towers`.
+
+        Args:
+            text (`str`): folder or Hub id of the product tower's text encoder.
+            vision (`str`): folder or Hub id of the image encoder.
+            query (`str`, *optional*): folder or Hub id of the query tower's own text encoder.
+            kwargs: the other arguments of the processor.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(text)
+        query_tokenizer = None if query is None else AutoTokenizer.from_pretrained(query)
+        return cls(load_image_processor(vision), tokenizer, query_tokenizer, **kwargs)
+
+    def __call__(self, queries=None, products=None, **kwargs) -> BatchFeature:
+        """Both sides in one call, as [`MMFusionModel.forward`] takes them; the queries' inputs are named `query_*`."""
+        inputs = {}
+        if queries is not None:
+            inputs.update({f"query_{name}": value for name, value in self.process_queries(queries).items()})
+        if products is not None:
+            inputs.update(self.process_products(products))
+        return BatchFeature(inputs)
+
+    def process_queries(self, queries: str | list[str]) -> BatchFeature:
+        """Queries to `input_ids` and `attention_mask` of shape `(batch, tokens)`."""
+        queries = [queries] if isinstance(queries, str) else list(queries)
+        texts = [self.query_prefix + query for query in queries]
+        return self._tokenize(self.query_tokenizer, texts, self.max_query_length)
+
+    def process_products(self, products: Mapping | list[Mapping]) -> BatchFeature:
+        """Products to model inputs.
+
+        Args:
+            products (`list[Mapping]`): see the class.
+
+        Returns:
+            `input_ids` and `attention_mask` of shape `(batch, tokens)`, `text_mask` `(batch,)` and, if any product
+            has a picture, `pixel_values` `(batch, images, ...)` and `image_mask` `(batch, images)`.
+
+        Raises:
+            ValueError: if a picture can't be read; the message tells which product's.
+        """
+        products = [products] if isinstance(products, Mapping) else list(products)
+        texts = [self.product_text(product) for product in products]
+        prefixed = [self.product_prefix + text for text in texts]
+        inputs = dict(self._tokenize(self.tokenizer, prefixed, self.max_product_length))
+        inputs["text_mask"] = torch.tensor([bool(text) for text in texts])
+        pictures = [self._product_pictures(product, row) for row, product in enumerate(products)]
+        if any(pictures):
+            inputs.update(self._process_pictures(pictures))
+        return BatchFeature(inputs)
+
+    def product_text(self, product: Mapping) -> str:
+        """A product's fields as one text, such as `Breton Tee. Harrow Lane. clothing. Soft cotton. size: M`."""
+        parts = (field_text(name, product.get(name)) for name in self.product_fields)
+        return ". ".join(part.rstrip(". ") for part in parts if part)
+
+    def _tokenize(self, tokenizer, texts: list[str], max_length: int) -> BatchFeature:
+        return tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=max_length,
+            return_tensors="pt",
+            return_attention_mask=True,
+            return_token_type_ids=False,
+        )
+
+    def _product_pictures(self, product: Mapping, row: int) -> list[Image.Image]:
+        pictures = product.get("image")
+        pictures = pictures if isinstance(pictures, (list, tuple)) else [pictures]
+        try:
+            return [load_picture(picture) for picture in pictures if not is_missing(picture)]
+        except ValueError as error:
+            raise ValueError(f"product {row} ({product.get('_id', 'no _id')}), field image: {error}") from error
+
+    def _process_pictures(self, pictures: list[list[Image.Image]]) -> dict[str, torch.Tensor]:
+        """Pads the products' pictures to the same number; a missing one is all zeros and False in the mask."""
+        flat = [picture for row in pictures for picture in row]
+        processed = self.image_processor(images=flat, return_tensors="pt")
+        image_mask = torch.zeros(len(pictures), max(map(len, pictures)), dtype=torch.bool)
+        for row, product_pictures in enumerate(pictures):
+            image_mask[row, : len(product_pictures)] = True
+        inputs = {"image_mask": image_mask}
+        for name, values in processed.items():
+            # the first picture stands in for missing sizes of variable-size encoders, which can't take 0 x 0 patches
+            filler = values[:1] if name in ("spatial_shapes", "pixel_attention_mask") else torch.zeros_like(values[:1])
+            inputs[name] = filler.expand(image_mask.numel(), *values.shape[1:]).clone()
+            inputs[name][image_mask.flatten()] = values
+            inputs[name] = inputs[name].unflatten(0, image_mask.shape)
+        return inputs
+
+
+def is_missing(value) -> bool:
+    """True for what catalogues hold where there is nothing: `None`, not-a-number, an empty string or no bytes."""
+    if isinstance(value, Mapping):
+        return not value.get("bytes") and not value.get("path")
+    return value is None or value != value or (isinstance(value, (str, bytes)) and not value.strip())
+
+
+def field_text(name: str, value) -> str:
+    """One field of a product as text; `""` if it is missing.
+
+    `attributes` may be a mapping or its JSON: `{"size": "M"}` becomes `size: M`. A price becomes `price: 9.90`.
+    """
+    if name == "attributes" and isinstance(value, str):
+        value = parse_attributes(value)
+    if name == "attributes" and isinstance(value, Mapping):
+        return ", ".join(f"{key}: {item}" for key, item in value.items() if not is_missing(item))
+    if is_missing(value):
+        return ""
+    text = " ".join(str(value).split())
+    return f"price: {text}" if name == "price" else text
+
+
+def parse_attributes(text: str) -> Mapping | str:
+    """Attributes that are written as a JSON object; any other text as it is."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, Mapping) else text
+
+
+def load_picture(picture) -> Image.Image:
+    """Reads a picture, turned upright and on a white background, as RGB.
+
+    Args:
+        picture (`PIL.Image.Image`, `str`, `PathLike`, `bytes` or `Mapping`): the last is a `datasets` Image that is
+            not decoded.
+
+    Raises:
+        ValueError: if it can't be read or has more than 64 million pixels; the message is one line.
+    """
+    if isinstance(picture, Mapping):
+        picture = picture["bytes"] or picture["path"]
+    try:
+        if isinstance(picture, bytes):
+            picture = Image.open(BytesIO(picture))
+        elif isinstance(picture, (str, os.PathLike)):
+            picture = Image.open(picture)
+        elif not isinstance(picture, Image.Image):
+            raise ValueError(f"a picture must be a PIL image, a path or bytes, not {type(picture).__name__}")
+        if picture.width * picture.height > MAX_PIXELS:
+            raise ValueError(f"{picture.width} x {picture.height} pixels are too many (at most {MAX_PIXELS:,})")
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return picture.convert("RGB")
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = "no picture format that is known" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise ValueError(f"unreadable picture ({reason})") from error
+
+
+def on_pil(image_processor):
+    """The same image processor on PIL, so that pixels are the same with and without torchvision.
+
+    `AutoImageProcessor` loads the torchvision variant where torchvision is installed; their pixels differ slightly.
+    """
+    pil_class = getattr(transformers, f"{type(image_processor).__name__}Pil", None)
+    return image_processor if pil_class is None else pil_class.from_dict(image_processor.to_dict())
+
+
+def load_image_processor(vision: str | os.PathLike):
+    """The image processor of an image encoder.
+
+    A timm backbone's preprocessing, which timm keeps in the model's configuration, becomes a plain
+    `CLIPImageProcessorPil`: resize the shorter side, cut the centre, normalise.
+    """
+    config = AutoConfig.from_pretrained(vision)
+    if config.model_type != "timm_wrapper":
+        return AutoImageProcessor.from_pretrained(vision)
+    settings = config.pretrained_cfg
+    height, width = settings["input_size"][1:]
+    resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": int(height / settings["crop_pct"])},
+        crop_size={"height": height, "width": width},
+        resample=resampling[settings["interpolation"]],
+        image_mean=list(settings["mean"]),
+        image_std=list(settings["std"]),
+    )
+
+
+__all__ = ["MMFusionProcessor"]

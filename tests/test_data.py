@@ -1,0 +1,142 @@
+"""Bad catalogues: one line that names file, row and field, or a counted warning; nothing is lost silently."""
+
+import datasets
+import pytest
+from conftest import shop_rows, write_shop
+
+from training.data import DataError, load_products, load_split, split_names
+
+
+def rewrite(folder, name, change, split="test"):
+    """Applies `change(table) -> table` to one of a shop's Parquet files."""
+    file = folder / split / f"{name}.parquet"
+    table = change(datasets.Dataset.from_parquet(str(file), cache_dir=str(folder / "cache")))
+    table.to_parquet(file)
+
+
+def test_a_good_shop(shop):
+    split = load_split(shop, "test")
+    assert len(split.product_ids) == len(split.queries) == 12 and not split.problems.counts
+    assert split.query_texts[0] == "red mug" and split.qrels["q-mug-red"] == {"mug-red": 2}
+    assert split.corpus[0]["image"]["bytes"].startswith(b"\x89PNG")
+    assert split_names(shop) == ["train", "dev", "test"]
+
+
+def test_a_catalogue_that_was_written_again_is_read_again(shop):
+    first = load_split(shop, "test")
+    corpus, queries, qrels = shop_rows()
+    corpus[0]["title"] = "golden mug"
+    write_shop(shop, corpus, queries, qrels)
+    again = load_split(shop, "test")
+    assert again.corpus[0]["title"] == "golden mug"
+    assert again.fingerprint != first.fingerprint
+    assert load_split(shop, "dev").fingerprint == again.fingerprint, "the same products, the same fingerprint"
+    corpus[0]["image"] = corpus[1]["image"]
+    assert load_split(write_shop(shop, corpus, queries, qrels), "test").fingerprint != again.fingerprint
+
+
+@pytest.mark.parametrize("name", ["nowhere/at/all", "./nowhere", "/nowhere"])
+def test_no_such_folder(name):
+    with pytest.raises(DataError, match="no such folder"):
+        load_split(name, "test")
+
+
+def fails_in_one_line(shop, *words, split="test"):
+    with pytest.raises(DataError) as caught:
+        load_split(shop, split)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_folder_that_is_no_dataset(tmp_path):
+    (tmp_path / "notes.md").write_text("hello")
+    fails_in_one_line(tmp_path, str(tmp_path), "corpus")
+
+
+def test_a_file_in_place_of_a_folder(shop):
+    fails_in_one_line(shop / "test" / "corpus.parquet", "is a file", "training.prepare")
+
+
+def test_an_unknown_split_lists_those_there_are(shop):
+    fails_in_one_line(shop, "validation", "'train', 'dev', 'test'", split="validation")
+
+
+@pytest.mark.parametrize(
+    "table, column",
+    [("corpus", "_id"), ("queries", "text"), ("queries", "_id"), ("qrels", "corpus-id"), ("qrels", "score")],
+)
+def test_a_missing_column(shop, table, column):
+    rewrite(shop, table, lambda rows: rows.rename_column(column, "other"))
+    fails_in_one_line(shop, f"test/{table}.parquet", f"column {column} is missing", "other")
+
+
+def test_a_catalogue_without_text_and_pictures(shop):
+    rewrite(shop, "corpus", lambda rows: rows.select_columns(["_id", "price"]))
+    fails_in_one_line(shop, "test/corpus.parquet", "title, description, image")
+
+
+def test_an_empty_catalogue(shop):
+    rewrite(shop, "corpus", lambda rows: rows.select([]))
+    fails_in_one_line(shop, str(shop), "corpus", "the table is empty")
+    corpus, queries, qrels = shop_rows()
+    write_shop(shop, [{**product, "_id": ""} for product in corpus], queries, qrels)
+    fails_in_one_line(shop, "test/corpus.parquet", "the catalogue is empty")
+
+
+def test_a_damaged_file(shop):
+    file = shop / "test" / "corpus.parquet"
+    file.write_bytes(file.read_bytes()[:2000])
+    fails_in_one_line(shop, str(shop), "corpus")
+
+
+def test_a_score_that_is_no_number(shop):
+    rewrite(shop, "qrels", lambda rows: rows.cast_column("score", datasets.Value("string")))
+    assert load_split(shop, "test").qrels["q-mug-red"] == {"mug-red": 2}
+    rewrite(
+        shop, "qrels", lambda rows: rows.map(lambda row, n: {"score": "high" if n == 3 else "1"}, with_indices=True)
+    )
+    fails_in_one_line(shop, "test/qrels.parquet row 3, field score", "'high'")
+
+
+def test_rows_that_can_not_be_used_are_counted_and_named(tmp_path):
+    corpus, queries, qrels = shop_rows()
+    corpus.insert(5, {**corpus[0], "title": "the same id again"})
+    corpus.append({**corpus[0], "_id": None})
+    queries.append({**queries[0], "_id": "q-empty", "text": "  "})
+    queries.append({**queries[0]})
+    queries.append({**queries[0], "_id": "q-unjudged", "text": "silver spoon"})
+    qrels.append({"query-id": "q-mug-red", "corpus-id": "spoon", "score": 1})
+    qrels.append({"query-id": "q-nobody", "corpus-id": "mug-red", "score": 1})
+    qrels.append({"query-id": "q-mug-red", "corpus-id": "lamp-red", "score": 0})
+    split = load_split(write_shop(tmp_path, corpus, queries, qrels), "test")
+    assert len(split.product_ids) == 12 and len(split.queries) == 12
+    assert split.corpus[0]["title"] == "plain mug"
+    assert split.qrels["q-mug-red"] == {"mug-red": 2, "lamp-red": 0}
+    assert sum(split.problems.counts.values()) == 7 and set(split.problems.counts.values()) == {1}
+    lines = "\n".join(split.problems.lines())
+    for place in (
+        "test/corpus.parquet row 5, field _id: mug-red",
+        "test/corpus.parquet row 13, field _id",
+        "test/queries.parquet row 12, field text",
+        "test/queries.parquet row 13, field _id: q-mug-red",
+        "test/qrels.parquet row 12, field corpus-id: spoon",
+        "test/qrels.parquet row 13, field query-id: q-nobody",
+        "q-unjudged",
+    ):
+        assert place in lines
+    assert split.where(5, "image").endswith("test/corpus.parquet row 6, field image"), "rows count as in the file"
+
+
+def test_no_query_with_a_relevant_product(shop):
+    rewrite(shop, "qrels", lambda rows: rows.map(lambda row: {"score": 0}))
+    fails_in_one_line(shop, "test/qrels.parquet", "no query has a relevant product")
+
+
+def test_products_alone_need_no_queries(shop):
+    for name in ("queries", "qrels"):
+        (shop / "test" / f"{name}.parquet").unlink()
+    card = (shop / "README.md").read_text().split("- config_name: queries")[0] + "---\n"
+    (shop / "README.md").write_text(card)
+    assert len(load_products(shop, "test").product_ids) == 12

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+from conftest import make_model, shop_rows, write_shop
+
+from training import embedding
+from training.data import DataError, load_split
+from training.embedding import (
+    embed_products,
+    embed_queries,
+    load_model,
+    model_fingerprint,
+    product_features,
+    query_features,
+    towers_fingerprint,
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
+
+
+def odd_shop(tmp_path):
+    """A shop with texts of different lengths, two pictures missing and one that can't be read."""
+    corpus, queries, qrels = shop_rows()
+    for row in (1, 4):
+        corpus[row]["image"] = None
+    corpus[2]["title"] = "a very long title of a big soft striped cotton mug"
+    corpus[7]["image"] = {"bytes": b"no picture", "path": "broken.png"}
+    return write_shop(tmp_path / "shop", corpus, queries, qrels)
+
+
+def test_vectors_are_those_of_the_model_product_by_product(model, processor, tmp_path):
+    split = load_split(odd_shop(tmp_path), "test")
+    vectors = embed_products(model, product_features(model, processor, split, batch_size=4))
+    products = [dict(product) for product in split.corpus]
+    products[7]["image"] = None
+    with torch.no_grad():
+        alone = [model.get_product_features(**processor.process_products([p])).pooler_output for p in products]
+    np.testing.assert_allclose(vectors, torch.cat(alone).numpy(), atol=1e-6)
+    texts = split.query_texts
+    found, weights = embed_queries(model, query_features(model, processor, texts, batch_size=5))
+    with torch.no_grad():
+        expected = [model.get_query_features(**processor.process_queries([text])).pooler_output for text in texts]
+    np.testing.assert_allclose(found, torch.cat(expected).numpy(), atol=1e-6)
+    np.testing.assert_allclose((weights**2).sum(axis=1), 1, atol=1e-6)
+
+
+def test_an_unreadable_picture_is_counted_each_time_also_from_the_cache(model, processor, tmp_path):
+    for _ in range(2):
+        split = load_split(odd_shop(tmp_path), "test")
+        features = product_features(model, processor, split)
+        assert features.image_mask[:, 0].tolist() == [n not in (1, 4, 7) for n in range(12)]
+        (line,) = split.problems.lines()
+        assert line.startswith("1 x unreadable image") and "corpus.parquet row 7, field image" in line
+
+
+def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, processor, tmp_path, monkeypatch):
+    shop = odd_shop(tmp_path)
+    first = product_features(model, processor, load_split(shop, "test"))
+    queries = query_features(model, processor, ["red mug"])
+
+    def towers_run(*args):
+        raise AssertionError("the towers ran")
+
+    monkeypatch.setattr(embedding, "_run_product_towers", towers_run)
+    monkeypatch.setattr(embedding, "_run_query_tower", towers_run)
+    np.testing.assert_array_equal(product_features(model, processor, load_split(shop, "test")).image, first.image)
+    np.testing.assert_array_equal(query_features(model, processor, ["red mug"]), queries)
+    with torch.no_grad():
+        model.product_heads.missing_image.add_(1)  # not a tower: the features stay
+    product_features(model, processor, load_split(shop, "test"))
+    with pytest.raises(AssertionError, match="the towers ran"):
+        query_features(model, processor, ["red  mug"])
+    with pytest.raises(AssertionError, match="the towers ran"):
+        product_features(model, processor, load_split(write_shop(tmp_path / "other"), "test"))
+    with torch.no_grad():
+        model.text_model.embeddings.word_embeddings.weight[5] += 1
+    with pytest.raises(AssertionError, match="the towers ran"):
+        product_features(model, processor, load_split(shop, "test"))
+
+
+def test_fingerprints_tell_models_apart_and_using_one_does_not_change_them(towers, model, processor):
+    before = towers_fingerprint(model, processor), model_fingerprint(model, processor)
+    processor(queries=["a long query of red cotton", "mug"], products=[{"title": "lamp"}])
+    assert (towers_fingerprint(model, processor), model_fingerprint(model, processor)) == before
+    with torch.no_grad():
+        model.query_heads.router.bias.add_(1)
+    assert towers_fingerprint(model, processor) == before[0] and model_fingerprint(model, processor) != before[1]
+    assert towers_fingerprint(make_model(towers, text_pooling="cls"), processor) != before[0]
+    processor.product_fields = ["title"]
+    assert towers_fingerprint(model, processor) != before[0]
+
+
+def test_a_model_that_is_none(tmp_path):
+    for name in (tmp_path / "nowhere", "./nowhere"):
+        with pytest.raises(DataError, match="no such model folder"):
+            load_model(name)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(DataError, match="can't load the model") as caught:
+        load_model(tmp_path)
+    assert "\n" not in str(caught.value)

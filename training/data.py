@@ -1,0 +1,350 @@
+"""The one reader and writer of catalogues in the Hub's retrieval layout.
+
+A catalogue is a Hub dataset id or a local folder with three configurations, each with the same splits:
+
+| configuration | columns |
+|---|---|
+| `corpus` | `_id`, `title`, `description`, `category`, `brand`, `price`, `image` (a `datasets` Image) |
+| `queries` | `_id`, `text`, optional `slice`, `novel` |
+| `qrels` | `query-id`, `corpus-id`, `score` (0 = not relevant; higher is better) |
+
+The layout is the one of BEIR and MTEB (https://huggingface.co/docs/hub/datasets-overview).
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+CORPUS_FEATURES = datasets.Features(
+    {name: datasets.Value("string") for name in ("_id", "title", "description", "category", "brand", "price")}
+    | {"image": datasets.Image()}
+)
+QUERY_FEATURES = datasets.Features(
+    {name: datasets.Value("string") for name in ("_id", "text", "slice")}
+    | {"novel": datasets.Value("bool"), "attributes": datasets.Value("string")}
+)
+QREL_FEATURES = datasets.Features(
+    {"query-id": datasets.Value("string"), "corpus-id": datasets.Value("string"), "score": datasets.Value("int32")}
+)
+REQUIRED_COLUMNS = {
+    "corpus": ("_id",),
+    "queries": ("_id", "text"),
+    "qrels": ("query-id", "corpus-id", "score"),
+}
+CONTENT_COLUMNS = ("title", "description", "image")
+
+
+class DataError(ValueError):
+    """Input that a person has to mend. The message is one line that names the file, the row and the field."""
+
+
+@dataclass
+class Problems:
+    """Counted warnings about rows that were left out or read in part, each kind with its first place.
+
+    Attributes:
+        counts (`Counter`): how often each kind of problem was seen.
+        first (`dict[str, str]`): where each kind was seen first, such as `corpus.parquet row 12, field image`.
+    """
+
+    counts: Counter = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, kind: str, where: str, count: int = 1) -> None:
+        """Counts `count` more problems of a `kind` and keeps the first place where it was seen."""
+        self.counts[kind] += count
+        self.first.setdefault(kind, where)
+
+    def lines(self) -> list[str]:
+        """One line a kind, such as `3 unreadable image (embedded from text alone); first: corpus.parquet row 7`."""
+        return [f"{count:,} x {kind}; first: {self.first[kind]}" for kind, count in self.counts.items()]
+
+    def report(self) -> None:
+        """Prints the lines, each after `warning:`."""
+        for line in self.lines():
+            print(f"warning: {line}", flush=True)
+
+
+@dataclass
+class RetrievalSplit:
+    """One split of a catalogue, checked.
+
+    Attributes:
+        name (`str`): where it came from and which split, such as `data/demo_shop[test]`.
+        corpus (`datasets.Dataset`): one row a product; `image` is not decoded (`{"bytes", "path"}` or `None`).
+        product_ids (`list[str]`): the `_id` of each corpus row.
+        queries (`list[dict]`): one row a query with at least one relevant product in the corpus.
+        qrels (`dict[str, dict[str, int]]`): query id to product id to score; only ids that exist.
+        problems (`Problems`): what was left out, counted.
+        places (`list[int]`): the row in the source of each corpus row, for messages.
+        source (`str`): the corpus's file, or its data set and split, for messages.
+    """
+
+    name: str
+    corpus: datasets.Dataset
+    product_ids: list[str]
+    queries: list[dict]
+    qrels: dict[str, dict[str, int]]
+    problems: Problems
+    places: list[int]
+    source: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the products' contents, pictures included: a cache that is keyed by it never is stale."""
+        digest = hashlib.sha256()
+        for product in self.corpus:
+            image = product.pop("image", None)
+            digest.update(repr(product).encode())
+            for picture in image if isinstance(image, list) else [image]:
+                content = picture["bytes"] if isinstance(picture, dict) else None
+                digest.update(content or repr(picture).encode())
+        return digest.hexdigest()
+
+    @property
+    def query_texts(self) -> list[str]:
+        """The text of each query."""
+        return [query["text"] for query in self.queries]
+
+    def where(self, row: int, column: str) -> str:
+        """Names a cell of the corpus for a message: file, row (counted from 0) and field."""
+        return f"{self.source} row {self.places[row]}, field {column}"
+
+
+def load_split(data: str | os.PathLike, split: str) -> RetrievalSplit:
+    """Reads and checks one split of a catalogue.
+
+    Rows that can't be used are left out, counted in `problems` and never silently dropped: a product whose id is
+    missing or was seen before, a query without text, a judgment of an unknown query or product, and a query without
+    any relevant product in this split.
+
+    Args:
+        data (`str`): a local folder or a Hub dataset id in the retrieval layout.
+        split (`str`): the split's name, such as `test`.
+
+    Raises:
+        DataError: if `data` is no dataset, a configuration, split or column is missing, a score is no number, or
+            the catalogue or its judgments are empty.
+    """
+    products = load_products(data, split)
+    problems = products.problems
+    queries_table, queries_source = _load_table(data, "queries", split)
+    queries = _read_queries(queries_table, queries_source, problems)
+    qrels_table, qrels_source = _load_table(data, "qrels", split)
+    query_ids = {query["_id"] for query in queries}
+    qrels = _read_qrels(qrels_table, qrels_source, query_ids, set(products.product_ids), problems)
+    judged = []
+    for query in queries:
+        if any(score > 0 for score in qrels.get(query["_id"], {}).values()):
+            judged.append(query)
+        else:
+            problems.add("query without a relevant product (left out)", f"{queries_source} _id {query['_id']}")
+    if not judged:
+        raise DataError(f"{qrels_source}: no query has a relevant product (score above 0) in this split's corpus")
+    products.queries, products.qrels = judged, qrels
+    return products
+
+
+def load_products(data: str | os.PathLike, split: str) -> RetrievalSplit:
+    """Reads and checks the products of one split of a catalogue, which needs no queries and judgments.
+
+    Args:
+        data (`str`): a local folder or a Hub dataset id with a configuration `corpus`.
+        split (`str`): the split's name, such as `test`.
+
+    Returns:
+        A [`RetrievalSplit`] without queries and judgments.
+
+    Raises:
+        DataError: if `data` is no dataset, the configuration, split or a column is missing, or it is empty.
+    """
+    corpus, source = _load_table(data, "corpus", split)
+    if not set(CONTENT_COLUMNS) & set(corpus.column_names):
+        raise DataError(
+            f"{source}: none of the columns {', '.join(CONTENT_COLUMNS)} is there (columns: "
+            f"{', '.join(corpus.column_names)}); rename yours or use training.prepare"
+        )
+    if isinstance(corpus.features.get("image"), datasets.Image):
+        corpus = corpus.cast_column("image", datasets.Image(decode=False))
+    problems = Problems()
+    ids = ["" if value is None else str(value) for value in corpus["_id"]]
+    places = _usable_rows(ids, source, problems)
+    if len(places) < len(ids):
+        corpus = corpus.select(places)
+        ids = [ids[row] for row in places]
+    if not ids:
+        raise DataError(f"{source}: the catalogue is empty; it needs at least one product with an _id")
+    return RetrievalSplit(f"{data}[{split}]", corpus, ids, [], {}, problems, places, source)
+
+
+def split_names(data: str | os.PathLike) -> list[str]:
+    """The splits of a catalogue's `corpus`, in the order in which its card lists them."""
+    _check_exists(data)
+    return datasets.get_dataset_split_names(str(data), "corpus")
+
+
+def write_split(folder: Path, split: str, corpus: list[dict], queries: list[dict], qrels: list[dict]) -> None:
+    """Writes one split of a catalogue as three Parquet files.
+
+    Args:
+        folder (`Path`): the catalogue's folder; the files go to `folder/split/`.
+        split (`str`): the split's name.
+        corpus (`list[dict]`): rows of `_id, title, description, category, brand, price, image`; the image is
+            `{"bytes", "path"}` or `None`.
+        queries (`list[dict]`): rows of `_id, text, slice, novel, attributes`.
+        qrels (`list[dict]`): rows of `query-id, corpus-id, score`.
+    """
+    target = Path(folder) / split
+    target.mkdir(parents=True, exist_ok=True)
+    tables = (
+        ("corpus", corpus, CORPUS_FEATURES),
+        ("queries", queries, QUERY_FEATURES),
+        ("qrels", qrels, QREL_FEATURES),
+    )
+    for name, rows, features in tables:
+        columns = {column: [row[column] for row in rows] for column in features}
+        partial = target / f".{name}.parquet"
+        with quiet_datasets():
+            datasets.Dataset.from_dict(columns, features=features).to_parquet(partial)
+        partial.rename(target / f"{name}.parquet")
+
+
+def write_card(folder: Path, pretty_name: str, license: str, splits: list[str], body: str) -> None:
+    """Writes the dataset card, whose front matter tells `datasets` where each configuration's files are.
+
+    Args:
+        folder (`Path`): the catalogue's folder.
+        pretty_name (`str`): the name shown on the Hub.
+        license (`str`): a licence id of the Hub such as `apache-2.0`; `unknown` if nobody said.
+        splits (`list[str]`): the splits that were written, in order.
+        body (`str`): the card's text in Markdown.
+    """
+    lines = ["---", f"pretty_name: {json.dumps(pretty_name)}", f"license: {license}"]
+    lines += ["task_categories:", "- text-retrieval", "configs:"]
+    for name in REQUIRED_COLUMNS:
+        lines += [f"- config_name: {name}", "  data_files:"]
+        for split in splits:
+            lines += [f"  - split: {split}", f"    path: {split}/{name}.parquet"]
+    lines += ["---", "", body.rstrip(), ""]
+    (Path(folder) / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Without the progress bars of `datasets`, one for each file."""
+    were_off = datasets.utils.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_off:
+            datasets.enable_progress_bars()
+
+
+def _check_exists(data: str | os.PathLike) -> None:
+    path = Path(data)
+    if path.is_file():
+        raise DataError(f"{data}: is a file; give the folder of a catalogue (training.prepare makes one from files)")
+    looks_local = path.is_absolute() or str(data).startswith(".") or str(data).count("/") != 1
+    if not path.is_dir() and looks_local:
+        raise DataError(f"{data}: no such folder; give a catalogue's folder or a Hub dataset id such as org/name")
+
+
+def _load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
+    """One configuration's split, its required columns checked, and a name of its source for messages."""
+    _check_exists(data)
+    source = f"{data} {config}[{split}]"
+    try:
+        with quiet_datasets():
+            if Path(data).is_dir():
+                table, source = _load_local_table(data, config, split)
+            else:
+                table = datasets.load_dataset(str(data), config, split=split)
+    except Exception as error:  # `datasets` raises a dozen kinds, each with a text of many lines
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        if "corresponds to no data" in reason:
+            reason = "the table is empty"
+        raise DataError(
+            f"{data}: can't read configuration {config!r}, split {split!r} of the retrieval layout: {reason}"
+        ) from error
+    missing = [column for column in REQUIRED_COLUMNS[config] if column not in table.column_names]
+    if missing:
+        raise DataError(
+            f"{source}: column {', '.join(missing)} is missing (columns: {', '.join(table.column_names)}); "
+            "rename the column or make the catalogue with training.prepare"
+        )
+    return table, source
+
+
+def _load_local_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
+    """Reads the split's own files alone; loaded by its folder, `datasets` would give a changed catalogue's old rows."""
+    builder = datasets.load_dataset_builder(str(data), config)
+    files = [str(file) for file in builder.config.data_files.get(split, [])]
+    if not files:
+        raise ValueError(f"Unknown split {split!r}. Should be one of {list(builder.config.data_files)}.")
+    reader = type(builder).__module__.rpartition(".")[2]
+    table = datasets.load_dataset(reader, data_files={split: files}, split=split, features=builder.info.features)
+    return table, os.path.relpath(files[0]) if len(files) == 1 else f"{data} {config}[{split}]"
+
+
+def _usable_rows(ids: list[str], source: str, problems: Problems) -> list[int]:
+    seen: set[str] = set()
+    rows = []
+    for row, product_id in enumerate(ids):
+        if not product_id:
+            problems.add("product without an id (left out)", f"{source} row {row}, field _id")
+        elif product_id in seen:
+            problems.add(
+                "duplicate product id (the first one is kept)", f"{source} row {row}, field _id: {product_id}"
+            )
+        else:
+            seen.add(product_id)
+            rows.append(row)
+    return rows
+
+
+def _read_queries(table: datasets.Dataset, source: str, problems: Problems) -> list[dict]:
+    queries, seen = [], set()
+    for row, query in enumerate(table):
+        query_id = "" if query["_id"] is None else str(query["_id"])
+        if not isinstance(query["text"], str) or not query["text"].strip():
+            problems.add("query without text (left out)", f"{source} row {row}, field text")
+        elif not query_id or query_id in seen:
+            problems.add("query id missing or seen before (left out)", f"{source} row {row}, field _id: {query_id}")
+        else:
+            seen.add(query_id)
+            queries.append({**query, "_id": query_id})
+    return queries
+
+
+def _read_qrels(
+    table: datasets.Dataset, source: str, query_ids: set[str], product_ids: set[str], problems: Problems
+) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    columns = (table[name] for name in REQUIRED_COLUMNS["qrels"])
+    for row, (query_id, product_id, score) in enumerate(zip(*columns, strict=True)):
+        try:
+            grade = float(score)
+        except (TypeError, ValueError):
+            grade = np.nan
+        if not np.isfinite(grade) or grade != round(grade):
+            raise DataError(f"{source} row {row}, field score: {score!r} is no whole number (0 = not relevant)")
+        if str(query_id) not in query_ids:
+            problems.add("judgment of an unknown query (left out)", f"{source} row {row}, field query-id: {query_id}")
+        elif str(product_id) not in product_ids:
+            problems.add(
+                "judgment of an unknown product (left out)", f"{source} row {row}, field corpus-id: {product_id}"
+            )
+        else:
+            judged = qrels.setdefault(str(query_id), {})
+            judged[str(product_id)] = max(int(grade), judged.get(str(product_id), 0))
+    return qrels

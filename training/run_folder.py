@@ -1,0 +1,79 @@
+"""What every run writes beside its results: its configuration, versions and metrics, each file whole or not at all."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PACKAGES = ("mmfusion", "torch", "transformers", "accelerate", "datasets", "peft", "timm", "usearch", "numpy")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file by way of a partial one beside it, so that a killed run leaves the old or the new text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, indented, in the way of [`write_text`]."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_config(path: Path, arguments: Any) -> None:
+    """Writes a dataclass of options as YAML that `--recipe` takes again."""
+    write_text(path, yaml.safe_dump(asdict(arguments), sort_keys=False))
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A partial folder to fill, which takes the place of `folder` when the block ends well and is removed if not."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git commit of this run."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": packages,
+        "git": git_state(),
+    }
+
+
+def git_state() -> str | None:
+    """The commit that runs, with `+changes` if files differ from it; `None` outside a checkout."""
+    try:
+        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def _git(*words: str) -> str:
+    folder = Path(__file__).parent
+    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()

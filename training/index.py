@@ -1,0 +1,42 @@
+"""Builds a search index from the vectors that training.embed wrote.
+
+python -m training.index --vectors runs/quickstart/vectors --output runs/quickstart/index
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from modeling_mmfusion.index_mmfusion import ProductIndex
+from training.arguments import existing_file, run
+from training.embed import read_vectors
+
+
+@dataclass
+class IndexArguments:
+    """Which vectors to index.
+
+    Args:
+        vectors: Folder that training.embed wrote.
+        output: Folder for the index.
+        dtype: How vectors are stored: f32, bf16, f16 or i8.
+    """
+
+    vectors: str = "runs/quickstart/vectors"
+    output: str = "runs/quickstart/index"
+    dtype: str = "f32"
+
+
+def main(arguments: IndexArguments) -> ProductIndex:
+    """Builds, saves and returns the index."""
+    folder = Path(arguments.vectors)
+    manifest = json.loads(existing_file(folder / "manifest.json", "a folder that training.embed wrote").read_text())
+    vectors, products = read_vectors(folder)
+    index = ProductIndex.build(vectors, products, manifest["model"], arguments.dtype)
+    index.save(arguments.output)
+    print(f"index: {len(index):,} products in {arguments.output}", flush=True)
+    return index
+
+
+if __name__ == "__main__":
+    run(main, IndexArguments, __doc__)

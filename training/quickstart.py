@@ -1,0 +1,186 @@
+"""From a catalogue to answers in one command: data, training, evaluation, index and three example searches.
+
+    python -m training.quickstart
+    python -m training.quickstart --data data/myshop --output runs/myshop
+
+Without a catalogue it draws the demo shop. Each step prints the command that does it alone. A step whose inputs did
+not change since the last run is not done again.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from training import embed, evaluate, index
+from training.arguments import TrainArguments, parse, run
+from training.data import RetrievalSplit, load_split, split_names
+from training.demo_shop import generate
+from training.run_folder import write_json
+from training.search import Searcher, format_results
+
+DEMO_SHOP = "data/demo_shop"
+RECIPE = "training/recipes/quickstart.yaml"
+STEPS_FILE = "steps.json"
+
+
+@dataclass
+class QuickstartArguments:
+    """Which catalogue, and where the results go.
+
+    Args:
+        data: Catalogue: a folder or Hub dataset id in the retrieval layout. The demo shop is drawn if it is not there.
+        output: Run folder; gets model/, vectors/, index/, report.json and config.yaml.
+        recipe: Training recipe.
+        seed: Seed of everything random.
+    """
+
+    data: str = DEMO_SHOP
+    output: str = "runs/quickstart"
+    recipe: str = RECIPE
+    seed: int = 0
+
+
+class Steps:
+    """Remembers in the run folder with which inputs each step was done.
+
+    Args:
+        output (`Path`): the run folder.
+    """
+
+    def __init__(self, output: Path):
+        self.file = output / STEPS_FILE
+        self.done = json.loads(self.file.read_text()) if self.file.is_file() else {}
+
+    def is_done(self, name: str, inputs: str, result: Path) -> bool:
+        """True if the step was done with the same inputs and its result is still there."""
+        return self.done.get(name) == inputs and result.exists()
+
+    def finish(self, name: str, inputs: str) -> None:
+        """Remembers that a step is done."""
+        self.done[name] = inputs
+        write_json(self.file, self.done)
+
+
+def main(arguments: QuickstartArguments) -> dict:
+    """Does all steps and returns the report."""
+    started, output = time.perf_counter(), Path(arguments.output)
+    if arguments.data == DEMO_SHOP and not Path(DEMO_SHOP, "README.md").is_file():
+        announce("1/5 draw the demo shop", "training.demo_shop", output=DEMO_SHOP, seed=arguments.seed)
+        generate(Path(DEMO_SHOP), seed=arguments.seed)
+    else:
+        print(f"\n== 1/5 data: {arguments.data} is there", flush=True)
+    splits = split_names(arguments.data)
+    steps, test = Steps(output), "test" if "test" in splits else splits[-1]
+    recipe = recipe_of(arguments, splits)
+    inputs = digest(json.dumps(asdict(recipe)), data_fingerprint(arguments.data))
+
+    if steps.is_done("train", inputs, output / "model"):
+        print(f"\n== 2/5 train: nothing changed, {output / 'model'} is kept", flush=True)
+    else:
+        train(arguments, recipe)
+        steps.finish("train", inputs)
+    report = evaluate_step(steps, inputs, arguments, output, test)
+    index_step(steps, inputs, arguments, output, test)
+    print(f'\n== 5/5 search: python -m training.search "QUERY" --run {output}', flush=True)
+    show_searches(output, load_split(arguments.data, test))
+    print(f"\nDone in {time.perf_counter() - started:.0f} s: {output}/", flush=True)
+    return report
+
+
+def recipe_of(arguments: QuickstartArguments, splits: list[str]) -> TrainArguments:
+    """The recipe with this run's catalogue, output, seed and splits."""
+    words = [f"--recipe={arguments.recipe}", f"--data.path={arguments.data}", f"--output={arguments.output}"]
+    words += [f"--seed={arguments.seed}"]
+    if "dev" not in splits:
+        words += [f"--data.dev_split={'validation' if 'validation' in splits else splits[-1]}"]
+    return parse(TrainArguments, "", words, recipe=True)
+
+
+def train(arguments: QuickstartArguments, recipe: TrainArguments) -> None:
+    """Launches training.train in a process of its own.
+
+    Exits with its status if it fails; it has said why.
+    """
+    words = ["training/train.py", "--recipe", arguments.recipe, "--data.path", arguments.data]
+    words += ["--data.dev_split", recipe.data.dev_split, "--output", arguments.output, "--seed", str(arguments.seed)]
+    print(f"\n== 2/5 train: accelerate launch {' '.join(words)}", flush=True)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--num_cpu_threads_per_process", str(torch.get_num_threads())]
+    status = subprocess.run(launch + words, check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def evaluate_step(steps: Steps, inputs: str, arguments: QuickstartArguments, output: Path, split: str) -> dict:
+    """Measures the model on the held-out split, or shows the report that is there."""
+    file, inputs = output / "report.json", digest(inputs, split)
+    if steps.is_done("evaluate", inputs, file):
+        report = json.loads(file.read_text())
+        print(f"\n== 3/5 evaluate: nothing changed, {file} is kept", flush=True)
+        print(evaluate.format_report(report), flush=True)
+        return report
+    options = {"model": str(output / "model"), "data": arguments.data, "split": split, "report": str(file)}
+    announce("3/5 evaluate", "training.evaluate", **options)
+    report = evaluate.main(evaluate.EvaluateArguments(**options))
+    steps.finish("evaluate", inputs)
+    return report
+
+
+def index_step(steps: Steps, inputs: str, arguments: QuickstartArguments, output: Path, split: str) -> None:
+    """Embeds the held-out split's products and indexes them."""
+    inputs = digest(inputs, split)
+    if steps.is_done("index", inputs, output / "index"):
+        print(f"\n== 4/5 index: nothing changed, {output / 'index'} is kept", flush=True)
+        return
+    options = {"model": str(output / "model"), "data": arguments.data, "split": split}
+    options |= {"output": str(output / "vectors")}
+    announce("4/5 embed", "training.embed", **options)
+    embed.main(embed.EmbedArguments(**options))
+    options = {"vectors": str(output / "vectors"), "output": str(output / "index")}
+    announce("    index", "training.index", **options)
+    index.main(index.IndexArguments(**options))
+    steps.finish("index", inputs)
+
+
+def show_searches(output: Path, split: RetrievalSplit, count: int = 3, k: int = 5) -> None:
+    """Searches for one judged query of each slice and marks the results that are judged relevant."""
+    searcher = Searcher(output)
+    slices = sorted({str(query.get("slice")) for query in split.queries})
+    queries = [next(q for q in split.queries if str(q.get("slice")) == name) for name in slices]
+    queries += [query for query in split.queries if query not in queries]
+    for query in queries[:count]:
+        results, shares = searcher.search(query["text"], k)
+        for found in results:
+            relevant = split.qrels[query["_id"]].get(found.product_id, 0) > 0
+            found.product["title"] = ("* " if relevant else "  ") + (found.product.get("title") or "")
+        print(f"\n{format_results(query['text'], results, shares)}", flush=True)
+    print("\n(* = judged relevant)", flush=True)
+
+
+def announce(step: str, module: str, **options) -> None:
+    """Prints a step and the command that does it alone."""
+    words = " ".join(f"--{name} {value}" for name, value in options.items())
+    print(f"\n== {step}: python -m {module} {words}", flush=True)
+
+
+def data_fingerprint(data: str) -> str:
+    """A digest of the names, sizes and times of a local catalogue's files; of a Hub dataset, its name."""
+    files = sorted(path for path in Path(data).rglob("*") if path.is_file())
+    facts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return digest(data, *facts)
+
+
+def digest(*parts: str) -> str:
+    """The sha256 of some strings, shortened."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    run(main, QuickstartArguments, __doc__)

@@ -14,6 +14,7 @@ from transformers.processing_utils import ProcessorMixin
 
 PRODUCT_FIELDS = ("title", "brand", "category", "description", "attributes")
 MAX_PIXELS = 64_000_000
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # none that runs another program
 
 
 class MMFusionProcessor(ProcessorMixin):
@@ -201,15 +202,16 @@ def load_picture(picture) -> Image.Image:
             not decoded.
 
     Raises:
-        ValueError: if it can't be read or has more than 64 million pixels; the message is one line.
+        ValueError: if it can't be read, is none of JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF, or has more than 64
+            million pixels; the message is one line.
     """
     if isinstance(picture, Mapping):
         picture = picture["bytes"] or picture["path"]
     try:
         if isinstance(picture, bytes):
-            picture = Image.open(BytesIO(picture))
+            picture = Image.open(BytesIO(picture), formats=PICTURE_FORMATS)
         elif isinstance(picture, (str, os.PathLike)):
-            picture = Image.open(picture)
+            picture = Image.open(picture, formats=PICTURE_FORMATS)
         elif not isinstance(picture, Image.Image):
             raise ValueError(f"a picture must be a PIL image, a path or bytes, not {type(picture).__name__}")
         if picture.width * picture.height > MAX_PIXELS:

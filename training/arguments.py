@@ -3,9 +3,10 @@
 Every script declares its options as a dataclass whose docstring is its `--help`, and calls [`run`].
 """
 
+import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,15 @@ class TrainArguments:
     seed: int = 0
 
 
+class HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows types and defaults, and keeps the lines of the description."""
+
+
 def make_parser(
     arguments: type, description: str, recipe: bool = False, positional: str | None = None
 ) -> jsonargparse.ArgumentParser:
     """A parser for a dataclass; see [`parse`]."""
-    parser = jsonargparse.ArgumentParser(description=description, exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(description=description, formatter_class=HelpFormatter, exit_on_error=False)
     if recipe:
         parser.add_argument("--recipe", action="config", help="YAML file with any of the options below.")
     if positional:
@@ -118,6 +123,8 @@ def parse(
 ) -> Any:
     """Parses a command line into a dataclass; `--like-this` and `--like_this` are the same option.
 
+    A flag (a field of type `bool`) is given as `--flag` or `--flag=false`.
+
     Args:
         arguments (`type`): the dataclass.
         description (`str`): what the script does; shown by `--help`.
@@ -125,11 +132,12 @@ def parse(
         recipe (`bool`, *optional*, defaults to `False`): take `--recipe FILE.yaml`.
         positional (`str`, *optional*): the field of type `str` that is given without its name.
     """
-    argv = [_with_underscores(word) for word in (sys.argv[1:] if argv is None else argv)]
+    flags = {option.name for option in fields(arguments) if option.type is bool}
+    argv = [_normalise(word, flags) for word in (sys.argv[1:] if argv is None else argv)]
     parser = make_parser(arguments, description, recipe, positional)
     parsed = parser.parse_args(argv)
     parsed.pop("recipe", None)
-    return arguments(**vars(parser.instantiate_classes(parsed)))
+    return arguments(**vars(parser.instantiate(parsed)))
 
 
 def run(main: Callable[[Any], Any], arguments: type, description: str, **options) -> None:
@@ -141,7 +149,7 @@ def run(main: Callable[[Any], Any], arguments: type, description: str, **options
     except (DataError, ProductIndexError) as error:
         sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
-        sys.exit(_fail("interrupted; finished parts are kept, run the same command again to go on", status=130))
+        sys.exit(_fail("interrupted; run the same command again", status=130))
 
 
 def existing_file(name: str, what: str) -> Path:
@@ -156,11 +164,13 @@ def existing_file(name: str, what: str) -> Path:
     return path
 
 
-def _with_underscores(word: str) -> str:
+def _normalise(word: str, flags: set[str]) -> str:
+    """An option with underscores in its name, and a flag with its value."""
     if not word.startswith("--"):
         return word
-    option, equals, value = word.partition("=")
-    return "--" + option[2:].replace("-", "_") + equals + value
+    option, equals, value = word[2:].partition("=")
+    option = option.replace("-", "_")
+    return f"--{option}=true" if option in flags and not equals else f"--{option}{equals}{value}"
 
 
 def _fail(message: str, status: int = 2) -> int:

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 CORPUS_FEATURES = datasets.Features(
     {name: datasets.Value("string") for name in ("_id", "title", "description", "category", "brand", "price")}
@@ -41,6 +43,9 @@ REQUIRED_COLUMNS = {
     "qrels": ("query-id", "corpus-id", "score"),
 }
 CONTENT_COLUMNS = ("title", "description", "image")
+
+
+WRITTEN_ROWS = 1000
 
 
 class DataError(ValueError):
@@ -211,15 +216,18 @@ def write_split(folder: Path, split: str, corpus: list[dict], queries: list[dict
         ("qrels", qrels, QREL_FEATURES),
     )
     for name, rows, features in tables:
-        columns = {column: [row[column] for row in rows] for column in features}
         partial = target / f".{name}.parquet"
-        with quiet_datasets():
-            datasets.Dataset.from_dict(columns, features=features).to_parquet(partial)
+        schema = features.arrow_schema
+        with pq.ParquetWriter(partial, schema) as writer:
+            for start in range(0, len(rows), WRITTEN_ROWS):  # a chunk holds at most 2 GB of pictures
+                writer.write_table(pa.Table.from_pylist(rows[start : start + WRITTEN_ROWS], schema=schema))
         partial.rename(target / f"{name}.parquet")
 
 
 def write_card(folder: Path, pretty_name: str, license: str, splits: list[str], body: str) -> None:
     """Writes the dataset card, whose front matter tells `datasets` where each configuration's files are.
+
+    Call it after [`write_split`]: only tables that are there are listed.
 
     Args:
         folder (`Path`): the catalogue's folder.
@@ -231,6 +239,8 @@ def write_card(folder: Path, pretty_name: str, license: str, splits: list[str], 
     lines = ["---", f"pretty_name: {json.dumps(pretty_name)}", f"license: {license}"]
     lines += ["task_categories:", "- text-retrieval", "configs:"]
     for name in REQUIRED_COLUMNS:
+        if not all(Path(folder, split, f"{name}.parquet").is_file() for split in splits):
+            continue
         lines += [f"- config_name: {name}", "  data_files:"]
         for split in splits:
             lines += [f"  - split: {split}", f"    path: {split}/{name}.parquet"]
@@ -286,7 +296,7 @@ def _load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datas
 
 
 def _load_local_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
-    """Reads the split's own files alone; loaded by its folder, `datasets` would give a changed catalogue's old rows."""
+    """Reads the split's own files; loaded by the folder, `datasets` would give a changed catalogue's old rows."""
     builder = datasets.load_dataset_builder(str(data), config)
     files = [str(file) for file in builder.config.data_files.get(split, [])]
     if not files:

@@ -65,7 +65,10 @@ def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[MMFu
         DataError: if there is no such model or it is none of ours.
     """
     path = Path(name)
-    if not path.is_dir() and (path.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1):
+    looks_local = (
+        isinstance(name, Path) or path.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1
+    )
+    if not path.is_dir() and looks_local:
         raise DataError(f"{name}: no such model folder; train one (make quickstart) or give a Hub id such as org/name")
     try:
         model = MMFusionModel.from_pretrained(name)

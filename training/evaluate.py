@@ -134,10 +134,9 @@ def make_report(values: dict[str, dict[str, np.ndarray]], split: RetrievalSplit)
     return {
         "n_queries": len(split.queries),
         "n_products": len(split.product_ids),
-        "views": {
-            view: {name: summarise(found) for name, found in metrics.items()} for view, metrics in values.items()
-        },
+        "views": {view: _summarise_all(metrics) for view, metrics in values.items()},
         "slices": slices,
+        "slice_sizes": {name: int(mask.sum()) for name, mask in masks.items()},
         "comparisons": comparisons,
     }
 

@@ -1,6 +1,8 @@
 """Builds a search index from the vectors that training.embed wrote.
 
-python -m training.index --vectors runs/quickstart/vectors --output runs/quickstart/index
+    python -m training.index --vectors runs/quickstart/vectors --output runs/quickstart/index
+
+The output folder gets the usearch index, the products that it shows and index.json.
 """
 
 import json

@@ -1,7 +1,9 @@
 """Searches an index: a query on the command line, ranked products with scores.
 
-python -m training.search "green striped mug"
-python -m training.search "green striped mug" --run runs/myshop --k 3 --json
+    python -m training.search "green striped mug"
+    python -m training.search "green striped mug" --run runs/myshop --k 3 --json
+
+The run folder holds model/ and index/.
 """
 
 import json

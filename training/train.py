@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
@@ -78,7 +79,7 @@ def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProce
     try:
         model = MMFusionModel.from_towers(**towers, **arguments.config)
         processor = MMFusionProcessor.from_towers(**towers, **arguments.processor)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise DataError(f"can't build a model from {arguments}: {' '.join(str(error).split())[:300]}") from error
     return model, processor
 

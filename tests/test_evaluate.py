@@ -1,0 +1,104 @@
+import json
+import math
+
+import evaluate as evaluate_library
+import numpy as np
+import pytest
+from conftest import ROOT, shop_rows, write_shop
+
+from training import evaluate
+from training.data import DataError, load_split
+from training.embedding import product_features, query_features
+from training.metrics.product_retrieval.product_retrieval import bootstrap_interval, compare, measure_of, per_query
+
+
+def by_hand(ranking, judged, k):
+    """nDCG@k, Recall@k and MRR@k of one ranking, from their definitions."""
+    gains = [judged.get(product, 0) for product in ranking[:k]]
+    discounts = [1 / math.log2(rank + 2) for rank in range(k)]
+    ideal = sum(gain * d for gain, d in zip(sorted(judged.values(), reverse=True), discounts, strict=False))
+    ndcg = sum(gain * d for gain, d in zip(gains, discounts, strict=False)) / ideal if ideal else 0
+    relevant = sum(score > 0 for score in judged.values())
+    recall = sum(gain > 0 for gain in gains) / relevant if relevant else 0
+    mrr = next((1 / (rank + 1) for rank, gain in enumerate(gains) if gain > 0), 0)
+    return {f"ndcg@{k}": ndcg, f"recall@{k}": recall, f"mrr@{k}": mrr}
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_metrics_equal_their_definitions_on_random_rankings(k):
+    rng, products = np.random.default_rng(k), [f"p{n}" for n in range(30)]
+    rankings, qrels = {}, {}
+    for number in range(200):
+        query, judged = f"q{number}", rng.choice(products, rng.integers(0, 8), replace=False)
+        rankings[query] = rng.permutation(products)[: rng.integers(0, 15)].tolist()
+        qrels[query] = {str(product): int(rng.integers(0, 4)) for product in judged}
+    found = per_query(rankings, qrels, (f"ndcg@{k}", f"recall@{k}", f"mrr@{k}"))
+    expected = [by_hand(rankings[query], qrels[query], k) for query in rankings]
+    for name, values in found.items():
+        np.testing.assert_allclose(values, [row[name] for row in expected], atol=1e-9, err_msg=name)
+
+
+def test_the_metric_loads_by_the_evaluate_library():
+    metric = evaluate_library.load(str(ROOT / "training" / "metrics" / "product_retrieval"))
+    references = [[{"id": "b", "score": 2}], [{"id": "c", "score": 1}, {"id": "d", "score": 1}]]
+    found = metric.compute(predictions=[["a", "b"], ["c"]], references=references, metrics=["mrr@10", "recall@1"])
+    assert found == {"mrr@10": 0.75, "recall@1": 0.25}
+
+
+@pytest.mark.parametrize("name", ["ndcg", "ndcg@", "ndcg@x", "accuracy@1"])
+def test_an_unknown_metric_is_refused(name):
+    with pytest.raises(ValueError, match="unknown metric"):
+        measure_of(name)
+
+
+def test_intervals_and_comparisons():
+    rng = np.random.default_rng(0)
+    values = rng.random(400)
+    low, high = bootstrap_interval(values)
+    error = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - error, abs=0.006) and high == pytest.approx(
+        values.mean() + error, abs=0.006
+    )
+    better = compare(values + 0.02 + 0.02 * rng.standard_normal(400), values)
+    assert better["p"] < 0.001 and 0 < better["ci95"][0] < better["diff"] < better["ci95"][1]
+    assert compare(values, values) == {"diff": 0.0, "ci95": [0.0, 0.0], "p": 1.0}
+    noise = compare(values, rng.permutation(values))
+    assert noise["p"] > 0.05 and noise["ci95"][0] < 0 < noise["ci95"][1]
+
+
+def test_exact_search_finds_the_best_and_breaks_ties_by_row():
+    rng = np.random.default_rng(0)
+    queries, products = (rng.standard_normal((n, 8)).astype(np.float32) for n in (300, 50))
+    products[40] = products[7]
+    found = evaluate.search_exact(queries, products, 10)
+    scores = np.round(queries @ products.T, 6)
+    expected = [sorted(range(50), key=lambda row: (-line[row], row))[:10] for line in scores]  # noqa: B023
+    assert [row.tolist() for row in found] == expected
+    assert [row.tolist() for row in evaluate.search_exact(np.zeros((1, 8), np.float32), products, 4)] == [[0, 1, 2, 3]]
+    assert len(evaluate.search_exact(queries[:1], products, 99)[0]) == 50
+
+
+def test_report_has_views_slices_and_comparisons(model, processor, tmp_path):
+    corpus, queries, qrels = shop_rows()
+    for number, query in enumerate(queries):
+        query["slice"], query["novel"] = ("text", "image")[number % 2], number < 3
+    split = load_split(write_shop(tmp_path, corpus, queries, qrels), "test")
+    features = product_features(model, processor, split), query_features(model, processor, split.query_texts)
+    values = evaluate.evaluate(model, split, *features)
+    report = json.loads(json.dumps(evaluate.make_report(values, split)))
+    assert (report["n_queries"], report["n_products"]) == (12, 12)
+    assert set(report["views"]) == {"fused", "text", "image"}
+    assert set(report["views"]["fused"]) == {"ndcg@10", "recall@100", "mrr@10"}
+    assert report["slice_sizes"] == {"image": 6, "text": 6, "novel": 3, "seen": 9}
+    assert set(report["comparisons"]) == {"fused_vs_text", "fused_vs_image"}
+    parts = [report["slices"][name]["image"]["ndcg@10"]["mean"] for name in ("text", "image")]
+    assert np.mean(parts) == pytest.approx(report["views"]["image"]["ndcg@10"]["mean"])
+    assert report["views"]["text"]["recall@100"]["mean"] == 1, "twelve products are all found among the first hundred"
+    assert not np.array_equal(values["text"]["ndcg@10"], values["image"]["ndcg@10"])
+
+
+def test_unknown_views_and_metrics_are_refused_before_work():
+    with pytest.raises(DataError, match="unknown view 'both'"):
+        evaluate.check_names(["both"], [])
+    with pytest.raises(DataError, match="unknown metric"):
+        evaluate.check_names(["fused"], ["hits@3"])

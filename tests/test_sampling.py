@@ -1,0 +1,40 @@
+import numpy as np
+from conftest import shop_rows, write_shop
+
+from training.data import load_split
+from training.sampling import PairSampler
+
+
+def sampler(tmp_path, **options):
+    corpus, queries, qrels = shop_rows()
+    for product in corpus:  # the first query likes everything, the red mug best
+        qrels.append({"query-id": "q-mug-red", "corpus-id": product["_id"], "score": 1})
+    qrels.append({"query-id": "q-mug-green", "corpus-id": "mug-red", "score": 0})
+    return PairSampler(load_split(write_shop(tmp_path, corpus, queries, qrels), "train"), **options)
+
+
+def test_an_epoch_draws_each_query_and_no_query_drowns_the_others(tmp_path):
+    pairs = sampler(tmp_path, positives_per_query=3, seed=0).epoch(1)
+    assert len(pairs) == len(set(pairs)) == 3 + 11
+    assert sorted({query for query, _ in pairs}) == list(range(12))
+    assert all(product == query for query, product in pairs if query), "only relevant products are drawn"
+
+
+def test_better_grades_are_drawn_more_often(tmp_path):
+    drawn = sampler(tmp_path, positives_per_query=1, seed=0)
+    first = [product for number in range(400) for query, product in drawn.epoch(number) if query == 0]
+    counts = np.bincount(first, minlength=12)
+    assert counts[0] > 1.3 * counts[1:].mean() and counts.min() > 0
+
+
+def test_an_epoch_is_the_same_however_one_gets_to_it(tmp_path):
+    one, other = (sampler(tmp_path, positives_per_query=2, seed=5) for _ in range(2))
+    one.epoch(1)
+    assert one.epoch(2) == other.epoch(2) != other.epoch(3)
+    assert sampler(tmp_path, positives_per_query=2, seed=6).epoch(2) != one.epoch(2)
+
+
+def test_a_batch_knows_every_judgment_between_its_queries_and_products(tmp_path):
+    batch = sampler(tmp_path, positives_per_query=1, seed=0).collate([(5, 5), (0, 0), (5, 5), (1, 1)])
+    assert batch.queries.tolist() == [0, 1, 5] and batch.products.tolist() == [0, 1, 5]
+    assert batch.relevance.tolist() == [[2, 1, 1], [0, 2, 0], [0, 0, 2]]

@@ -1,0 +1,139 @@
+"""Every script as a person runs it: `--help` teaches, and a mistake is one line."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, make_model
+
+from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
+from training import embed, index, search
+from training.arguments import TrainArguments, parse
+from training.data import DataError
+
+SCRIPTS = ("prepare", "demo_shop", "train", "evaluate", "embed", "index", "search", "quickstart")
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Runs a script as `python -m` does, in this process; returns its exit status, output and errors."""
+
+    def run(name, *words):
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        monkeypatch.setenv("COLUMNS", "200")
+        status = 0
+        try:
+            runpy.run_module(name, run_name="__main__")
+        except SystemExit as stopped:
+            status = stopped.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_teaches(run_script, name):
+    status, help_text, _ = run_script(f"training.{name}", "--help")
+    command = "accelerate launch training/train.py" if name == "train" else f"    python -m training.{name}"
+    assert not status and command in help_text and "default:" in help_text
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["training.evaluate", "--model", "./nowhere"], "./nowhere: no such model folder"),
+        (["training.evaluate", "--views", '["both"]'], "unknown view 'both'"),
+        (["training.search", "mug", "--run", "nowhere"], "nowhere/model: no such model folder"),
+        (["training.train", "--recipe", "nowhere.yaml"], "nowhere.yaml"),
+        (["training.train", "--fuse.epochs", "many"], "fuse.epochs"),
+        (["training.index", "--vectors", "nowhere"], "nowhere/manifest.json: no such file"),
+        (["training.quickstart", "--data", "./nowhere"], "./nowhere: no such folder"),
+        (["training.demo_shop", "--products", "3"], "at least 40 products"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(run_script, words, message):
+    status, _, errors = run_script(*words)
+    assert status == 2 and "Traceback" not in errors
+    (error,) = (line for line in errors.splitlines() if line.startswith("error: "))
+    assert message in error
+
+
+def test_train_runs_by_its_path_from_any_folder(tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "training" / "train.py",
+        "--data.path",
+        "./nowhere",
+        "--output",
+        tmp_path / "run",
+    ]
+    ran = subprocess.run(command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 2 and ran.stderr.splitlines()[-1].startswith("error: ./nowhere: no such folder")
+
+
+def test_command_line_overrides_recipe_overrides_defaults(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("fuse: {epochs: 3, batch_size: 7}\nmodel: {config: {image_dim: 9}}\n")
+    words = ["--recipe", str(recipe), "--fuse.batch-size", "8", "--model.config.cross_dim=5"]
+    arguments = parse(TrainArguments, "", words, recipe=True)
+    assert (arguments.fuse.epochs, arguments.fuse.batch_size, arguments.fuse.warmup) == (3, 8, 0.05)
+    assert arguments.model.config == {"image_dim": 9, "cross_dim": 5}
+
+
+@pytest.fixture
+def run_folder(model, processor, shop, tmp_path):
+    """A run with a model, vectors and an index of the tiny shop."""
+    run = tmp_path / "run"
+    model.save_pretrained(run / "model")
+    processor.save_pretrained(run / "model")
+    embed.main(embed.EmbedArguments(str(run / "model"), str(shop), "test", str(run / "vectors")))
+    index.main(index.IndexArguments(str(run / "vectors"), str(run / "index")))
+    return run
+
+
+def test_search_prints_what_exact_scoring_finds(run_folder, model, processor, shop, capsys):
+    import torch
+
+    from training.data import load_split
+
+    capsys.readouterr()
+    search.main(search.SearchArguments("red mug", str(run_folder), k=4, json=True))
+    answer = json.loads(capsys.readouterr().out)
+    with torch.no_grad():
+        query = model.get_query_features(**processor.process_queries(["red mug"]))
+        products = model.get_product_features(**processor.process_products(list(load_split(shop, "test").corpus)))
+    scores = (query.pooler_output @ products.pooler_output.T)[0]
+    expected = [load_split(shop, "test").product_ids[row] for row in scores.argsort(descending=True)[:4]]
+    assert [found["product_id"] for found in answer["results"]] == expected
+    assert answer["results"][0]["score"] == pytest.approx(scores.max().item(), abs=1e-5)
+    assert answer["results"][0]["product"]["price"] == "9.90"
+    assert sum(answer["shares"].values()) == pytest.approx(1, abs=1e-5)
+    search.main(search.SearchArguments("red mug", str(run_folder), k=2))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and expected[0] in lines[1] and "text" in lines[0]
+
+
+def test_search_refuses_an_index_of_another_model(run_folder, towers):
+    make_model(towers, text_pooling="cls").save_pretrained(run_folder / "model")
+    with pytest.raises(DataError, match="index was built with another model"):
+        search.Searcher(run_folder)
+
+
+@pytest.mark.parametrize("query, k", [("  ", 3), ("mug", 0)])
+def test_search_refuses_nothing(run_folder, query, k):
+    with pytest.raises(DataError):
+        search.main(search.SearchArguments(query, str(run_folder), k))
+
+
+def test_an_index_of_products_that_come_twice_is_refused(run_folder):
+    import pyarrow as pa
+
+    vectors, products = embed.read_vectors(run_folder / "vectors")
+    with pytest.raises(ProductIndexError):
+        ProductIndex.build(vectors[[0, 0]], pa.concat_tables([products.slice(0, 1)] * 2))

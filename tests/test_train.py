@@ -1,0 +1,83 @@
+import json
+
+import pytest
+import torch
+import yaml
+from conftest import TINY_DIMS
+
+from training import train
+from training.arguments import DataArguments, ModelArguments, StageArguments, TrainArguments, parse
+from training.data import DataError
+from training.embedding import TOWERS, load_model
+
+
+def recipe(towers, shop, output, **stage):
+    model = ModelArguments(str(towers["text"]), str(towers["vision"]), config=dict(TINY_DIMS))
+    stage = {"epochs": 60, "batch_size": 12, "learning_rate": 1e-2} | stage
+    return TrainArguments(DataArguments(str(shop)), model, StageArguments(**stage), str(output))
+
+
+def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers, shop, tmp_path):
+    arguments = recipe(towers, shop, tmp_path / "run")
+    folder = train.main(arguments)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(61))
+    best = max(line["dev"]["fused"]["ndcg@10"] for line in lines)
+    assert best > 0.9 > lines[0]["dev"]["fused"]["ndcg@10"], "colour is in the picture, kind in the text"
+    assert lines[-1]["dev"]["text"]["ndcg@10"] < 0.8
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["fuse"]["epochs"] == 60
+    words = [f"--recipe={tmp_path / 'run' / 'config.yaml'}"]
+    assert parse(TrainArguments, "", words, recipe=True) == arguments, "the written configuration is a recipe"
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
+    model, _ = load_model(folder)
+    started, _ = train.build_model(arguments.model)
+    for name, value in model.state_dict().items():
+        same = torch.equal(value, started.state_dict()[name])
+        assert same if name.startswith(TOWERS) else True, f"a frozen tower changed: {name}"
+    assert not torch.equal(model.text_head.residual.fc2.weight, started.text_head.residual.fc2.weight)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "model",
+    ]
+
+
+def test_the_same_seed_gives_the_same_weights(towers, shop, tmp_path):
+    states = []
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        arguments = recipe(towers, shop, tmp_path / name, epochs=2)
+        arguments.seed = seed
+        states.append(load_model(train.main(arguments))[0].state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not all(torch.equal(value, states[2][name]) for name, value in states[0].items())
+
+
+def test_the_best_epoch_is_kept(towers, shop, tmp_path, monkeypatch):
+    scores, states = iter([0.1, 0.5, 0.3]), []
+
+    def measure(model, data):
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        score = next(scores)
+        return {view: {"ndcg@10": score} for view in ("fused", "text", "image")}
+
+    monkeypatch.setattr(train, "measure", measure)
+    model, _ = load_model(train.main(recipe(towers, shop, tmp_path / "run", epochs=2)))
+    assert all(torch.equal(value, states[1][name]) for name, value in model.state_dict().items())
+
+
+def test_a_loss_that_is_no_number_stops_with_advice_and_leaves_no_model(towers, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "contrastive_loss", lambda logits, relevance: logits.sum() * float("nan"))
+    with pytest.raises(DataError, match="epoch 1: the loss is not a number; lower --fuse.learning_rate"):
+        train.main(recipe(towers, shop, tmp_path / "run", epochs=1))
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_wrong_towers_and_fields_are_named_in_one_line(towers, shop, tmp_path):
+    for change in ({"text": str(tmp_path)}, {"config": {"cross_dim": 0}}, {"config": {"cross_dim": "wide"}}):
+        arguments = recipe(towers, shop, tmp_path / "run")
+        vars(arguments.model).update(change)
+        with pytest.raises(DataError, match="can't build a model") as caught:
+            train.main(arguments)
+        assert "\n" not in str(caught.value)

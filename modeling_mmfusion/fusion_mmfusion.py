@@ -46,12 +46,13 @@ class MMFusionTextHead(nn.Module):
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__()
         same = in_dim == config.text_dim
+        self.norm = nn.LayerNorm(in_dim)
         self.base = nn.Identity() if same else MMFusionOrthogonalLinear(in_dim, config.text_dim, bias=False)
         self.residual = MMFusionMLP(in_dim, config.text_dim, config, last_layer=MMFusionZeroLinear)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Unit features `(batch, in_dim)` to unit vectors `(batch, text_dim)`."""
-        return F.normalize(self.base(features) + self.residual(features), dim=-1)
+        return F.normalize(self.base(features) + self.residual(self.norm(features)), dim=-1)
 
 
 class MMFusionRouter(nn.Linear):
@@ -79,14 +80,16 @@ class MMFusionQueryHeads(nn.Module):
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__()
+        self.norm = nn.LayerNorm(in_dim)
         self.image_head = MMFusionMLP(in_dim, config.image_dim, config)
         self.cross_head = MMFusionMLP(in_dim, config.cross_dim, config)
         self.router = MMFusionRouter(in_dim, config)
 
     def forward(self, features: torch.Tensor, text_head: MMFusionTextHead) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit features `(batch, in_dim)` to vectors `(batch, embedding_dim)` and weights `(batch, 3)`."""
-        weights = self.router(features)
-        blocks = (text_head(features), self.image_head(features), self.cross_head(features))
+        states = self.norm(features)
+        weights = self.router(states)
+        blocks = (text_head(features), self.image_head(states), self.cross_head(states))
         return join_blocks(blocks, weights), weights
 
 
@@ -100,6 +103,7 @@ class MMFusionProductHeads(nn.Module):
     def __init__(self, text_in_dim: int, image_in_dim: int, config: MMFusionConfig):
         super().__init__()
         self.modality_dropout = config.modality_dropout
+        self.text_norm = nn.LayerNorm(text_in_dim)
         self.image_norm = nn.LayerNorm(image_in_dim)
         self.image_head = MMFusionMLP(image_in_dim, config.image_dim, config)
         self.cross_head = MMFusionMLP(text_in_dim + image_in_dim, config.cross_dim, config)
@@ -131,9 +135,8 @@ class MMFusionProductHeads(nn.Module):
             text_mask, image_mask = drop_modalities(text_mask, image_mask, self.modality_dropout)
         has_image = image_mask.any(dim=1)
         image = masked_mean(self.image_norm(image), image_mask)
-        text = torch.where(text_mask[:, None], text, self.missing_text)
         image = torch.where(has_image[:, None], image, self.missing_image)
-        both = torch.cat([text, image], dim=-1)
+        both = torch.cat([torch.where(text_mask[:, None], self.text_norm(text), self.missing_text), image], dim=-1)
         usable = torch.stack([text_mask, has_image, torch.ones_like(has_image)], dim=-1)
         weights = self.router(both, usable)
         blocks = (text_head(text), self.image_head(image), self.cross_head(both))

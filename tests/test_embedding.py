@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_model, shop_rows, write_shop
+from safetensors.torch import load_file, save_file
 
 from training import embedding
 from training.data import DataError, load_split
@@ -91,6 +92,16 @@ def test_fingerprints_tell_models_apart_and_using_one_does_not_change_them(tower
     assert towers_fingerprint(make_model(towers, text_pooling="cls"), processor) != before[0]
     processor.product_fields = ["title"]
     assert towers_fingerprint(model, processor) != before[0]
+
+
+def test_a_checkpoint_of_another_version_is_refused(model, processor, tmp_path):
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["product_heads.text_norm.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="lacks 1 weights, such as product_heads.text_norm.weight"):
+        load_model(tmp_path)
 
 
 def test_a_model_that_is_none(tmp_path):

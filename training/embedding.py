@@ -62,7 +62,7 @@ def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[MMFu
     """Loads a model folder or Hub id and its processor, in eval mode, on a GPU if there is one.
 
     Raises:
-        DataError: if there is no such model or it is none of ours.
+        DataError: if there is no such model, it is none of ours or weights are missing.
     """
     path = Path(name)
     looks_local = (
@@ -71,10 +71,12 @@ def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[MMFu
     if not path.is_dir() and looks_local:
         raise DataError(f"{name}: no such model folder; train one (make quickstart) or give a Hub id such as org/name")
     try:
-        model = MMFusionModel.from_pretrained(name)
+        model, loading = MMFusionModel.from_pretrained(name, output_loading_info=True)
         processor = MMFusionProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise DataError(f"{name}: can't load the model: {' '.join(str(error).split())[:300]}") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise DataError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; train it again")
     return prepare_for_inference(model, device), processor
 
 

@@ -78,7 +78,7 @@ def main(arguments: QuickstartArguments) -> dict:
     splits = split_names(arguments.data)
     steps, test = Steps(output), "test" if "test" in splits else splits[-1]
     recipe = recipe_of(arguments, splits)
-    inputs = digest(json.dumps(asdict(recipe)), data_fingerprint(arguments.data))
+    inputs = digest(json.dumps(asdict(recipe)), data_fingerprint(arguments.data), code_fingerprint())
 
     if steps.is_done("train", inputs, output / "model"):
         print(f"\n== 2/5 train: nothing changed, {output / 'model'} is kept", flush=True)
@@ -175,6 +175,13 @@ def data_fingerprint(data: str) -> str:
     files = sorted(path for path in Path(data).rglob("*") if path.is_file())
     facts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     return digest(data, *facts)
+
+
+def code_fingerprint() -> str:
+    """A digest of the model's and the scripts' code: a run of another version is not taken for this one's."""
+    root = Path(__file__).resolve().parents[1]
+    files = [*sorted((root / "modeling_mmfusion").glob("*.py")), *sorted((root / "training").rglob("*.py"))]
+    return digest(*(file.read_text(encoding="utf-8") for file in files))
 
 
 def digest(*parts: str) -> str:

@@ -3,11 +3,12 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 DATA ?= data/demo_shop
 RUN ?= runs/quickstart
+HM ?= ../shared/data/hm
 
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space lint format lock clean
+.PHONY: help quickstart test space results lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +21,11 @@ test: $(VENV)/installed  ## run all tests
 
 space: $(VENV)/installed  ## open the Space on the run in RUN
 	MMFUSION_RUN="$(RUN)" MMFUSION_DATA="$(DATA)" $(PYTHON) space/app.py
+
+results: $(VENV)/installed  ## run the quickstart on the demo shop and on HM, and write their numbers into README.md
+	$(PYTHON) -m training.quickstart
+	$(PYTHON) -m training.quickstart --data "$(HM)" --output runs/hm
+	$(PYTHON) -m training.results
 
 lint: $(VENV)/installed  ## check style
 	$(VENV)/bin/ruff check .

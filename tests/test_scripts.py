@@ -2,19 +2,33 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, make_model
+from conftest import ROOT, make_model, shop_rows, write_shop
+from PIL import Image
 
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
-from training import embed, index, search
+from training import embed, evaluate, index, result_sheet, search
 from training.arguments import TrainArguments, parse
 from training.data import DataError
+from training.result_sheet import SheetArguments
 
-SCRIPTS = ("prepare", "demo_shop", "train", "evaluate", "embed", "index", "search", "quickstart")
+SCRIPTS = (
+    "prepare",
+    "demo_shop",
+    "train",
+    "evaluate",
+    "embed",
+    "index",
+    "search",
+    "quickstart",
+    "result_sheet",
+    "results",
+)
 
 
 @pytest.fixture
@@ -117,6 +131,26 @@ def test_search_prints_what_exact_scoring_finds(run_folder, model, processor, sh
     search.main(search.SearchArguments("red mug", str(run_folder), k=2))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and expected[0] in lines[1] and "text" in lines[0]
+
+
+def test_evaluation_goes_on_past_bad_rows_and_tells_them(run_folder, tmp_path, capsys):
+    corpus, queries, qrels = shop_rows()
+    corpus[3]["image"] = {"bytes": b"no picture", "path": "broken.png"}
+    corpus.append(dict(corpus[0]))
+    qrels.append({"query-id": "q-mug-red", "corpus-id": "spoon", "score": 1})
+    shop = write_shop(tmp_path / "odd", corpus, queries, qrels)
+    report = evaluate.main(
+        evaluate.EvaluateArguments(str(run_folder / "model"), str(shop), report=str(tmp_path / "r"))
+    )
+    out = capsys.readouterr().out
+    assert report["n_products"] == 12 and json.loads((tmp_path / "r").read_text())["problems"] == report["problems"]
+    for kind in ("unreadable image", "duplicate product id", "judgment of an unknown product"):
+        assert re.search(rf"warning: 1 x {kind}.*; first: .*test/\w+\.parquet row \d+, field", out), kind
+
+
+def test_the_result_sheet_is_a_picture(run_folder, shop, tmp_path):
+    arguments = SheetArguments(str(run_folder / "model"), str(shop), "test", str(tmp_path / "sheet.png"), queries=2)
+    assert Image.open(result_sheet.main(arguments)).height > 500
 
 
 def test_search_refuses_an_index_of_another_model(run_folder, towers):

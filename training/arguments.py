@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import transformers
 
 from modeling_mmfusion.index_mmfusion import ProductIndexError
 from training.data import DataError
@@ -67,7 +68,7 @@ class StageArguments:
         image_view_weight: Weight of the loss of products seen as pictures alone.
     """
 
-    epochs: int = 20
+    epochs: int = 12
     positives_per_query: int = 4
     batch_size: int = 512
     learning_rate: float = 1e-3
@@ -142,6 +143,7 @@ def parse(
 
 def run(main: Callable[[Any], Any], arguments: type, description: str, **options) -> None:
     """Runs a script; what a person has to mend is one line and exit status 2, never a traceback."""
+    transformers.utils.logging.disable_progress_bar()  # ours tell more than one bar for each file of weights
     try:
         main(parse(arguments, description, **options))
     except jsonargparse.ArgumentError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from training import embed, evaluate, index
+from training import embed, evaluate, index, result_sheet
 from training.arguments import TrainArguments, parse, run
 from training.data import RetrievalSplit, load_split, split_names
 from training.demo_shop import generate
@@ -35,7 +35,7 @@ class QuickstartArguments:
 
     Args:
         data: Catalogue: a folder or Hub dataset id in the retrieval layout. The demo shop is drawn if it is not there.
-        output: Run folder; gets model/, vectors/, index/, report.json and config.yaml.
+        output: Run folder; gets model/, vectors/, index/, report.json, results.png and config.yaml.
         recipe: Training recipe.
         seed: Seed of everything random.
     """
@@ -146,6 +146,8 @@ def index_step(steps: Steps, inputs: str, arguments: QuickstartArguments, output
     options = {"vectors": str(output / "vectors"), "output": str(output / "index")}
     announce("    index", "training.index", **options)
     index.main(index.IndexArguments(**options))
+    sheet = result_sheet.SheetArguments(str(output / "model"), arguments.data, split, str(output / "results.png"))
+    result_sheet.main(sheet)
     steps.finish("index", inputs)
 
 

@@ -40,8 +40,8 @@ lock: $(VENV)/installed  ## write constraints.txt anew, with the newest versions
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --output-file constraints.txt
 
-clean:  ## remove .venv, runs and generated data
-	rm -rf $(VENV) runs data
+clean:  ## remove .venv and what the quickstart made
+	rm -rf $(VENV) runs/quickstart data/demo_shop
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)

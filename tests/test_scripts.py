@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from conftest import ROOT, make_model, shop_rows, write_shop
-from PIL import Image
+from PIL import Image, ImageColor
 
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
 from training import embed, evaluate, index, result_sheet, search
@@ -148,9 +148,12 @@ def test_evaluation_goes_on_past_bad_rows_and_tells_them(run_folder, tmp_path, c
         assert re.search(rf"warning: 1 x {kind}.*; first: .*test/\w+\.parquet row \d+, field", out), kind
 
 
-def test_the_result_sheet_is_a_picture(run_folder, shop, tmp_path):
-    arguments = SheetArguments(str(run_folder / "model"), str(shop), "test", str(tmp_path / "sheet.png"), queries=2)
-    assert Image.open(result_sheet.main(arguments)).height > 500
+def test_the_result_sheet_frames_relevant_products(run_folder, shop, tmp_path):
+    arguments = SheetArguments(str(run_folder / "model"), str(shop), "test", str(tmp_path / "sheet.png"), k=12)
+    sheet = Image.open(result_sheet.main(arguments)).convert("RGB")
+    frame = ImageColor.getrgb(result_sheet.RELEVANT)
+    count = sum(pixel == frame for pixel in sheet.getdata())
+    assert count > 1000, "each query's relevant product is among the twelve, in each view"
 
 
 def test_search_refuses_an_index_of_another_model(run_folder, towers):

@@ -76,6 +76,9 @@ def test_exact_search_finds_the_best_and_breaks_ties_by_row():
     assert [row.tolist() for row in found] == expected
     assert [row.tolist() for row in evaluate.search_exact(np.zeros((1, 8), np.float32), products, 4)] == [[0, 1, 2, 3]]
     assert len(evaluate.search_exact(queries[:1], products, 99)[0]) == 50
+    half = np.float32(0.5)
+    nearly_tied = np.array([[half], [np.nextafter(half, np.float32(1))]])
+    assert evaluate.search_exact(np.ones((1, 1), np.float32), nearly_tied, 2)[0].tolist() == [0, 1]
 
 
 def test_report_has_views_slices_and_comparisons(model, processor, tmp_path):

@@ -138,7 +138,8 @@ def train_stage(
         lines.append(line)
         if line["dev"]["fused"][SELECTION_METRIC] > best:
             best, best_state = line["dev"]["fused"][SELECTION_METRIC], copy_state(trained)
-        report_epoch(line)
+        if accelerator.is_main_process:
+            report_epoch(line)
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(best_state[name])

@@ -107,7 +107,8 @@ def train_stage(
     """
     split, products, queries = train_data
     sampler = PairSampler(split, stage.positives_per_query, seed)
-    steps = stage.epochs * max(1, len(sampler.epoch(0)) // (stage.batch_size * accelerator.num_processes))
+    # of all processes together: accelerate's scheduler takes a step for each process
+    steps = stage.epochs * max(1, len(sampler.epoch(0)) // stage.batch_size)
     trained = freeze_towers(model)
     optimizer = torch.optim.AdamW(parameter_groups(trained, stage.weight_decay), lr=stage.learning_rate)
     scheduler = get_cosine_schedule_with_warmup(optimizer, int(stage.warmup * steps), steps)

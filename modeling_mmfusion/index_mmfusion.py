@@ -104,7 +104,8 @@ class ProductIndex:
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `index.usearch`, `products.parquet` and `index.json`; the folder appears whole or not at all."""
         folder = Path(folder)
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir(parents=True)
         try:
             self.index.save(str(partial / "index.usearch"))

@@ -267,8 +267,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
         if text_features is None and image_features is None:
             raise ValueError("give input_ids or text_features, or pixel_values or image_features, or both")
         given = text_features if text_features is not None else image_features
-        text, text_mask = self._or_missing(text_features, text_mask, given, (hidden_size_of(self.config.text_config),))
-        image, image_mask = self._or_missing(
+        text, text_mask = or_missing(text_features, text_mask, given, (hidden_size_of(self.config.text_config),))
+        image, image_mask = or_missing(
             image_features, image_mask, given, (1, hidden_size_of(self.config.vision_config))
         )
         if view == "text":
@@ -327,14 +327,15 @@ class MMFusionModel(MMFusionPreTrainedModel):
         features = self.vision_model(pixel_values=pixel_values, **inputs).pooler_output
         return features.reshape(batch, images, -1)
 
-    def _or_missing(self, features, mask, given, shape) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features and their mask; where there are none, zeros of `shape` a product and a mask that is False."""
-        if features is None:
-            features = given.new_zeros(len(given), *shape)
-            return features, torch.zeros(features.shape[:-1], dtype=torch.bool, device=features.device)
-        if mask is None:
-            mask = torch.ones(features.shape[:-1], dtype=torch.bool, device=features.device)
-        return features, mask.bool()
+
+def or_missing(features, mask, given: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and their mask; where there are none, zeros of `shape` a row of `given` and a mask that is False."""
+    if features is None:
+        features = given.new_zeros(len(given), *shape)
+        return features, torch.zeros(features.shape[:-1], dtype=torch.bool, device=features.device)
+    if mask is None:
+        mask = torch.ones(features.shape[:-1], dtype=torch.bool, device=features.device)
+    return features, mask.bool()
 
 
 def encode_text(encoder: nn.Module, input_ids, attention_mask, pooling: str) -> torch.Tensor:

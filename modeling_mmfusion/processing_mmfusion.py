@@ -57,7 +57,6 @@ class MMFusionProcessor(ProcessorMixin):
         product_fields=PRODUCT_FIELDS,
         max_query_length=48,
         max_product_length=128,
-        **kwargs,
     ):
         if query_tokenizer is None:
             query_tokenizer = copy.deepcopy(tokenizer)
@@ -84,7 +83,7 @@ class MMFusionProcessor(ProcessorMixin):
         query_tokenizer = None if query is None else AutoTokenizer.from_pretrained(query)
         return cls(load_image_processor(vision), tokenizer, query_tokenizer, **kwargs)
 
-    def __call__(self, queries=None, products=None, **kwargs) -> BatchFeature:
+    def __call__(self, queries=None, products=None) -> BatchFeature:
         """Both sides in one call, as [`MMFusionModel.forward`] takes them; the queries' inputs are named `query_*`."""
         inputs = {}
         if queries is not None:

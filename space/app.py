@@ -39,7 +39,9 @@ class Shop:
         self.model = MMFusionModel.from_pretrained(run / "model").eval()
         self.processor = MMFusionProcessor.from_pretrained(run / "model")
         self.index = ProductIndex.load(run / "index")
-        corpus = datasets.load_dataset(data, "corpus", split=split)
+        # of a local folder that was written again, `datasets` would give the old rows
+        mode = "force_redownload" if Path(data).is_dir() else None
+        corpus = datasets.load_dataset(data, "corpus", split=split, download_mode=mode)
         self.pictures = corpus.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         self.rows = {str(product_id): row for row, product_id in enumerate(corpus["_id"])}
 
@@ -66,7 +68,7 @@ class Shop:
     def caption(found) -> str:
         """Title, price and score on one line."""
         parts = (found.product.get("title"), found.product.get("price"), f"{found.score:.2f}")
-        return " · ".join(part for part in parts if part)
+        return " · ".join(str(part) for part in parts if part)
 
 
 def build(shop: Shop) -> gr.Blocks:

@@ -110,11 +110,12 @@ def test_rows_that_can_not_be_used_are_counted_and_named(tmp_path):
     qrels.append({"query-id": "q-mug-red", "corpus-id": "spoon", "score": 1})
     qrels.append({"query-id": "q-nobody", "corpus-id": "mug-red", "score": 1})
     qrels.append({"query-id": "q-mug-red", "corpus-id": "lamp-red", "score": 0})
+    qrels.append({"query-id": "q-mug-red", "corpus-id": "mug-red", "score": 1})
     split = load_split(write_shop(tmp_path, corpus, queries, qrels), "test")
     assert len(split.product_ids) == 12 and len(split.queries) == 12
     assert split.corpus[0]["title"] == "plain mug"
     assert split.qrels["q-mug-red"] == {"mug-red": 2, "lamp-red": 0}
-    assert sum(split.problems.counts.values()) == 7 and set(split.problems.counts.values()) == {1}
+    assert sum(split.problems.counts.values()) == 8 and set(split.problems.counts.values()) == {1}
     lines = "\n".join(split.problems.lines())
     for place in (
         "test/corpus.parquet row 5, field _id: mug-red",
@@ -123,6 +124,7 @@ def test_rows_that_can_not_be_used_are_counted_and_named(tmp_path):
         "test/queries.parquet row 13, field _id: q-mug-red",
         "test/qrels.parquet row 12, field corpus-id: spoon",
         "test/qrels.parquet row 13, field query-id: q-nobody",
+        "test/qrels.parquet row 15, fields query-id and corpus-id: q-mug-red, mug-red",
         "q-unjudged",
     ):
         assert place in lines

@@ -102,6 +102,9 @@ def test_a_checkpoint_of_another_version_is_refused(model, processor, tmp_path):
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match="lacks 1 weights, such as product_heads.text_norm.weight"):
         load_model(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:9000])
+    with pytest.raises(DataError, match="can't load the model"):
+        load_model(tmp_path)
 
 
 def test_a_model_that_is_none(tmp_path):

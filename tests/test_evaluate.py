@@ -102,6 +102,6 @@ def test_report_has_views_slices_and_comparisons(model, processor, tmp_path):
 
 def test_unknown_views_and_metrics_are_refused_before_work():
     with pytest.raises(DataError, match="unknown view 'both'"):
-        evaluate.check_names(["both"], [])
+        evaluate.check_names(("both",), ())
     with pytest.raises(DataError, match="unknown metric"):
-        evaluate.check_names(["fused"], ["hits@3"])
+        evaluate.check_names(("fused",), ("hits@3",))

@@ -1,6 +1,7 @@
 """The quickstart end to end with the real towers, on a smaller demo shop."""
 
 import json
+import sys
 
 import pytest
 from conftest import SHARED_DATA
@@ -35,10 +36,11 @@ def test_a_second_run_does_nothing_again_and_a_changed_seed_trains(run, capfd, m
     assert out.count("nothing changed") == 3 and "(* = judged relevant)" in out
     assert report["views"]["fused"]["ndcg@10"]["mean"] > 0
     trained = []
-    monkeypatch.setattr(quickstart, "train", lambda arguments, recipe: trained.append(recipe.seed))
-    changed = quickstart.QuickstartArguments(run.data, run.output, seed=1)
-    quickstart.main(changed)
-    assert trained == [1]
+    monkeypatch.setattr(quickstart, "train", lambda arguments, recipe: trained.append(recipe.seed) or sys.exit(1))
+    for seed in (1, 0):  # stopped while it trained: the model that is there is not known to be seed 0's any more
+        with pytest.raises(SystemExit):
+            quickstart.main(quickstart.QuickstartArguments(run.data, run.output, seed=seed))
+    assert trained == [1, 0]
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs real catalogues in ../shared/data")

@@ -63,12 +63,15 @@ def test_help_teaches(run_script, name):
     "words, message",
     [
         (["training.evaluate", "--model", "./nowhere"], "./nowhere: no such model folder"),
-        (["training.evaluate", "--views", '["both"]'], "unknown view 'both'"),
+        (["training.evaluate", "--views", "fused,both"], "unknown view 'both'"),
         (["training.search", "mug", "--run", "nowhere"], "nowhere/model: no such model folder"),
         (["training.train", "--recipe", "nowhere.yaml"], "nowhere.yaml"),
         (["training.train", "--fuse.epochs", "many"], "fuse.epochs"),
         (["training.index", "--vectors", "nowhere"], "nowhere/manifest.json: no such file"),
         (["training.quickstart", "--data", "./nowhere"], "./nowhere: no such folder"),
+        (["training.quickstart", "--data", str(ROOT / "space")], "space: is no catalogue"),
+        (["training.train", "--model.config", "{wide: 3}"], "MMFusionConfig has no field wide"),
+        (["training.demo_shop", "--output", "/proc/shop"], "/proc/shop"),
         (["training.demo_shop", "--products", "3"], "at least 40 products"),
     ],
 )

@@ -1,7 +1,7 @@
 import importlib.util
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, picture, shop_rows, write_shop
 
 from training import embed, index
 
@@ -34,3 +34,8 @@ def test_the_page_answers_a_query(app, model, processor, shop, tmp_path):
             client.predict("  ", 4, api_name="/search")
     finally:
         page.close()
+    corpus, queries, qrels = shop_rows()
+    corpus[0]["image"] = {"bytes": picture("yellow"), "path": "mug-red.png"}
+    write_shop(shop, corpus, queries, qrels)
+    again = app.Shop(tmp_path / "run", str(shop), "test").picture("mug-red")
+    assert again.getpixel((0, 0)) == (255, 255, 0), "a catalogue that was written again shows its old pictures"

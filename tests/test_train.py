@@ -75,7 +75,12 @@ def test_a_loss_that_is_no_number_stops_with_advice_and_leaves_no_model(towers, 
 
 
 def test_wrong_towers_and_fields_are_named_in_one_line(towers, shop, tmp_path):
-    for change in ({"text": str(tmp_path)}, {"config": {"cross_dim": 0}}, {"config": {"cross_dim": "wide"}}):
+    for change in (
+        {"text": str(tmp_path)},
+        {"config": {"cross_dim": 0}},
+        {"config": {"cross_dim": "wide"}},
+        {"processor": {"prefix": ""}},
+    ):
         arguments = recipe(towers, shop, tmp_path / "run")
         vars(arguments.model).update(change)
         with pytest.raises(DataError, match="can't build a model") as caught:

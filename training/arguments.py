@@ -150,11 +150,13 @@ def run(main: Callable[[Any], Any], arguments: type, description: str, **options
         sys.exit(_fail(f"{' '.join(str(error).split())}; --help lists the options"))
     except (DataError, ProductIndexError) as error:
         sys.exit(_fail(str(error)))
+    except OSError as error:  # a full disk, a folder that may not be written
+        sys.exit(_fail(" ".join(str(error).split())))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted; run the same command again", status=130))
 
 
-def existing_file(name: str, what: str) -> Path:
+def existing_file(name: str | Path, what: str) -> Path:
     """The path of a file that must be there.
 
     Raises:

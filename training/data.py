@@ -111,8 +111,7 @@ class RetrievalSplit:
             image = product.pop("image", None)
             digest.update(repr(product).encode())
             for picture in image if isinstance(image, list) else [image]:
-                content = picture["bytes"] if isinstance(picture, dict) else None
-                digest.update(content or repr(picture).encode())
+                digest.update(_picture_content(picture))
         return digest.hexdigest()
 
     @property
@@ -192,9 +191,16 @@ def load_products(data: str | os.PathLike, split: str) -> RetrievalSplit:
 
 
 def split_names(data: str | os.PathLike) -> list[str]:
-    """The splits of a catalogue's `corpus`, in the order in which its card lists them."""
+    """The splits of a catalogue's `corpus`, in the order in which its card lists them.
+
+    Raises:
+        DataError: if `data` is no dataset in the retrieval layout.
+    """
     _check_exists(data)
-    return datasets.get_dataset_split_names(str(data), "corpus")
+    try:
+        return datasets.get_dataset_split_names(str(data), "corpus")
+    except Exception as error:  # see _load_table
+        raise DataError(f"{data}: is no catalogue in the retrieval layout: {_reason(error)}") from error
 
 
 def write_split(folder: Path, split: str, corpus: list[dict], queries: list[dict], qrels: list[dict]) -> None:
@@ -280,11 +286,8 @@ def _load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datas
             else:
                 table = datasets.load_dataset(str(data), config, split=split)
     except Exception as error:  # `datasets` raises a dozen kinds, each with a text of many lines
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        if "corresponds to no data" in reason:
-            reason = "the table is empty"
         raise DataError(
-            f"{data}: can't read configuration {config!r}, split {split!r} of the retrieval layout: {reason}"
+            f"{data}: can't read configuration {config!r}, split {split!r} of the retrieval layout: {_reason(error)}"
         ) from error
     missing = [column for column in REQUIRED_COLUMNS[config] if column not in table.column_names]
     if missing:
@@ -293,6 +296,21 @@ def _load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datas
             "rename the column or make the catalogue with training.prepare"
         )
     return table, source
+
+
+def _reason(error: Exception) -> str:
+    """What an error of `datasets` says, on one line."""
+    reason = " ".join(str(error.__cause__ or error).split())[:300]
+    return "the table is empty" if "corresponds to no data" in reason else reason
+
+
+def _picture_content(picture: dict | None) -> bytes:
+    """The bytes of a picture that is not decoded, from its file if the table only names one."""
+    if not isinstance(picture, dict):
+        return repr(picture).encode()
+    if picture["bytes"] is None and picture["path"] and os.path.isfile(picture["path"]):
+        return Path(picture["path"]).read_bytes()
+    return picture["bytes"] or repr(picture).encode()
 
 
 def _load_local_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
@@ -356,5 +374,10 @@ def _read_qrels(
             )
         else:
             judged = qrels.setdefault(str(query_id), {})
+            if str(product_id) in judged:
+                problems.add(
+                    "judgment given twice (the higher score is kept)",
+                    f"{source} row {row}, fields query-id and corpus-id: {query_id}, {product_id}",
+                )
             judged[str(product_id)] = max(int(grade), judged.get(str(product_id), 0))
     return qrels

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from training.arguments import run
+from training.arguments import existing_file, run
 from training.data import RetrievalSplit, load_products
 from training.embedding import embed_products, load_model, model_fingerprint, product_features
 from training.run_folder import new_folder, write_json
@@ -51,7 +51,7 @@ def catalogue_table(model: MMFusionModel, processor: MMFusionProcessor, split: R
 
 def read_vectors(folder: Path) -> tuple[np.ndarray, pa.Table]:
     """Vectors `(N, dim)`, float32, and the table of the other columns of a folder that this script wrote."""
-    table = pq.read_table(folder / "vectors.parquet")
+    table = pq.read_table(existing_file(folder / "vectors.parquet", "a folder that training.embed wrote"))
     column = table.column("vector").combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
     return vectors, table.drop_columns("vector")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
@@ -65,15 +66,13 @@ def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[MMFu
         DataError: if there is no such model, it is none of ours or weights are missing.
     """
     path = Path(name)
-    looks_local = (
-        isinstance(name, Path) or path.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1
-    )
-    if not path.is_dir() and looks_local:
+    is_hub_id = isinstance(name, str) and not name.startswith((".", "/")) and name.count("/") == 1
+    if not path.is_dir() and not is_hub_id:
         raise DataError(f"{name}: no such model folder; train one (make quickstart) or give a Hub id such as org/name")
     try:
         model, loading = MMFusionModel.from_pretrained(name, output_loading_info=True)
         processor = MMFusionProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise DataError(f"{name}: can't load the model: {' '.join(str(error).split())[:300]}") from error
     if missing := sorted(loading["missing_keys"]):
         raise DataError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; train it again")

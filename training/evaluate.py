@@ -6,7 +6,7 @@ Search is exact. Scores are compared to six decimals and ties go to the product 
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,8 @@ class EvaluateArguments:
         data: Catalogue: a folder or Hub dataset id in the retrieval layout.
         split: Split to measure; queries search in this split's corpus.
         report: JSON file to write the report to; null only prints it.
-        views: Views to measure: fused (text and pictures), text, image.
-        metrics: Metrics such as ndcg@10, recall@100, mrr@10, map@10, precision@10, success@10.
+        views: Views to measure, with commas between: fused (text and pictures), text, image.
+        metrics: Metrics, with commas between, such as ndcg@10, recall@100, mrr@10, map@10, precision@10, success@10.
         batch_size: Products that go through the towers at a time.
     """
 
@@ -54,8 +54,8 @@ class EvaluateArguments:
     data: str = "data/demo_shop"
     split: str = "test"
     report: str | None = None
-    views: list[str] = field(default_factory=lambda: list(VIEWS))
-    metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
+    views: str = ",".join(VIEWS)
+    metrics: str = ",".join(DEFAULT_METRICS)
     batch_size: int = 16
 
 
@@ -163,12 +163,13 @@ def format_report(report: dict) -> str:
 def main(arguments: EvaluateArguments) -> dict:
     """Measures, prints the table, writes the report and returns it."""
     started = time.perf_counter()
-    check_names(arguments.views, arguments.metrics)
+    views, metrics = tuple(arguments.views.split(",")), tuple(arguments.metrics.split(","))
+    check_names(views, metrics)
     model, processor = load_model(arguments.model)
     split = load_split(arguments.data, arguments.split)
     products = product_features(model, processor, split, arguments.batch_size)
     queries = query_features(model, processor, split.query_texts)
-    values = evaluate(model, split, products, queries, tuple(arguments.views), tuple(arguments.metrics))
+    values = evaluate(model, split, products, queries, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}
     report |= make_report(values, split)
     report |= {"problems": split.problems.lines(), "environment": environment()}
@@ -180,7 +181,7 @@ def main(arguments: EvaluateArguments) -> dict:
     return report
 
 
-def check_names(views: list[str], metrics: list[str]) -> None:
+def check_names(views: tuple[str, ...], metrics: tuple[str, ...]) -> None:
     """Refuses views and metrics that don't exist before anything is computed.
 
     Raises:

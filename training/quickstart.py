@@ -37,7 +37,7 @@ class QuickstartArguments:
         data: Catalogue: a folder or Hub dataset id in the retrieval layout. The demo shop is drawn if it is not there.
         output: Run folder; gets model/, vectors/, index/, report.json, results.png and config.yaml.
         recipe: Training recipe.
-        seed: Seed of everything random.
+        seed: Seed of the training, and of the demo shop if it is drawn.
     """
 
     data: str = DEMO_SHOP
@@ -61,6 +61,11 @@ class Steps:
         """True if the step was done with the same inputs and its result is still there."""
         return self.done.get(name) == inputs and result.exists()
 
+    def begin(self, name: str) -> None:
+        """Forgets an earlier run of a step, whose results are about to be replaced."""
+        if self.done.pop(name, None):
+            write_json(self.file, self.done)
+
     def finish(self, name: str, inputs: str) -> None:
         """Remembers that a step is done."""
         self.done[name] = inputs
@@ -83,6 +88,7 @@ def main(arguments: QuickstartArguments) -> dict:
     if steps.is_done("train", inputs, output / "model"):
         print(f"\n== 2/5 train: nothing changed, {output / 'model'} is kept", flush=True)
     else:
+        steps.begin("train")
         train(arguments, recipe)
         steps.finish("train", inputs)
     report = evaluate_step(steps, inputs, arguments, output, test)
@@ -127,6 +133,7 @@ def evaluate_step(steps: Steps, inputs: str, arguments: QuickstartArguments, out
         print(evaluate.format_report(report), flush=True)
         return report
     options = {"model": str(output / "model"), "data": arguments.data, "split": split, "report": str(file)}
+    steps.begin("evaluate")
     announce("3/5 evaluate", "training.evaluate", **options)
     report = evaluate.main(evaluate.EvaluateArguments(**options))
     steps.finish("evaluate", inputs)
@@ -141,6 +148,7 @@ def index_step(steps: Steps, inputs: str, arguments: QuickstartArguments, output
         return
     options = {"model": str(output / "model"), "data": arguments.data, "split": split}
     options |= {"output": str(output / "vectors")}
+    steps.begin("index")
     announce("4/5 embed", "training.embed", **options)
     embed.main(embed.EmbedArguments(**options))
     options = {"vectors": str(output / "vectors"), "output": str(output / "index")}

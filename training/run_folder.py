@@ -20,7 +20,7 @@ PACKAGES = ("mmfusion", "torch", "transformers", "accelerate", "datasets", "peft
 def write_text(path: Path, text: str) -> None:
     """Writes a file by way of a partial one beside it, so that a killed run leaves the old or the new text."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
@@ -38,7 +38,8 @@ def write_config(path: Path, arguments: Any) -> None:
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A partial folder to fill, which takes the place of `folder` when the block ends well and is removed if not."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
     try:
         yield partial

@@ -77,8 +77,8 @@ def format_results(query: str, results: list[SearchResult], shares: dict[str, fl
     weights = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     lines = [f"{query}   (the query weighs {weights})"]
     for rank, found in enumerate(results, start=1):
-        title = (found.product.get("title") or found.product.get("description") or "")[:60]
-        price = found.product.get("price") or ""
+        title = str(found.product.get("title") or found.product.get("description") or "")[:60]
+        price = str(found.product.get("price") or "")
         lines.append(f"{rank:3d}  {found.score:.3f}  {title:60s}  {price:>8s}  {found.product_id}")
     return "\n".join(lines)
 

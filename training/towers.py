@@ -86,11 +86,15 @@ def efficientnet_folder() -> Path:
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-        save_file(state, Path(partial) / "model.safetensors", metadata={"format": "pt"})
-        (Path(partial) / "config.json").write_text(json.dumps(EFFICIENTNET_CONFIG, indent=2))
-        if not folder.exists():
-            os.rename(partial, folder)
-            os.mkdir(partial)  # for the context manager to remove
+        made = Path(partial, "tower")
+        made.mkdir()
+        save_file(state, made / "model.safetensors", metadata={"format": "pt"})
+        (made / "config.json").write_text(json.dumps(EFFICIENTNET_CONFIG, indent=2))
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first, with the same files
+                raise
     return folder
 
 

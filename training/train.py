@@ -12,6 +12,7 @@ metrics.jsonl.
 import json
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from training.arguments import ModelArguments, StageArguments, TrainArguments, run
 from training.data import DataError, RetrievalSplit, load_split
 from training.embedding import TOWERS, ProductFeatures, prepare_for_inference, product_features, query_features
@@ -47,7 +48,8 @@ def main(arguments: TrainArguments) -> Path:
     if accelerator.is_main_process:
         write_config(output / "config.yaml", arguments)
         write_json(output / "environment.json", environment())
-    model, processor = build_model(arguments.model)
+    with accelerator.main_process_first():  # the first call may convert a tower into the cache
+        model, processor = build_model(arguments.model)
     prepare_for_inference(model, str(accelerator.device))
     splits, features = {}, {}
     for name in (arguments.data.train_split, arguments.data.dev_split):
@@ -74,6 +76,8 @@ def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProce
     Raises:
         DataError: if a tower can't be loaded or a field of `config` or `processor` is unknown or out of range.
     """
+    if unknown := set(arguments.config) - {option.name for option in fields(MMFusionConfig)}:
+        raise DataError(f"--model.config: MMFusionConfig has no field {', '.join(sorted(unknown))}")
     towers = {"text": resolve_tower(arguments.text), "vision": resolve_tower(arguments.vision)}
     towers["query"] = None if arguments.query is None else resolve_tower(arguments.query)
     try:

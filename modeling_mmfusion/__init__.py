@@ -7,7 +7,14 @@ carries these files, so that it loads elsewhere by `AutoModel.from_pretrained(..
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from .configuration_mmfusion import MMFusionConfig
-from .modeling_mmfusion import MMFusionFeatures, MMFusionModel, MMFusionOutput, MMFusionPreTrainedModel
+from .fusion_mmfusion import MMFusionStates
+from .modeling_mmfusion import (
+    MMFusionExplanation,
+    MMFusionFeatures,
+    MMFusionModel,
+    MMFusionOutput,
+    MMFusionPreTrainedModel,
+)
 from .processing_mmfusion import MMFusionProcessor
 
 AutoConfig.register(MMFusionConfig.model_type, MMFusionConfig)
@@ -19,9 +26,11 @@ MMFusionProcessor.register_for_auto_class("AutoProcessor")
 
 __all__ = [
     "MMFusionConfig",
+    "MMFusionExplanation",
     "MMFusionFeatures",
     "MMFusionModel",
     "MMFusionOutput",
     "MMFusionPreTrainedModel",
     "MMFusionProcessor",
+    "MMFusionStates",
 ]

@@ -6,8 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-BLOCKS = ("text", "image", "cross")
 VIEWS = ("fused", "text", "image")
+FusionType = Literal["experts", "weighted_mean", "sum", "concat", "gated"]
 Pooling = Literal["mean", "cls", "last", "pooler"]
 
 
@@ -16,8 +16,9 @@ class MMFusionConfig(PreTrainedConfig):
     r"""
     Configuration of [`MMFusionModel`]: the two or three towers and the fusion network that joins them.
 
-    A product vector is the concatenation of three blocks, `[text; image; cross]`, of the widths below; a query vector
-    has the same blocks, so that one inner product compares them.
+    With `fusion_type="experts"` a product vector is the concatenation of four blocks, `[text; lexical; image; cross]`,
+    of the widths below; a query vector has the same blocks, so that one inner product compares them. The other fusion
+    types make plain vectors of one block, `[fused]`; they are baselines.
 
     Args:
         text_config (`PreTrainedConfig` or `dict`, *optional*, defaults to a BERT configuration):
@@ -31,24 +32,50 @@ class MMFusionConfig(PreTrainedConfig):
             last token that is no padding) or `pooler` (the encoder's own pooler, as for CLIP).
         query_pooling (`str`, *optional*, defaults to `"mean"`):
             The same for the query tower; not used when the text encoder is shared.
+        image_levels (`list[int]`, *optional*, defaults to `[]`):
+            Hidden states of the image encoder whose mean and maximum over the picture join its pooled output. The
+            early stages of a convolutional encoder know colour and pattern, which its last one was trained to ignore.
+        image_level_dims (`list[int]`, *optional*, defaults to `[]`):
+            Widths of these hidden states.
+        fusion_type (`str`, *optional*, defaults to `"experts"`):
+            `experts` (ours), or a baseline: `weighted_mean` of unit vectors (Marqo GCL), `sum` of raw ones (UniIR
+            CLIP_SF), `concat` and an MLP, or `gated`.
         text_dim (`int`, *optional*, defaults to 384):
             Width of the text block. Equal to the text encoder's hidden size it starts as that encoder's own space.
+        lexical_dim (`int`, *optional*, defaults to 256):
+            Width of the lexical block, which compares the very tokens of query and product. 0 leaves it out, as it
+            must be where query and product have tokenizers of different vocabularies.
         image_dim (`int`, *optional*, defaults to 256):
             Width of the image block.
         cross_dim (`int`, *optional*, defaults to 128):
             Width of the cross-modal block.
+        vector_dim (`int`, *optional*, defaults to 1024):
+            Width of the vectors of the fusion types other than `experts`.
+        cross_attention (`bool`, *optional*, defaults to `False`):
+            Whether the cross-modal expert attends from text tokens to image cells, besides joining the pooled
+            features.
         fusion_hidden_size (`int`, *optional*, defaults to 512):
             Width of the hidden layers of the fusion network's small MLPs.
+        attention_hidden_size (`int`, *optional*, defaults to 128):
+            Width of the cross-modal attention.
+        num_attention_heads (`int`, *optional*, defaults to 4):
+            Heads of the cross-modal attention.
         fusion_dropout (`float`, *optional*, defaults to 0.1):
-            Dropout in these MLPs while training.
+            Dropout in the MLPs while training.
         modality_dropout (`float`, *optional*, defaults to 0.1):
             Share of products whose text, and share of products whose image, is hidden while training; a product never
             loses both. It makes the model robust to missing images and thin text.
-        text_weight_init_value (`float`, *optional*, defaults to 2.0):
-            Router logit of the text block before training, against 0 for the others: with 2.0 the text block has
-            79% of the weight.
+        text_mean_weight (`float`, *optional*, defaults to 0.5):
+            Weight of the text in `weighted_mean`; the image has the rest.
+        block_logits_init (`list[float]`, *optional*, defaults to `[2.0, 1.0, 0.0, 0.0]`):
+            The routers' logits of the four blocks before training: shares of 61, 22, 8 and 8%.
         logit_scale_init_value (`float`, *optional*, defaults to 3.0):
             Logarithm of the inverse temperature before training.
+        matryoshka_dims (`list[int]`, *optional*, defaults to `[]`):
+            Shorter vectors that training took care of; see `truncate_dim`.
+        truncate_dim (`int`, *optional*):
+            Length of the vectors that the model returns: each block keeps its first dimensions in proportion, and its
+            weight. `None` returns all `embedding_dim` dimensions.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of new linear layers.
 
@@ -74,35 +101,80 @@ class MMFusionConfig(PreTrainedConfig):
     query_config: PreTrainedConfig | dict | None = None
     text_pooling: Pooling = "mean"
     query_pooling: Pooling = "mean"
+    image_levels: list[int] | tuple[int, ...] = ()
+    image_level_dims: list[int] | tuple[int, ...] = ()
+    fusion_type: FusionType = "experts"
     text_dim: int = 384
+    lexical_dim: int = 256
     image_dim: int = 256
     cross_dim: int = 128
+    vector_dim: int = 1024
+    cross_attention: bool = False
     fusion_hidden_size: int = 512
+    attention_hidden_size: int = 128
+    num_attention_heads: int = 4
     fusion_dropout: float | int = 0.1
     modality_dropout: float | int = 0.1
-    text_weight_init_value: float | int = 2.0
+    text_mean_weight: float | int = 0.5
+    block_logits_init: list[float] | tuple[float, ...] = (2.0, 1.0, 0.0, 0.0)
     logit_scale_init_value: float | int = 3.0
+    matryoshka_dims: list[int] | tuple[int, ...] = ()
+    truncate_dim: int | None = None
     initializer_range: float = 0.02
 
     @property
-    def block_dims(self) -> tuple[int, int, int]:
-        """Widths of the text, image and cross blocks."""
-        return self.text_dim, self.image_dim, self.cross_dim
+    def blocks(self) -> tuple[str, ...]:
+        """Names of a vector's blocks, in their order."""
+        if self.fusion_type != "experts":
+            return ("fused",)
+        return ("text", "lexical", "image", "cross") if self.lexical_dim else ("text", "image", "cross")
+
+    @property
+    def block_dims(self) -> tuple[int, ...]:
+        """Widths of a vector's blocks before truncation."""
+        if self.fusion_type != "experts":
+            return (self.vector_dim,)
+        return tuple(getattr(self, f"{name}_dim") for name in self.blocks)
 
     @property
     def embedding_dim(self) -> int:
-        """Width of a query's or product's vector."""
+        """Width of a query's or product's vector before truncation."""
         return sum(self.block_dims)
+
+    def truncated_dims(self, dim: int) -> tuple[int, ...]:
+        """Widths of the blocks of vectors truncated to `dim` dimensions; the first block takes what rounding leaves.
+
+        Raises:
+            ValueError: if a block would have no dimension left, or `dim` is more than there is.
+        """
+        rest = [width * dim // self.embedding_dim for width in self.block_dims[1:]]
+        dims = (dim - sum(rest), *rest)
+        if min(dims) < 1 or dim > self.embedding_dim:
+            raise ValueError(
+                f"can't truncate blocks of {self.block_dims} dimensions to {dim} in all; "
+                f"give at least one dimension a block and at most {self.embedding_dim}"
+            )
+        return dims
 
     def validate_fusion(self):
         """Refuses widths and rates that no fusion network can have."""
-        if min(*self.block_dims, self.fusion_hidden_size) < 1:
+        if min(*self.block_dims, self.fusion_hidden_size, self.attention_hidden_size) < 1:
             raise ValueError(
-                f"text_dim, image_dim, cross_dim and fusion_hidden_size must be at least 1, got {self.block_dims} "
-                f"and {self.fusion_hidden_size}"
+                f"text_dim, image_dim, cross_dim, vector_dim, fusion_hidden_size and attention_hidden_size must "
+                f"be at least 1, got blocks of {self.block_dims}, {self.fusion_hidden_size} and "
+                f"{self.attention_hidden_size}"
             )
         if not 0 <= self.modality_dropout <= 0.5:
             raise ValueError(f"modality_dropout must lie between 0 and 0.5, got {self.modality_dropout}")
+        if len(self.image_levels) != len(self.image_level_dims):
+            raise ValueError(f"image_level_dims must have a width for each of image_levels {self.image_levels}")
+        if self.attention_hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"attention_hidden_size ({self.attention_hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})"
+            )
+        for dim in [*self.matryoshka_dims, *([self.truncate_dim] if self.truncate_dim else [])]:
+            self.truncated_dims(dim)
 
 
 __all__ = ["MMFusionConfig"]

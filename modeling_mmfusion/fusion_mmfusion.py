@@ -1,21 +1,85 @@
 """The fusion network: from what the towers say to the blocks of query and product vectors.
 
-A product vector is `[a_t t; a_i i; a_c c]` with unit blocks `t` (text), `i` (image), `c` (what both together say) and
-a router's lengths `a` (`sum a^2 = 1`); a query vector is `[w_t q_t; w_i q_i; w_c q_c]` with the query's own router's
-lengths `w`. Their inner product is `w_t a_t (q_t.t) + w_i a_i (q_i.i) + w_c a_c (q_c.c)`: the query decides how much
-each modality counts although products are embedded offline, and one inner-product index serves all queries.
+A product vector is `[a_t t; a_l l; a_i i; a_c c]` with unit blocks `t` (what the text means), `l` (its very words),
+`i` (what the pictures show) and `c` (what only both together say), and a router's lengths `a` (`sum a^2 = 1`). A query
+vector is `[w_t q_t; w_l q_l; w_i q_i; w_c q_c]`, with the query's own router's lengths `w`. Their inner product is
+`sum w_b a_b (q_b . b)`: the query decides how much each modality counts although products are embedded offline, and
+one inner-product index serves all queries.
+
+The other fusion types, which are kept to be compared with, are in `baselines_mmfusion.py`.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .configuration_mmfusion import BLOCKS, MMFusionConfig
+from .configuration_mmfusion import MMFusionConfig
+
+LEXICAL_PRIME = 32749  # above most vocabularies, and small enough for products of two to fit 32 bits
+LEXICAL_ROOT = 219  # its powers are well mixed modulo the prime
+FREQUENT_TOKENS = 1000.0
+
+
+@dataclass
+class MMFusionStates(ModelOutput):
+    r"""
+    What the encoders say about a batch of queries or products; all that the fusion network needs.
+
+    Args:
+        text_features (`torch.Tensor` of shape `(batch, text_hidden_size)`):
+            The text encoder's unit features.
+        text_mask (`torch.Tensor` of shape `(batch,)`):
+            True where there is text.
+        lexical_features (`torch.Tensor` of shape `(batch, lexical_dim)`):
+            The tokens as one unit vector; of width 0 if there is no lexical block.
+        image_features (`torch.Tensor` of shape `(batch, images, image_features_dim)`):
+            The image encoder's pooled output, and the means and maxima of `image_levels` (products only).
+        image_mask (`torch.Tensor` of shape `(batch, images)`):
+            True where there is a picture.
+        text_states (`torch.Tensor` of shape `(batch, tokens, text_hidden_size)`, *optional*):
+            The text encoder's states, for the cross-modal attention.
+        token_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
+            True where there is a token.
+        image_states (`torch.Tensor` of shape `(batch, images, cells, cell_dim)`, *optional*):
+            The image encoder's states, cell by cell.
+    """
+
+    text_features: torch.FloatTensor | None = None
+    text_mask: torch.BoolTensor | None = None
+    lexical_features: torch.FloatTensor | None = None
+    image_features: torch.FloatTensor | None = None
+    image_mask: torch.BoolTensor | None = None
+    text_states: torch.FloatTensor | None = None
+    token_mask: torch.BoolTensor | None = None
+    image_states: torch.FloatTensor | None = None
+
+    @property
+    def has_image(self) -> torch.Tensor:
+        """True for products with a picture, `(batch,)`."""
+        return self.image_mask.any(dim=1)
+
+    def seen_as(self, view: str) -> "MMFusionStates":
+        """The same with the other modality hidden, for the views `text` and `image`; `fused` changes nothing."""
+        states = MMFusionStates(**self)
+        if view == "text":
+            states.image_mask = torch.zeros_like(self.image_mask)
+        if view == "image":
+            states.text_mask = torch.zeros_like(self.text_mask)
+        return states
 
 
 class MMFusionOrthogonalLinear(nn.Linear):
-    """A linear layer that starts with orthonormal rows or columns, so that it keeps angles as far as widths allow."""
+    """A linear layer without bias that starts as the identity, or orthonormal where its widths differ."""
+
+    def __init__(self, in_dim: int, out_dim: int):
+        super().__init__(in_dim, out_dim, bias=False)
 
 
 class MMFusionZeroLinear(nn.Linear):
@@ -38,36 +102,73 @@ class MMFusionMLP(nn.Module):
 class MMFusionTextHead(nn.Module):
     """Text features to the text block, starting as the text encoder's own space.
 
-    The base map is the identity where the widths agree, else a linear map with orthonormal rows or columns; an MLP
-    whose last layer starts at zero is added to it. Query and product share the map when they share the encoder, so
-    that before any training the text block scores like the text encoder alone.
+    The base map is the identity, or orthonormal where the widths differ; an MLP whose last layer starts at zero is
+    added to it. Query and product share the map when they share the encoder, so that before any training the text
+    block scores like the text encoder alone.
     """
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__()
-        same = in_dim == config.text_dim
         self.norm = nn.LayerNorm(in_dim)
-        self.base = nn.Identity() if same else MMFusionOrthogonalLinear(in_dim, config.text_dim, bias=False)
+        self.base = MMFusionOrthogonalLinear(in_dim, config.text_dim)
         self.residual = MMFusionMLP(in_dim, config.text_dim, config, last_layer=MMFusionZeroLinear)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Unit features `(batch, in_dim)` to unit vectors `(batch, text_dim)`."""
-        return F.normalize(self.base(features) + self.residual(self.norm(features)), dim=-1)
+        """Unit features `(batch, in_dim)` to vectors `(batch, text_dim)`."""
+        return self.base(features) + self.residual(self.norm(features))
+
+    @torch.no_grad()
+    def set_basis(self, features: torch.Tensor) -> None:
+        """Turns the base map to the principal axes of unit features `(samples, in_dim)`, strongest first.
+
+        A rotation keeps all scores, and makes the first dimensions those that tell most when vectors are truncated.
+        """
+        axes = torch.linalg.eigh(features.T.double() @ features.double()).eigenvectors.flip(1)
+        self.base.weight.copy_(axes[:, : len(self.base.weight)].T)
+
+
+class MMFusionLexicalHead(nn.Module):
+    """Tokens to a block whose inner product counts shared tokens, rarer ones more: a search for words in a vector.
+
+    Each token has a fixed code of random signs, made by universal hashing of its id (Carter and Wegman, 1979), so
+    that codes of different tokens are all but orthogonal in any vocabulary; a text is the sum of its tokens' codes.
+    Vocabularies are sorted by frequency, so the logarithm of a token's rank stands in for its inverse document
+    frequency. Nothing is learned, and nothing is forgotten: it works in shops never seen.
+    """
+
+    def __init__(self, config: MMFusionConfig):
+        super().__init__()
+        powers = [pow(LEXICAL_ROOT, power, LEXICAL_PRIME) for power in range(1, 2 * config.lexical_dim + 1)]
+        self.factors, self.offsets = powers[::2], powers[1::2]
+        special = {value for name, value in config.text_config.to_dict().items() if name.endswith("_token_id")}
+        self.special_ids = sorted(token for token in special if isinstance(token, int))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Token ids and their mask `(batch, tokens)` to unit vectors `(batch, lexical_dim)`; 0 without tokens."""
+        factors = torch.tensor(self.factors, device=input_ids.device)
+        offsets = torch.tensor(self.offsets, device=input_ids.device)
+        special = torch.tensor(self.special_ids, device=input_ids.device, dtype=input_ids.dtype)
+        hashes = (input_ids[..., None] % LEXICAL_PRIME * factors + offsets) % LEXICAL_PRIME
+        codes = torch.where(hashes < LEXICAL_PRIME // 2, 1.0, -1.0)
+        kept = attention_mask * (input_ids[..., None] != special).all(dim=-1)
+        weights = torch.log1p(input_ids / FREQUENT_TOKENS) * kept
+        return F.normalize((codes * weights[..., None]).sum(dim=1), dim=-1)
 
 
 class MMFusionRouter(nn.Linear):
     """Lengths of the blocks of one vector: the square root of a softmax, so that the whole vector is a unit vector.
 
-    Starts at fixed lengths that favour the text block (`config.text_weight_init_value`). Blocks that are masked get
-    length 0 and the others share their weight.
+    Starts at fixed lengths (`config.block_logits_init`). Blocks that are masked get length 0 and the others share
+    their weight.
     """
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
-        super().__init__(in_dim, len(BLOCKS))
-        self.text_weight_init_value = config.text_weight_init_value
+        super().__init__(in_dim, len(config.blocks))
+        logits = dict(zip(("text", "lexical", "image", "cross"), config.block_logits_init, strict=True))
+        self.logits_init = [float(logits[name]) for name in config.blocks]
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """States `(batch, in_dim)` and a mask of usable blocks `(batch, 3)` to lengths `(batch, 3)`."""
+        """States `(batch, in_dim)` and a mask of usable blocks `(batch, blocks)` to lengths `(batch, blocks)`."""
         logits = super().forward(states)
         if mask is not None:
             logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
@@ -75,8 +176,123 @@ class MMFusionRouter(nn.Linear):
         return F.normalize((0.5 * (logits - logits.amax(dim=-1, keepdim=True))).exp(), dim=-1)
 
 
+class MMFusionImageNorm(nn.Module):
+    """Normalises image features part by part: pooled output, means and maxima differ in scale by orders."""
+
+    def __init__(self, sizes: tuple[int, ...]):
+        super().__init__()
+        self.sizes = list(sizes)
+        self.norms = nn.ModuleList([nn.LayerNorm(size) for size in sizes])
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features `(batch, images, dim)`, all parts joined, to the same shape."""
+        parts = features.split(self.sizes, dim=-1)
+        return torch.cat([norm(part) for norm, part in zip(self.norms, parts, strict=True)], dim=-1)
+
+
+class MMFusionCrossAttention(nn.Module):
+    """Text tokens that look at image cells, pooled to one vector (pre-norm, one layer).
+
+    A learned token is added to the text and a learned cell to the image, so that products without text or image go
+    the same way.
+    """
+
+    def __init__(self, text_dim: int, cell_dim: int, config: MMFusionConfig):
+        super().__init__()
+        hidden_size = config.attention_hidden_size
+        self.config = config
+        self.head_dim = hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = 0.0
+        self.is_causal = False
+        self.text_norm = nn.LayerNorm(text_dim)
+        self.text_proj = nn.Linear(text_dim, hidden_size)
+        self.cell_norm = nn.LayerNorm(cell_dim)
+        self.cell_proj = nn.Linear(cell_dim, hidden_size)
+        self.extra_token = MMFusionVector(hidden_size)
+        self.extra_cell = MMFusionVector(hidden_size)
+        self.attention_norm = nn.LayerNorm(hidden_size)
+        self.q_proj = nn.Linear(hidden_size, hidden_size)
+        self.k_proj = nn.Linear(hidden_size, hidden_size)
+        self.v_proj = nn.Linear(hidden_size, hidden_size)
+        self.out_proj = nn.Linear(hidden_size, hidden_size)
+        self.mlp_norm = nn.LayerNorm(hidden_size)
+        self.mlp = MMFusionMLP(hidden_size, hidden_size, config)
+        self.pool_norm = nn.LayerNorm(hidden_size)
+        self.pool = nn.Linear(hidden_size, 1)
+
+    def forward(
+        self, tokens: torch.Tensor, token_mask: torch.Tensor, cells: torch.Tensor, cell_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """One vector a product.
+
+        Args:
+            tokens (`torch.Tensor` of shape `(batch, tokens, text_dim)`): the text encoder's last states.
+            token_mask (`torch.Tensor` of shape `(batch, tokens)`): True where there is a token.
+            cells (`torch.Tensor` of shape `(batch, cells, cell_dim)`): states of all cells of a product's pictures.
+            cell_mask (`torch.Tensor` of shape `(batch, cells)`): True where there is a cell.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, attention_hidden_size)`.
+        """
+        tokens = self.extra_token.prepend(self.text_proj(self.text_norm(tokens)))
+        cells = self.extra_cell.prepend(self.cell_proj(self.cell_norm(cells)))
+        token_mask, cell_mask = F.pad(token_mask, (1, 0), value=True), F.pad(cell_mask, (1, 0), value=True)
+        states = tokens + self._attend(self.attention_norm(tokens), cells, cell_mask)
+        states = self.pool_norm(states + self.mlp(self.mlp_norm(states)))
+        logits = self.pool(states).masked_fill(~token_mask[..., None], torch.finfo(states.dtype).min)
+        return (logits.softmax(dim=1) * states).sum(dim=1)
+
+    def _attend(self, states: torch.Tensor, cells: torch.Tensor, cell_mask: torch.Tensor) -> torch.Tensor:
+        def heads(projected: torch.Tensor) -> torch.Tensor:
+            return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+        mask = create_bidirectional_mask(self.config, states, cell_mask, encoder_hidden_states=cells)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        found, _ = attention(
+            self,
+            heads(self.q_proj(states)),
+            heads(self.k_proj(cells)),
+            heads(self.v_proj(cells)),
+            mask,
+            scaling=self.scaling,
+            dropout=0.0,
+        )
+        return self.out_proj(found.flatten(2))
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Plain attention in the form of `ALL_ATTENTION_FUNCTIONS`.
+
+    Heads `(batch, heads, items, head_dim)` to `(batch, items, heads, head_dim)` and weights.
+    """
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class MMFusionVector(nn.Module):
+    """A learned vector that starts at 0; a module, so that `transformers` initialises it and PEFT can save it."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim))
+
+    def prepend(self, states: torch.Tensor) -> torch.Tensor:
+        """Puts the vector before the items of `(batch, items, dim)`."""
+        return torch.cat([self.weight.expand(len(states), 1, -1), states], dim=1)
+
+    def where_missing(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """States `(batch, dim)`, with the vector in the rows where `mask` `(batch,)` is False."""
+        return torch.where(mask[:, None], states, self.weight)
+
+
 class MMFusionQueryHeads(nn.Module):
-    """The query tower's part: query features to the three query blocks and their weights."""
+    """The query tower's part: query features to the blocks of the query's vector and their weights."""
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__()
@@ -85,84 +301,116 @@ class MMFusionQueryHeads(nn.Module):
         self.cross_head = MMFusionMLP(in_dim, config.cross_dim, config)
         self.router = MMFusionRouter(in_dim, config)
 
-    def forward(self, features: torch.Tensor, text_head: MMFusionTextHead) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unit features `(batch, in_dim)` to vectors `(batch, embedding_dim)` and weights `(batch, 3)`."""
-        states = self.norm(features)
-        weights = self.router(states)
-        blocks = (text_head(features), self.image_head(states), self.cross_head(states))
-        return join_blocks(blocks, weights), weights
+    def forward(
+        self, states: MMFusionStates, text_head: MMFusionTextHead
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """Blocks `(batch, width)` of any length, and their weights `(batch, blocks)`."""
+        text = self.norm(states.text_features)
+        learned = self.image_head(text), self.cross_head(text)
+        return (text_head(states.text_features), *lexical_block(states), *learned), self.router(text)
 
 
 class MMFusionProductHeads(nn.Module):
-    """The product tower's fusion network: a text, an image and a cross-modal expert and a mask-aware router.
+    """The product tower's fusion network: text, lexical, image and cross-modal experts and a mask-aware router.
 
     A modality that a product lacks is replaced by a learned vector where the cross-modal expert and the router look
-    at it, and its own block has length 0.
+    at it, and its own blocks have length 0. Several pictures of a product are pooled with attention.
     """
 
-    def __init__(self, text_in_dim: int, image_in_dim: int, config: MMFusionConfig):
+    def __init__(self, text_in_dim: int, image_sizes: tuple[int, ...], cell_dim: int, config: MMFusionConfig):
         super().__init__()
+        image_in_dim = sum(image_sizes)
+        both_dim = text_in_dim + image_in_dim
         self.modality_dropout = config.modality_dropout
         self.text_norm = nn.LayerNorm(text_in_dim)
-        self.image_norm = nn.LayerNorm(image_in_dim)
+        self.image_norm = MMFusionImageNorm(image_sizes)
+        self.image_pool = MMFusionZeroLinear(image_in_dim, 1)
         self.image_head = MMFusionMLP(image_in_dim, config.image_dim, config)
-        self.cross_head = MMFusionMLP(text_in_dim + image_in_dim, config.cross_dim, config)
-        self.router = MMFusionRouter(text_in_dim + image_in_dim, config)
-        self.missing_text = nn.Parameter(torch.zeros(text_in_dim))
-        self.missing_image = nn.Parameter(torch.zeros(image_in_dim))
+        self.router = MMFusionRouter(both_dim, config)
+        self.missing_text = MMFusionVector(text_in_dim)
+        self.missing_image = MMFusionVector(image_in_dim)
+        self.cross_attention = None
+        if config.cross_attention:
+            self.cross_attention = MMFusionCrossAttention(text_in_dim, cell_dim, config)
+            both_dim += config.attention_hidden_size
+        self.cross_head = MMFusionMLP(both_dim, config.cross_dim, config)
 
     def forward(
-        self,
-        text: torch.Tensor,
-        image: torch.Tensor,
-        text_mask: torch.Tensor,
-        image_mask: torch.Tensor,
-        text_head: MMFusionTextHead,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Joins the modalities of a batch of products.
+        self, states: MMFusionStates, text_head: MMFusionTextHead
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """Blocks `(batch, width)` of any length, and their weights `(batch, blocks)`.
 
-        Args:
-            text (`torch.Tensor` of shape `(batch, text_in_dim)`): unit text features; rows without text are ignored.
-            image (`torch.Tensor` of shape `(batch, images, image_in_dim)`): features of each product's pictures.
-            text_mask (`torch.Tensor` of shape `(batch,)`): True where the product has text.
-            image_mask (`torch.Tensor` of shape `(batch, images)`): True where there is a picture.
-
-        Returns:
-            Vectors `(batch, embedding_dim)` and block weights `(batch, 3)`. A product without text and without image
-            has only its cross-modal block.
+        A product without text and without image has only its cross-modal block.
         """
         if self.training:
-            text_mask, image_mask = drop_modalities(text_mask, image_mask, self.modality_dropout)
-        has_image = image_mask.any(dim=1)
-        image = masked_mean(self.image_norm(image), image_mask)
-        image = torch.where(has_image[:, None], image, self.missing_image)
-        both = torch.cat([torch.where(text_mask[:, None], self.text_norm(text), self.missing_text), image], dim=-1)
-        usable = torch.stack([text_mask, has_image, torch.ones_like(has_image)], dim=-1)
-        weights = self.router(both, usable)
-        blocks = (text_head(text), self.image_head(image), self.cross_head(both))
-        return join_blocks(blocks, weights), weights
+            states = drop_modalities(states, self.modality_dropout)
+        text = self.missing_text.where_missing(self.text_norm(states.text_features), states.text_mask)
+        image = pool_images(self.image_norm(states.image_features), states.image_mask, self.image_pool)
+        image = self.missing_image.where_missing(image, states.has_image)
+        both = torch.cat([text, image], dim=-1)
+        weights = self.router(both, self._usable_blocks(states))
+        if self.cross_attention is not None:
+            both = torch.cat([both, self._attend(states)], dim=-1)
+        learned = self.image_head(image), self.cross_head(both)
+        return (text_head(states.text_features), *lexical_block(states), *learned), weights
+
+    def _usable_blocks(self, states: MMFusionStates) -> torch.Tensor:
+        lexical = [states.text_mask] * len(lexical_block(states))
+        cross = torch.ones_like(states.text_mask)
+        return torch.stack([states.text_mask, *lexical, states.has_image, cross], dim=-1)
+
+    def _attend(self, states: MMFusionStates) -> torch.Tensor:
+        cells = states.image_states.flatten(1, 2)
+        cell_mask = states.image_mask[..., None].expand(-1, -1, states.image_states.shape[2]).flatten(1)
+        token_mask = states.token_mask & states.text_mask[:, None]
+        return self.cross_attention(states.text_states, token_mask, cells, cell_mask)
 
 
-def join_blocks(blocks: tuple[torch.Tensor, ...], weights: torch.Tensor) -> torch.Tensor:
-    """Concatenates blocks `(batch, width)`, each scaled to the length that `weights` `(batch, blocks)` gives it."""
-    return torch.cat([F.normalize(block, dim=-1) * weights[:, [n]] for n, block in enumerate(blocks)], dim=-1)
+def lexical_block(states: MMFusionStates) -> tuple[torch.Tensor, ...]:
+    """The lexical features as a tuple of one block, or of none if there is no lexical block."""
+    return (states.lexical_features,) if states.lexical_features.shape[-1] else ()
 
 
-def masked_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the middle dimension of `(batch, items, dim)` where `mask` `(batch, items)` is True; 0 if nowhere."""
-    mask = mask.to(states.dtype)[..., None]
-    return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+def join_blocks(blocks: tuple[torch.Tensor, ...], weights: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    """Makes vectors of blocks.
+
+    Args:
+        blocks (`tuple[torch.Tensor, ...]`): of shape `(batch, width)`, of any length.
+        weights (`torch.Tensor` of shape `(batch, blocks)`): the length of each block in the vector.
+        dims (`tuple[int, ...]`): how many of each block's first dimensions to keep.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, sum(dims))`.
+    """
+    units = [F.normalize(block[:, :dim], dim=-1) for block, dim in zip(blocks, dims, strict=True)]
+    return torch.cat([unit * weights[:, [number]] for number, unit in enumerate(units)], dim=-1)
 
 
-def drop_modalities(
-    text_mask: torch.Tensor, image_mask: torch.Tensor, rate: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def truncate_vectors(vectors: torch.Tensor, config: MMFusionConfig, dim: int) -> torch.Tensor:
+    """Truncates whole vectors `(batch, embedding_dim)` to `(batch, dim)` as the model does with `truncate_dim`."""
+    blocks = vectors.split(config.block_dims, dim=-1)
+    weights = torch.stack([block.norm(dim=-1) for block in blocks], dim=-1)
+    return join_blocks(blocks, weights, config.truncated_dims(dim))
+
+
+def pool_images(features: torch.Tensor, mask: torch.Tensor, scorer: nn.Linear) -> torch.Tensor:
+    """Pools pictures `(batch, images, dim)` to `(batch, dim)` with attention by `scorer`; 0 where there is none.
+
+    Before training, when all scores are equal, it is the mean.
+    """
+    logits = scorer(features).squeeze(-1).masked_fill(~mask, torch.finfo(features.dtype).min)
+    weights = logits.softmax(dim=1) * mask
+    return (features * weights[..., None]).sum(dim=1)
+
+
+def drop_modalities(states: MMFusionStates, rate: float) -> MMFusionStates:
     """Hides the text of a share `rate` of the products that have both, and the pictures of another share `rate`."""
-    draw = torch.rand(text_mask.shape, device=text_mask.device)
-    both = text_mask & image_mask.any(dim=1)
-    hide_text = both & (draw < rate)
-    hide_image = both & (draw > 1 - rate)
-    return text_mask & ~hide_text, image_mask & ~hide_image[:, None]
+    draw = torch.rand(states.text_mask.shape, device=states.text_mask.device)
+    both = states.text_mask & states.has_image
+    dropped = MMFusionStates(**states)
+    dropped.text_mask = states.text_mask & ~(both & (draw < rate))
+    dropped.image_mask = states.image_mask & ~(both & (draw > 1 - rate))[:, None]
+    return dropped
 
 
 @torch.no_grad()
@@ -172,13 +420,13 @@ def init_fusion_weights(module: nn.Module) -> None:
     `transformers` skips modules of remote code that hold no parameter of their own, hence the small classes above.
     """
     if isinstance(module, MMFusionOrthogonalLinear):
-        init.orthogonal_(module.weight)
+        square = module.in_features == module.out_features
+        init.eye_(module.weight) if square else init.orthogonal_(module.weight)
     elif isinstance(module, MMFusionZeroLinear):
         init.zeros_(module.weight)
         init.zeros_(module.bias)
     elif isinstance(module, MMFusionRouter):
         init.zeros_(module.weight)
-        init.copy_(module.bias, torch.tensor([module.text_weight_init_value, 0.0, 0.0]))
-    elif isinstance(module, MMFusionProductHeads):
-        init.zeros_(module.missing_text)
-        init.zeros_(module.missing_image)
+        init.copy_(module.bias, torch.tensor(module.logits_init))
+    elif isinstance(module, MMFusionVector):
+        init.zeros_(module.weight)

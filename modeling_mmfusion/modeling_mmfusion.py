@@ -1,5 +1,6 @@
 """MMFusion model: a query tower and a product tower whose text and image encoders are joined by a fusion network."""
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -11,8 +12,17 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import logging
 
+from .baselines_mmfusion import BASELINES, MMFusionQueryProjection
 from .configuration_mmfusion import VIEWS, MMFusionConfig
-from .fusion_mmfusion import MMFusionProductHeads, MMFusionQueryHeads, MMFusionTextHead, init_fusion_weights
+from .fusion_mmfusion import (
+    MMFusionLexicalHead,
+    MMFusionProductHeads,
+    MMFusionQueryHeads,
+    MMFusionStates,
+    MMFusionTextHead,
+    init_fusion_weights,
+    join_blocks,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -27,18 +37,15 @@ class MMFusionFeatures(ModelOutput):
     Args:
         pooler_output (`torch.Tensor` of shape `(batch, embedding_dim)`):
             Unit vectors; the inner product of a query's and a product's is their score.
-        block_weights (`torch.Tensor` of shape `(batch, 3)`):
-            Lengths of the text, image and cross blocks in the vector; their squares sum to 1.
-        text_features (`torch.Tensor` of shape `(batch, text_hidden_size)`):
-            The text encoder's unit features, which can be passed in again in place of `input_ids`.
-        image_features (`torch.Tensor` of shape `(batch, images, vision_hidden_size)`, *optional*):
-            The image encoder's features (product tower only), which can be passed in place of `pixel_values`.
+        block_weights (`torch.Tensor` of shape `(batch, blocks)`):
+            Lengths of the blocks (`config.blocks`) in the vector; their squares sum to 1.
+        states (`MMFusionStates`):
+            What the encoders said, which can be passed in again in place of the inputs.
     """
 
     pooler_output: torch.FloatTensor | None = None
     block_weights: torch.FloatTensor | None = None
-    text_features: torch.FloatTensor | None = None
-    image_features: torch.FloatTensor | None = None
+    states: MMFusionStates | None = None
 
 
 @dataclass
@@ -59,6 +66,8 @@ class MMFusionOutput(ModelOutput):
             All that the product tower says.
         logits_per_view (`dict[str, torch.Tensor]`):
             `logits_per_query` of each view that was asked for.
+        logit_scale (`torch.Tensor` of shape `(1,)`):
+            The inverse temperature.
     """
 
     logits_per_query: torch.FloatTensor | None = None
@@ -67,6 +76,29 @@ class MMFusionOutput(ModelOutput):
     query_output: MMFusionFeatures | None = None
     product_output: MMFusionFeatures | None = None
     logits_per_view: dict[str, torch.FloatTensor] | None = None
+    logit_scale: torch.FloatTensor | None = None
+
+
+@dataclass
+class MMFusionExplanation(ModelOutput):
+    r"""
+    Why products have the scores that they have.
+
+    Args:
+        scores (`torch.Tensor` of shape `(batch,)`):
+            Inner product of the query's and each product's vector.
+        contributions (`torch.Tensor` of shape `(batch, blocks)`):
+            What each block (`config.blocks`) adds to the score; they sum to it.
+        query_weights (`torch.Tensor` of shape `(blocks,)`):
+            Share of each block in the query; they sum to 1.
+        image_maps (`torch.Tensor` of shape `(batch, images, height, width)`, *optional*):
+            How much each cell of each picture adds to the score, from 0 to 1 for the product's strongest cell.
+    """
+
+    scores: torch.FloatTensor | None = None
+    contributions: torch.FloatTensor | None = None
+    query_weights: torch.FloatTensor | None = None
+    image_maps: torch.FloatTensor | None = None
 
 
 class MMFusionLogitScale(nn.Module):
@@ -132,16 +164,22 @@ class MMFusionModel(MMFusionPreTrainedModel):
         super().__init__(config)
         self.text_model = AutoModel.from_config(config.text_config)
         self.vision_model = AutoModel.from_config(config.vision_config)
-        text_hidden_size = hidden_size_of(config.text_config)
-        self.text_head = MMFusionTextHead(text_hidden_size, config)
-        if config.query_config is None:
-            self.query_heads = MMFusionQueryHeads(text_hidden_size, config)
-        else:
-            query_hidden_size = hidden_size_of(config.query_config)
+        if config.query_config is not None:
             self.query_model = AutoModel.from_config(config.query_config)
-            self.query_text_head = MMFusionTextHead(query_hidden_size, config)
-            self.query_heads = MMFusionQueryHeads(query_hidden_size, config)
-        self.product_heads = MMFusionProductHeads(text_hidden_size, hidden_size_of(config.vision_config), config)
+        text_dim = hidden_size_of(config.text_config)
+        query_dim = hidden_size_of(config.query_config or config.text_config)
+        image_sizes, cell_dim = image_sizes_of(config)
+        self.lexical_head = MMFusionLexicalHead(config) if "lexical" in config.blocks else None
+        self.text_head = self.query_text_head = None
+        if config.fusion_type == "experts":
+            self.text_head = MMFusionTextHead(text_dim, config)
+            if config.query_config is not None:
+                self.query_text_head = MMFusionTextHead(query_dim, config)
+            self.query_heads = MMFusionQueryHeads(query_dim, config)
+            self.product_heads = MMFusionProductHeads(text_dim, image_sizes, cell_dim, config)
+        else:
+            self.query_heads = MMFusionQueryProjection(query_dim, config)
+            self.product_heads = BASELINES[config.fusion_type](text_dim, image_sizes, config)
         self.logit_scale = MMFusionLogitScale(config)
         self.post_init()
 
@@ -158,8 +196,10 @@ class MMFusionModel(MMFusionPreTrainedModel):
             vision (`str`): folder or Hub id of the image encoder.
             query (`str`, *optional*): folder or Hub id of the query tower's own text encoder. `None` shares the
                 product tower's.
-            kwargs: fields of [`MMFusionConfig`]; `text_dim` defaults to the text encoder's hidden size and the
-                pooling to what the encoder was trained for (`pooler` for CLIP, else `mean`).
+            kwargs: fields of [`MMFusionConfig`]; `text_dim` defaults to the text encoder's hidden size, the pooling to
+                what the encoder was trained for (`pooler` for CLIP, else `mean`), `image_levels` to all stages of a
+                convolutional timm backbone, `lexical_dim` to 0 if the query tower has a vocabulary of another size and
+                `matryoshka_dims` to a half and a quarter of the whole.
 
         Returns:
             The model, in eval mode.
@@ -169,14 +209,20 @@ class MMFusionModel(MMFusionPreTrainedModel):
         query_tower = None if query is None else load_tower(query, "text_config")
         kwargs.setdefault("text_dim", hidden_size_of(text_tower.config))
         kwargs.setdefault("text_pooling", default_pooling(text_tower.config))
+        if vision_tower.config.model_type == "timm_wrapper" and "image_levels" not in kwargs:
+            kwargs["image_level_dims"] = stage_widths(vision_tower)
+            kwargs["image_levels"] = list(range(len(kwargs["image_level_dims"])))
         if query_tower is not None:
             kwargs.setdefault("query_pooling", default_pooling(query_tower.config))
             kwargs["query_config"] = query_tower.config.to_dict()
-        model = cls(
-            MMFusionConfig(
-                text_config=text_tower.config.to_dict(), vision_config=vision_tower.config.to_dict(), **kwargs
-            )
+            if query_tower.config.vocab_size != text_tower.config.vocab_size:
+                kwargs.setdefault("lexical_dim", 0)
+        config = MMFusionConfig(
+            text_config=text_tower.config.to_dict(), vision_config=vision_tower.config.to_dict(), **kwargs
         )
+        if "matryoshka_dims" not in kwargs:
+            config.matryoshka_dims = [config.embedding_dim // 2, config.embedding_dim // 4]
+        model = cls(config)
         model.text_model.load_state_dict(text_tower.state_dict())
         model.vision_model.load_state_dict(vision_tower.state_dict())
         if query_tower is not None:
@@ -190,32 +236,87 @@ class MMFusionModel(MMFusionPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
+    def encode_queries(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+    ) -> MMFusionStates:
+        r"""
+        Runs the query tower's encoder; the arguments are those of [`~MMFusionModel.get_query_features`].
+
+        Returns:
+            [`MMFusionStates`] without the image's part.
+        """
+        own_encoder = self.config.query_config is not None
+        encoder = self.query_model if own_encoder else self.text_model
+        pooling = self.config.query_pooling if own_encoder else self.config.text_pooling
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        features, _ = encode_text(encoder, input_ids, attention_mask, pooling)
+        lexical = self._lexical_features(features, input_ids, attention_mask)
+        return MMFusionStates(text_features=features, lexical_features=lexical)
+
+    def encode_products(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        text_mask: torch.BoolTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        image_mask: torch.BoolTensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.LongTensor | None = None,
+    ) -> MMFusionStates:
+        r"""
+        Runs the product tower's encoders; the arguments are those of [`~MMFusionModel.get_product_features`].
+
+        Returns:
+            [`MMFusionStates`]; zeros and a mask that is False stand in for a modality that was not given.
+        """
+        states, _ = self._encode_products(
+            input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes
+        )
+        return states
+
     def get_query_features(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        text_features: torch.FloatTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        image_mask: torch.BoolTensor | None = None,
+        image_weight: float = 0.5,
+        states: MMFusionStates | None = None,
     ) -> MMFusionFeatures:
         r"""
-        The query tower.
+        The query tower. A query is a text, a picture ("like this") or both ("like this, but red").
+
+        A picture is embedded as a product of which only the picture is known, and mixed with the text's vector.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): from `processor.process_queries`.
             attention_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): 1 for tokens, 0 for padding.
-            text_features (`torch.Tensor` of shape `(batch, hidden_size)`, *optional*): the encoder's features from an
-                earlier call, in place of `input_ids`; the encoder is not run.
+            pixel_values (`torch.FloatTensor` of shape `(batch, images, ...)`, *optional*): each query's pictures.
+            image_mask (`torch.BoolTensor` of shape `(batch, images)`, *optional*): True where there is a picture.
+            image_weight (`float`, *optional*, defaults to 0.5): share of the picture where a query has both.
+            states (`MMFusionStates`, *optional*): the text encoder's from an earlier call, in place of `input_ids`;
+                the encoder is not run.
 
         Returns:
             [`MMFusionFeatures`] with the queries' vectors in `pooler_output`.
+
+        Raises:
+            ValueError: if neither text nor picture is given.
         """
-        own_encoder = self.config.query_config is not None
-        if text_features is None:
-            encoder = self.query_model if own_encoder else self.text_model
-            pooling = self.config.query_pooling if own_encoder else self.config.text_pooling
-            text_features = encode_text(encoder, input_ids, attention_mask, pooling)
-        text_head = self.query_text_head if own_encoder else self.text_head
-        embeds, weights = self.query_heads(text_features, text_head)
-        return MMFusionFeatures(pooler_output=embeds, block_weights=weights, text_features=text_features)
+        if states is None and input_ids is not None:
+            states = self.encode_queries(input_ids, attention_mask)
+        if states is None and pixel_values is None:
+            raise ValueError("give input_ids or states, or pixel_values, or both")
+        if pixel_values is None:
+            return self._embed(*self._query_blocks(states), states)
+        pictures = self.get_product_features(pixel_values=pixel_values, image_mask=image_mask, view="image")
+        if states is None:
+            return pictures
+        texts = self._embed(*self._query_blocks(states), states)
+        share = image_weight * pictures.states.has_image[:, None]
+        mixed = F.normalize((1 - share) * texts.pooler_output + share * pictures.pooler_output, dim=-1)
+        return MMFusionFeatures(mixed, self._block_lengths(mixed), states)
 
     def get_product_features(
         self,
@@ -226,8 +327,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
         image_mask: torch.BoolTensor | None = None,
         pixel_attention_mask: torch.Tensor | None = None,
         spatial_shapes: torch.LongTensor | None = None,
-        text_features: torch.FloatTensor | None = None,
-        image_features: torch.FloatTensor | None = None,
+        states: MMFusionStates | None = None,
         view: str = "fused",
     ) -> MMFusionFeatures:
         r"""
@@ -245,10 +345,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
             pixel_attention_mask (`torch.Tensor` of shape `(batch, images, patches)`, *optional*): for encoders of
                 pictures of variable size (SigLIP2 NaFlex).
             spatial_shapes (`torch.LongTensor` of shape `(batch, images, 2)`, *optional*): likewise.
-            text_features (`torch.Tensor` of shape `(batch, text_hidden_size)`, *optional*): the text encoder's
-                features from an earlier call, in place of `input_ids`.
-            image_features (`torch.Tensor` of shape `(batch, images, vision_hidden_size)`, *optional*): likewise, in
-                place of `pixel_values`.
+            states (`MMFusionStates`, *optional*): the encoders' from an earlier call, in place of all of these.
             view (`str`, *optional*, defaults to `"fused"`): `fused`, or `text` or `image` for the product as if it
                 had only that modality, in the same space.
 
@@ -260,29 +357,18 @@ class MMFusionModel(MMFusionPreTrainedModel):
         """
         if view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
-        if text_features is None and input_ids is not None:
-            text_features = encode_text(self.text_model, input_ids, attention_mask, self.config.text_pooling)
-        if image_features is None and pixel_values is not None:
-            image_features = self._encode_images(pixel_values, pixel_attention_mask, spatial_shapes)
-        if text_features is None and image_features is None:
-            raise ValueError("give input_ids or text_features, or pixel_values or image_features, or both")
-        given = text_features if text_features is not None else image_features
-        text, text_mask = or_missing(text_features, text_mask, given, (hidden_size_of(self.config.text_config),))
-        image, image_mask = or_missing(
-            image_features, image_mask, given, (1, hidden_size_of(self.config.vision_config))
-        )
-        if view == "text":
-            image_mask = torch.zeros_like(image_mask)
-        if view == "image":
-            text_mask = torch.zeros_like(text_mask)
-        embeds, weights = self.product_heads(text, image, text_mask, image_mask, self.text_head)
-        return MMFusionFeatures(embeds, weights, text_features, image_features)
+        if states is None:
+            states = self.encode_products(
+                input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes
+            )
+        return self._embed(*self.product_heads(states.seen_as(view), self.text_head), states)
 
     def forward(
         self,
         query_input_ids: torch.LongTensor | None = None,
         query_attention_mask: torch.Tensor | None = None,
-        query_text_features: torch.FloatTensor | None = None,
+        query_states: MMFusionStates | None = None,
+        product_states: MMFusionStates | None = None,
         views: tuple[str, ...] = ("fused",),
         **product_inputs,
     ) -> MMFusionOutput:
@@ -292,61 +378,203 @@ class MMFusionModel(MMFusionPreTrainedModel):
         Args:
             query_input_ids (`torch.LongTensor` of shape `(queries, tokens)`, *optional*): the queries.
             query_attention_mask (`torch.Tensor` of shape `(queries, tokens)`, *optional*): their mask.
-            query_text_features (`torch.Tensor` of shape `(queries, hidden_size)`, *optional*): the query encoder's
-                features, in place of `query_input_ids`.
+            query_states (`MMFusionStates`, *optional*): the query encoder's states, in place of `query_input_ids`.
+            product_states (`MMFusionStates`, *optional*): the product encoders' states, in place of `product_inputs`.
             views (`tuple[str, ...]`, *optional*, defaults to `("fused",)`): the views of the products to score, for
                 losses on single modalities; the encoders run once for all. `product_embeds` are those of the first.
-            product_inputs: the arguments of [`~MMFusionModel.get_product_features`] but `view`.
+            product_inputs: the arguments of [`~MMFusionModel.encode_products`].
 
         Returns:
             [`MMFusionOutput`].
         """
-        queries = self.get_query_features(query_input_ids, query_attention_mask, query_text_features)
-        products = self.get_product_features(**product_inputs, view=views[0])
-        scaled_queries = self.logit_scale() * queries.pooler_output
-        logits = {views[0]: scaled_queries @ products.pooler_output.T}
-        for view in views[1:]:
-            features = self.get_product_features(
-                text_features=products.text_features,
-                image_features=products.image_features,
-                text_mask=product_inputs.get("text_mask"),
-                image_mask=product_inputs.get("image_mask"),
-                view=view,
-            )
-            logits[view] = scaled_queries @ features.pooler_output.T
+        queries = self.get_query_features(query_input_ids, query_attention_mask, states=query_states)
+        if product_states is None:
+            product_states = self.encode_products(**product_inputs)
+        products = [self.get_product_features(states=product_states, view=view) for view in views]
+        scale = self.logit_scale()
+        scaled_queries = scale * queries.pooler_output
+        logits = {
+            view: scaled_queries @ features.pooler_output.T for view, features in zip(views, products, strict=True)
+        }
         return MMFusionOutput(
-            logits[views[0]], queries.pooler_output, products.pooler_output, queries, products, logits
+            logits[views[0]], queries.pooler_output, products[0].pooler_output, queries, products[0], logits, scale
         )
 
-    def _encode_images(self, pixel_values, pixel_attention_mask, spatial_shapes) -> torch.Tensor:
-        """Pooled features `(batch, images, vision_hidden_size)` of each product's pictures."""
-        batch, images = pixel_values.shape[:2]
-        inputs = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
+    def explain(self, query_inputs: dict, product_inputs: dict) -> MMFusionExplanation:
+        r"""
+        Explains the scores of products for one query.
+
+        The map of a picture is the gradient of the score times the image encoder's state, summed over channels, where
+        positive (Grad-CAM, https://huggingface.co/papers/1610.02391).
+
+        Args:
+            query_inputs (`dict`): arguments of [`~MMFusionModel.get_query_features`] for one query.
+            product_inputs (`dict`): arguments of [`~MMFusionModel.get_product_features`]; the model must be on their
+                device. Maps need encoders of pictures of one size.
+
+        Returns:
+            [`MMFusionExplanation`], without `image_maps` if no product has a picture.
+        """
+        with torch.no_grad():
+            query = self.get_query_features(**query_inputs)
+        if "pixel_values" in product_inputs:  # so that there is a gradient even if the encoder is frozen
+            pixel_values = product_inputs["pixel_values"].to(self.dtype).detach().requires_grad_(True)
+            product_inputs = {**product_inputs, "pixel_values": pixel_values}
+        with torch.enable_grad():
+            states, cells = self._encode_products(**product_inputs, explain=True)
+            products = self.get_product_features(states=states)
+            parts = (query.pooler_output * products.pooler_output).split(self.output_dims, dim=-1)
+            contributions = torch.stack([part.sum(dim=-1) for part in parts], dim=-1)
+            scores = contributions.sum(dim=-1)
+            maps = None if cells is None else torch.autograd.grad(scores.sum(), cells)[0] * cells
+        if maps is not None:
+            maps = as_maps(maps.sum(dim=1 if maps.ndim == 4 else 2).clamp(min=0), states.image_mask)
+        return MMFusionExplanation(scores.detach(), contributions.detach(), query.block_weights[0].square(), maps)
+
+    @property
+    def output_dims(self) -> tuple[int, ...]:
+        """Widths of the blocks of the vectors that the model returns, after truncation."""
+        return self.config.truncated_dims(self.config.truncate_dim or self.config.embedding_dim)
+
+    def _embed(self, blocks, weights, states) -> MMFusionFeatures:
+        return MMFusionFeatures(join_blocks(blocks, weights, self.output_dims), weights, states)
+
+    def _query_blocks(self, states):
+        own_encoder = self.config.query_config is not None
+        return self.query_heads(states, self.query_text_head if own_encoder else self.text_head)
+
+    def _block_lengths(self, vectors: torch.Tensor) -> torch.Tensor:
+        return torch.stack([block.norm(dim=-1) for block in vectors.split(self.output_dims, dim=-1)], dim=-1)
+
+    def _lexical_features(self, features, input_ids, attention_mask) -> torch.Tensor:
+        if self.lexical_head is None:
+            return features.new_zeros(len(features), 0)
+        return self.lexical_head(input_ids, attention_mask).to(features.dtype)
+
+    def _encode_product_text(self, input_ids, attention_mask, text_mask) -> MMFusionStates:
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        features, tokens = encode_text(self.text_model, input_ids, attention_mask, self.config.text_pooling)
+        states = MMFusionStates(
+            text_features=features,
+            text_mask=mask_or_true(text_mask, features.shape[:1], features.device),
+            lexical_features=self._lexical_features(features, input_ids, attention_mask),
+        )
+        if self.config.cross_attention:
+            states.text_states, states.token_mask = tokens, attention_mask.bool()
+        return states
+
+    def _encode_products(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        text_mask=None,
+        pixel_values=None,
+        image_mask=None,
+        pixel_attention_mask=None,
+        spatial_shapes=None,
+        explain=False,
+    ) -> tuple[MMFusionStates, torch.Tensor | None]:
+        """The encoders' states and, to `explain`, the image encoder's own state that its maps are made of."""
+        if input_ids is None and pixel_values is None:
+            raise ValueError("give input_ids or pixel_values, or both")
+        cells, given = None, input_ids if pixel_values is None else pixel_values
+        if input_ids is None:
+            states = self._missing_text(given)
+        else:
+            states = self._encode_product_text(input_ids, attention_mask, text_mask)
+        if pixel_values is None:
+            self._add_missing_images(states)
+        else:
+            inputs = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
+            cells = self._add_images(states, pixel_values, image_mask, inputs, explain)
+        return states, cells
+
+    def _add_images(self, states: MMFusionStates, pixel_values, image_mask, inputs, explain) -> torch.Tensor | None:
+        """Runs the image encoder on all pictures of a batch and adds what it says to the states."""
+        shape = pixel_values.shape[:2]
         inputs = {name: value.flatten(0, 1) for name, value in inputs.items() if value is not None}
         pixel_values = pixel_values.flatten(0, 1).to(self.dtype)
-        features = self.vision_model(pixel_values=pixel_values, **inputs).pooler_output
-        return features.reshape(batch, images, -1)
+        output = self.vision_model(
+            pixel_values=pixel_values, output_hidden_states=bool(self.config.image_levels) or explain, **inputs
+        )
+        levels = [as_sequence(output.hidden_states[level]) for level in self.config.image_levels]
+        parts = [output.pooler_output, *(level.mean(dim=1) for level in levels)]
+        features = torch.cat([*parts, *(level.amax(dim=1) for level in levels)], dim=-1)
+        states.image_features = features.unflatten(0, shape)
+        states.image_mask = mask_or_true(image_mask, shape, features.device)
+        if self.config.cross_attention:
+            last = levels[-1] if levels else as_sequence(output.last_hidden_state)
+            states.image_states = last.unflatten(0, shape)
+        if not explain:
+            return None
+        return output.hidden_states[-1] if output.hidden_states[-1].ndim == 4 else output.hidden_states[-2]
+
+    def _missing_text(self, given: torch.Tensor) -> MMFusionStates:
+        """Zeros in place of the text's states, and masks that are False."""
+        batch, width = len(given), hidden_size_of(self.config.text_config)
+        zeros = torch.zeros(batch, width, dtype=self.dtype, device=given.device)
+        lexical_dim = self.config.lexical_dim if self.lexical_head is not None else 0
+        mask = torch.zeros(batch, 1, dtype=torch.bool, device=given.device)
+        states = MMFusionStates(zeros, mask[:, 0], zeros.new_zeros(batch, lexical_dim))
+        if self.config.cross_attention:
+            states.text_states, states.token_mask = zeros[:, None], mask
+        return states
+
+    def _add_missing_images(self, states: MMFusionStates) -> None:
+        """Zeros in place of the images' states, and a mask that is False."""
+        sizes, cell_dim = image_sizes_of(self.config)
+        text = states.text_features
+        states.image_features = text.new_zeros(len(text), 1, sum(sizes))
+        states.image_mask = torch.zeros(len(text), 1, dtype=torch.bool, device=text.device)
+        if self.config.cross_attention:
+            states.image_states = text.new_zeros(len(text), 1, 1, cell_dim)
 
 
-def or_missing(features, mask, given: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and their mask; where there are none, zeros of `shape` a row of `given` and a mask that is False."""
-    if features is None:
-        features = given.new_zeros(len(given), *shape)
-        return features, torch.zeros(features.shape[:-1], dtype=torch.bool, device=features.device)
-    if mask is None:
-        mask = torch.ones(features.shape[:-1], dtype=torch.bool, device=features.device)
-    return features, mask.bool()
+def mask_or_true(mask: torch.Tensor | None, shape: torch.Size, device: torch.device) -> torch.Tensor:
+    """A mask as booleans; one of `shape` that is True everywhere if none is given."""
+    return torch.ones(shape, dtype=torch.bool, device=device) if mask is None else mask.bool()
 
 
-def encode_text(encoder: nn.Module, input_ids, attention_mask, pooling: str) -> torch.Tensor:
-    """Unit features `(batch, hidden_size)` of texts `(batch, tokens)`, pooled as [`MMFusionConfig`] says."""
+def as_sequence(states: torch.Tensor) -> torch.Tensor:
+    """A feature map `(batch, channels, height, width)` as `(batch, cells, channels)`; sequences stay as they are."""
+    return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
+
+
+def as_maps(weights: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:
+    """Weights of cells to maps `(batch, images, height, width)` from 0 to 1.
+
+    Args:
+        weights (`torch.Tensor` of shape `(batch * images, height, width)` or `(batch * images, tokens)`): of tokens,
+            the last ones are taken to be a square of patches (class and register tokens come first).
+        image_mask (`torch.Tensor` of shape `(batch, images)`): True where there is a picture.
+    """
+    if weights.ndim == 2:
+        side = math.isqrt(weights.shape[1])
+        weights = weights[:, -side * side :].unflatten(1, (side, side))
+    maps = weights.unflatten(0, image_mask.shape) * image_mask[..., None, None]
+    return maps / maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def encode_text(
+    encoder: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, pooling: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Runs a text encoder.
+
+    Args:
+        encoder (`nn.Module`): any that `AutoModel` gives.
+        input_ids (`torch.Tensor` of shape `(batch, tokens)`): token ids.
+        attention_mask (`torch.Tensor` of shape `(batch, tokens)`): 1 for tokens, 0 for padding.
+        pooling (`str`): how tokens become one vector; see [`MMFusionConfig`].
+
+    Returns:
+        Unit features `(batch, hidden_size)` and the tokens' states `(batch, tokens, hidden_size)`.
+    """
     output = encoder(input_ids=input_ids, attention_mask=attention_mask)
-    if pooling == "pooler":
-        return F.normalize(output.pooler_output, dim=-1)
     tokens = output.last_hidden_state
-    if attention_mask is None:
-        attention_mask = torch.ones(input_ids.shape, device=input_ids.device)
-    if pooling == "cls":
+    if pooling == "pooler":
+        pooled = output.pooler_output
+    elif pooling == "cls":
         pooled = tokens[:, 0]
     elif pooling == "last":
         positions = torch.arange(tokens.shape[1], device=tokens.device)
@@ -355,7 +583,7 @@ def encode_text(encoder: nn.Module, input_ids, attention_mask, pooling: str) -> 
     else:
         mask = attention_mask.to(tokens.dtype)[..., None]
         pooled = (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    return F.normalize(pooled, dim=-1)
+    return F.normalize(pooled, dim=-1), tokens
 
 
 def hidden_size_of(config: PreTrainedConfig) -> int:
@@ -363,6 +591,24 @@ def hidden_size_of(config: PreTrainedConfig) -> int:
     if config.model_type == "timm_wrapper":
         return config.num_features
     return config.hidden_size
+
+
+def image_sizes_of(config: MMFusionConfig) -> tuple[tuple[int, ...], int]:
+    """Widths of the parts of image features (pooled output, means, maxima), and of one image cell."""
+    hidden_size = hidden_size_of(config.vision_config)
+    if not config.image_levels:
+        return (hidden_size,), hidden_size
+    levels = sum(config.image_level_dims)
+    return (hidden_size, levels, levels), config.image_level_dims[-1]
+
+
+@torch.no_grad()
+def stage_widths(vision_tower: PreTrainedModel) -> list[int]:
+    """Widths of the stages of a timm backbone whose feature maps shrink; none if they all have one size (ViT)."""
+    picture = torch.zeros(1, *vision_tower.config.pretrained_cfg["input_size"])
+    maps = vision_tower.eval()(pixel_values=picture, output_hidden_states=True).hidden_states
+    sizes = {stage.shape[-1] for stage in maps}
+    return [stage.shape[1] for stage in maps] if len(sizes) > 1 else []
 
 
 def default_pooling(config: PreTrainedConfig) -> str:
@@ -376,4 +622,10 @@ def load_tower(name: str | os.PathLike, part: str) -> PreTrainedModel:
     return AutoModel.from_pretrained(name, config=getattr(config, part, config))
 
 
-__all__ = ["MMFusionFeatures", "MMFusionModel", "MMFusionOutput", "MMFusionPreTrainedModel"]
+__all__ = [
+    "MMFusionExplanation",
+    "MMFusionFeatures",
+    "MMFusionModel",
+    "MMFusionOutput",
+    "MMFusionPreTrainedModel",
+]

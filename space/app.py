@@ -53,8 +53,8 @@ class Shop:
         inputs = self.processor.process_queries([query[:MAX_QUERY_CHARACTERS]])
         output = self.model.get_query_features(**inputs)
         results = self.index.search(output.pooler_output.numpy(), int(k))[0]
-        text, image, cross = (output.block_weights[0] ** 2).tolist()
-        shares = f"This query weighs the text {text:.0%}, the picture {image:.0%} and both together {cross:.0%}."
+        weights = zip(self.model.config.blocks, (output.block_weights[0] ** 2).tolist(), strict=True)
+        shares = f"This query weighs {', '.join(f'{name} {share:.0%}' for name, share in weights)}."
         return [(self.picture(found.product_id), self.caption(found)) for found in results], shares
 
     def picture(self, product_id: str) -> Image.Image:

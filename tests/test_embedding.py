@@ -52,7 +52,7 @@ def test_an_unreadable_picture_is_counted_each_time_also_from_the_cache(model, p
     for _ in range(2):
         split = load_split(odd_shop(tmp_path), "test")
         features = product_features(model, processor, split)
-        assert features.image_mask[:, 0].tolist() == [n not in (1, 4, 7) for n in range(12)]
+        assert features.arrays["image_mask"][:, 0].tolist() == [n not in (1, 4, 7) for n in range(12)]
         (line,) = split.problems.lines()
         assert line.startswith("1 x unreadable image") and "corpus.parquet row 7, field image" in line
 
@@ -66,11 +66,13 @@ def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, process
         raise AssertionError("the towers ran")
 
     monkeypatch.setattr(embedding, "_run_product_towers", towers_run)
-    monkeypatch.setattr(embedding, "_run_query_tower", towers_run)
-    np.testing.assert_array_equal(product_features(model, processor, load_split(shop, "test")).image, first.image)
-    np.testing.assert_array_equal(query_features(model, processor, ["red mug"]), queries)
+    monkeypatch.setattr(embedding, "_run_text_tower", towers_run)
+    again = product_features(model, processor, load_split(shop, "test"))
+    for name, array in (first.arrays | queries.arrays).items():
+        found = again if name in first.arrays else query_features(model, processor, ["red mug"])
+        np.testing.assert_array_equal(found.arrays[name], first.arrays.get(name, array))
     with torch.no_grad():
-        model.product_heads.missing_image.add_(1)  # not a tower: the features stay
+        model.product_heads.missing_image.weight.add_(1)  # not a tower: the features stay
     product_features(model, processor, load_split(shop, "test"))
     with pytest.raises(AssertionError, match="the towers ran"):
         query_features(model, processor, ["red  mug"])

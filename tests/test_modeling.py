@@ -21,7 +21,8 @@ from transformers import (
     TimmWrapperModel,
 )
 
-from modeling_mmfusion import MMFusionConfig, MMFusionModel
+from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionStates
+from modeling_mmfusion.fusion_mmfusion import drop_modalities
 
 PRODUCTS = [
     {"title": "red mug", "description": "soft clay", "image": picture("red")},
@@ -75,9 +76,9 @@ def test_before_training_the_text_block_is_the_text_towers_own_space(towers, pro
         products = model.get_product_features(**processor.process_products(PRODUCTS[:2]))
     width = model.config.text_dim
     for output in (queries, products):
-        torch.testing.assert_close(F.normalize(output.pooler_output[:, :width], dim=1), output.text_features)
-    torch.testing.assert_close(queries.block_weights.square(), torch.tensor([2.0, 0, 0]).softmax(0).expand(2, 3))
-    assert products.block_weights[1, 1] == 0
+        torch.testing.assert_close(F.normalize(output.pooler_output[:, :width], dim=1), output.states.text_features)
+    torch.testing.assert_close(queries.block_weights.square(), torch.tensor([2.0, 1, 0, 0]).softmax(0).expand(2, 4))
+    assert products.block_weights[1, 2] == 0
 
 
 @pytest.mark.parametrize("own_query_tower", [False, True])
@@ -105,9 +106,9 @@ def test_keys_missing_from_a_checkpoint_start_as_intended(towers, tmp_path):
     loaded = MMFusionModel.from_pretrained(tmp_path)
     assert loaded.logit_scale.log_scale.item() == 1.5
     assert loaded.product_heads.router.weight.abs().max() == 0
-    assert loaded.query_heads.router.bias.tolist() == [2.0, 0.0, 0.0]
+    assert loaded.query_heads.router.bias.tolist() == [2.0, 1.0, 0.0, 0.0]
     assert loaded.text_head.residual.fc2.weight.abs().max() == 0
-    assert loaded.product_heads.missing_image.abs().max() == 0
+    assert loaded.product_heads.missing_image.weight.abs().max() == 0
     base = loaded.query_text_head.base.weight  # 20 to 16: its rows are orthonormal
     torch.testing.assert_close(base @ base.T, torch.eye(16), atol=1e-5, rtol=0)
     assert 0.01 < loaded.product_heads.image_head.fc1.weight.std() < 0.03
@@ -122,8 +123,8 @@ def test_masked_blocks_give_finite_gradients(model, processor):
     sum(logits.square().mean() for logits in output.logits_per_view.values()).backward()
     gradients = [p.grad for name, p in model.named_parameters() if p.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
-    assert model.product_heads.missing_image.grad.abs().sum() > 0
-    assert model.product_heads.missing_text.grad.abs().sum() > 0
+    assert model.product_heads.missing_image.weight.grad.abs().sum() > 0
+    assert model.product_heads.missing_text.weight.grad.abs().sum() > 0
 
 
 def test_forward_scores_like_the_two_towers(model, processor):
@@ -139,22 +140,17 @@ def test_cached_features_stand_in_for_the_towers(model, processor):
     inputs = processor.process_products(PRODUCTS)
     with torch.no_grad():
         first = model.get_product_features(**inputs)
-        again = model.get_product_features(
-            text_features=first.text_features,
-            image_features=first.image_features,
-            text_mask=inputs["text_mask"],
-            image_mask=inputs["image_mask"],
-        )
+        model.text_model.forward = model.vision_model.forward = None
+        again = model.get_product_features(states=first.states)
     assert torch.equal(first.pooler_output, again.pooler_output)
 
 
 def test_modality_dropout_hides_one_modality_of_some_products_and_never_both(model):
-    from modeling_mmfusion.fusion_mmfusion import drop_modalities
-
     torch.manual_seed(0)
     text, image = torch.ones(4000, dtype=torch.bool), torch.ones(4000, 2, dtype=torch.bool)
     text[:1000] = False
-    dropped_text, dropped_image = drop_modalities(text, image, 0.25)
+    dropped = drop_modalities(MMFusionStates(text_mask=text, image_mask=image), 0.25)
+    dropped_text, dropped_image = dropped.text_mask, dropped.image_mask
     assert dropped_image[:1000].all(), "a product without text keeps its picture"
     assert 0.2 < 1 - dropped_text[1000:].float().mean() < 0.3
     assert 0.2 < 1 - dropped_image[1000:].float().mean() < 0.3
@@ -185,7 +181,7 @@ def test_a_lora_adapter_is_saved_with_heads_and_temperature(model, processor, to
     adapted = lora_model(model)
     with torch.no_grad():
         adapted.base_model.model.logit_scale.modules_to_save["default"].log_scale.fill_(0.7)
-        adapted.base_model.model.product_heads.modules_to_save["default"].missing_image.fill_(0.3)
+        adapted.base_model.model.product_heads.modules_to_save["default"].missing_image.weight.fill_(0.3)
     expected = vectors(adapted, processor, PRODUCTS)
     adapted.save_pretrained(tmp_path)
     loaded = peft.PeftModel.from_pretrained(make_model(towers), tmp_path).eval()
@@ -225,8 +221,8 @@ def test_towers_of_many_families(families, tmp_path):
         shorter = model.get_product_features(ids[1:, :3], torch.ones(1, 3))
     assert output.pooler_output.shape == (2, model.config.embedding_dim)
     assert (model.config.text_pooling == "pooler") == (text_family == "clip")
-    torch.testing.assert_close(output.image_features[:, 0], expected)
-    torch.testing.assert_close(output.text_features[1:], shorter.text_features)
+    torch.testing.assert_close(output.states.image_features[:, 0], expected)
+    torch.testing.assert_close(output.states.text_features[1:], shorter.states.text_features)
 
 
 def test_a_timm_backbone_and_its_preprocessing(tmp_path, towers):
@@ -265,9 +261,9 @@ def test_pictures_of_variable_size(towers, tmp_path):
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 def test_pooling_ignores_padding(towers, processor, pooling):
     model = make_model(towers, text_pooling=pooling)
-    one = model.get_query_features(**processor.process_queries(["red mug"])).text_features
+    one = model.get_query_features(**processor.process_queries(["red mug"])).states.text_features
     padded = model.get_query_features(**processor.process_queries(["red mug", "a big lamp of the soft cotton"]))
-    torch.testing.assert_close(one[0], padded.text_features[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(one[0], padded.states.text_features[0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("field, value", [("cross_dim", 0), ("modality_dropout", 0.9)])

@@ -2,7 +2,7 @@ import numpy as np
 from conftest import shop_rows, write_shop
 
 from training.data import load_split
-from training.sampling import PairSampler
+from training.sampling import PairSampler, positives_of
 
 
 def sampler(tmp_path, **options):
@@ -10,11 +10,16 @@ def sampler(tmp_path, **options):
     for product in corpus:  # the first query likes everything, the red mug best
         qrels.append({"query-id": "q-mug-red", "corpus-id": product["_id"], "score": 1})
     qrels.append({"query-id": "q-mug-green", "corpus-id": "mug-red", "score": 0})
-    return PairSampler(load_split(write_shop(tmp_path, corpus, queries, qrels), "train"), **options)
+    options = {"batch_size": 4} | options
+    return PairSampler(positives_of(load_split(write_shop(tmp_path, corpus, queries, qrels), "train")), **options)
+
+
+def pairs_of(batches):
+    return [pair for batch in batches for pair in batch]
 
 
 def test_an_epoch_draws_each_query_and_no_query_drowns_the_others(tmp_path):
-    pairs = sampler(tmp_path, positives_per_query=3, seed=0).epoch(1)
+    pairs = pairs_of(sampler(tmp_path, positives_per_query=3, seed=0, batch_size=14).epoch(1))
     assert len(pairs) == len(set(pairs)) == 3 + 11
     assert sorted({query for query, _ in pairs}) == list(range(12))
     assert all(product == query for query, product in pairs if query), "only relevant products are drawn"
@@ -22,7 +27,7 @@ def test_an_epoch_draws_each_query_and_no_query_drowns_the_others(tmp_path):
 
 def test_better_grades_are_drawn_more_often(tmp_path):
     drawn = sampler(tmp_path, positives_per_query=1, seed=0)
-    first = [product for number in range(400) for query, product in drawn.epoch(number) if query == 0]
+    first = [product for number in range(400) for query, product in pairs_of(drawn.epoch(number)) if query == 0]
     counts = np.bincount(first, minlength=12)
     assert counts[0] > 1.3 * counts[1:].mean() and counts.min() > 0
 
@@ -38,3 +43,11 @@ def test_a_batch_knows_every_judgment_between_its_queries_and_products(tmp_path)
     batch = sampler(tmp_path, positives_per_query=1, seed=0).collate([(5, 5), (0, 0), (5, 5), (1, 1)])
     assert batch.queries.tolist() == [0, 1, 5] and batch.products.tolist() == [0, 1, 5]
     assert batch.relevance.tolist() == [[2, 1, 1], [0, 2, 0], [0, 0, 2]]
+
+
+def test_batches_are_full_and_stay_within_a_group(tmp_path):
+    grouped = sampler(tmp_path, positives_per_query=1, seed=0, batch_size=2, group_size=5)
+    batches = grouped.epoch(3)
+    assert [len(batch) for batch in batches] == [2] * 5, "groups of 5, 5 and 2 queries have 2, 2 and 1 full batches"
+    assert all(len({query // 5 for query, _ in batch}) == 1 for batch in batches)
+    assert [len(batch) for batch in sampler(tmp_path, positives_per_query=1, seed=0, batch_size=99).epoch(0)] == [12]

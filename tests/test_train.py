@@ -14,7 +14,8 @@ from training.embedding import TOWERS, load_model
 def recipe(towers, shop, output, **stage):
     model = ModelArguments(str(towers["text"]), str(towers["vision"]), config=dict(TINY_DIMS))
     stage = {"epochs": 60, "batch_size": 12, "learning_rate": 1e-2} | stage
-    return TrainArguments(DataArguments(str(shop)), model, StageArguments(**stage), str(output))
+    data = DataArguments(str(shop), rehearsal=0)
+    return TrainArguments(data, model, StageArguments(**stage), str(output))
 
 
 def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers, shop, tmp_path):

@@ -22,14 +22,19 @@ class DataArguments:
     """Which catalogue to train on.
 
     Args:
-        path: Folder or Hub dataset id in the retrieval layout (corpus, queries, qrels).
+        path: Folder or Hub dataset id in the retrieval layout (corpus, queries, qrels), or several with commas
+            between. A batch never mixes catalogues.
         train_split: Split to train on.
-        dev_split: Split to measure on after each epoch; the epoch that is best there is kept.
+        dev_split: Split to measure on after each epoch; the epoch that is best there, on average over the
+            catalogues, is kept.
+        rehearsal: Made-up listings of random words to train on besides, so that the model does not forget words
+            that these catalogues don't use; 0 for none.
     """
 
     path: str = "data/demo_shop"
     train_split: str = "train"
     dev_split: str = "dev"
+    rehearsal: int = 8192
 
 
 @dataclass
@@ -66,6 +71,9 @@ class StageArguments:
         max_grad_norm: Gradients are clipped to this norm.
         text_view_weight: Weight of the loss of products seen as text alone, next to 1 for the fused product.
         image_view_weight: Weight of the loss of products seen as pictures alone.
+        matryoshka_weight: Weight of the loss of vectors truncated to each of the model's matryoshka_dims.
+        trained_share: Share of the trained weights in the saved ones, the rest are those from before the stage
+            (WiSE-FT); less than 1 trades some quality on these catalogues for some elsewhere.
     """
 
     epochs: int = 12
@@ -77,6 +85,8 @@ class StageArguments:
     max_grad_norm: float = 1.0
     text_view_weight: float = 0.2
     image_view_weight: float = 0.2
+    matryoshka_weight: float = 0.2
+    trained_share: float = 1.0
 
 
 @dataclass

@@ -18,8 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from modeling_mmfusion.modeling_mmfusion import hidden_size_of
+from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
 from modeling_mmfusion.processing_mmfusion import is_missing, load_picture
 from training.data import DataError, RetrievalSplit
 from training.towers import cache_folder
@@ -30,33 +29,28 @@ TOWERS = ("text_model.", "vision_model.", "query_model.")
 
 
 @dataclass
-class ProductFeatures:
-    """What the frozen towers say about N products.
+class TowerStates:
+    """What the frozen towers say about N queries or products.
 
     Attributes:
-        text (`np.ndarray` of shape `(N, text_hidden_size)`): unit text features, float32.
-        image (`np.ndarray` of shape `(N, images, vision_hidden_size)`): picture features, float32, padded with zeros.
-        text_mask (`np.ndarray` of shape `(N,)`): True where the product has text.
-        image_mask (`np.ndarray` of shape `(N, images)`): True where there is a picture.
+        arrays (`dict[str, np.ndarray]`): the fields of [`MMFusionStates`], each with N rows and padded with zeros;
+            features are float32, the states of single tokens and cells float16.
     """
 
-    text: np.ndarray
-    image: np.ndarray
-    text_mask: np.ndarray
-    image_mask: np.ndarray
+    arrays: dict[str, np.ndarray]
 
     def __len__(self) -> int:
-        return len(self.text)
+        return len(self.arrays["text_features"])
 
-    def inputs(self, rows, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
-        """The arguments of `get_product_features` for some rows (a slice or an array of indices)."""
-        arrays = {
-            "text_features": self.text,
-            "image_features": self.image,
-            "text_mask": self.text_mask,
-            "image_mask": self.image_mask,
-        }
-        return {name: torch.from_numpy(array[rows]).to(device) for name, array in arrays.items()}
+    def states(self, rows, device: torch.device | str = "cpu") -> MMFusionStates:
+        """The states of some rows (a slice or an array of indices)."""
+        found = {name: torch.from_numpy(array[rows]).to(device) for name, array in self.arrays.items()}
+        return MMFusionStates(**{name: to_model_dtype(tensor) for name, tensor in found.items()})
+
+
+def to_model_dtype(tensor: torch.Tensor) -> torch.Tensor:
+    """Float16, in which states are kept, to float32; anything else as it is."""
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[MMFusionModel, MMFusionProcessor]:
@@ -92,7 +86,7 @@ def product_features(
     split: RetrievalSplit,
     batch_size: int = BATCH_SIZE,
     cache: bool = True,
-) -> ProductFeatures:
+) -> TowerStates:
     """Runs the product tower's encoders over a catalogue's split, or takes what an earlier run kept.
 
     An unreadable picture is counted in `split.problems` and its product embedded from its other pictures and text.
@@ -112,49 +106,68 @@ def product_features(
             _write_cache(file, arrays, bad_rows)
     for row, reason in bad_rows:
         split.problems.add("unreadable image (embedded without it)", f"{split.where(row, 'image')}: {reason}")
-    return ProductFeatures(**arrays)
+    return TowerStates(arrays)
 
 
 def query_features(
     model: MMFusionModel, processor: MMFusionProcessor, texts: list[str], cache: bool = True, batch_size: int = 64
-) -> np.ndarray:
-    """Runs the query tower's encoder over texts; float32 unit features of shape `(len(texts), hidden_size)`."""
-    file = _cache_file("queries", towers_fingerprint(model, processor), *texts)
-    arrays, _ = _read_cache(file) if cache else (None, [])
-    if arrays is None:
-        arrays = {"text": _run_query_tower(model, processor, texts, batch_size)}
-        if cache:
-            _write_cache(file, arrays, [])
-    return arrays["text"]
+) -> TowerStates:
+    """Runs the query tower's encoder over texts, or takes what an earlier run kept."""
+
+    def encode(batch: list[str]) -> MMFusionStates:
+        return model.encode_queries(**processor.process_queries(batch).to(model.device))
+
+    return _text_states("queries", encode, model, processor, texts, cache, batch_size)
+
+
+def text_features(
+    model: MMFusionModel, processor: MMFusionProcessor, texts: list[str], cache: bool = True, batch_size: int = 64
+) -> TowerStates:
+    """Runs the product tower over products that have nothing but a text, or takes what an earlier run kept."""
+
+    def encode(batch: list[str]) -> MMFusionStates:
+        products = [{processor.product_fields[0]: text} for text in batch]
+        return model.encode_products(**processor.process_products(products).to(model.device))
+
+    return _text_states("texts", encode, model, processor, texts, cache, batch_size)
 
 
 @torch.inference_mode()
-def embed_products(model: MMFusionModel, features: ProductFeatures, view: str = "fused") -> np.ndarray:
-    """Vectors of products from their features: float32 of shape `(N, embedding_dim)`."""
+def embed_products(model: MMFusionModel, products: TowerStates, view: str = "fused") -> np.ndarray:
+    """Vectors of products from what the towers say: float32 of shape `(N, embedding_dim)`."""
     outputs = []
-    for start in range(0, len(features), HEAD_BATCH_SIZE):
-        inputs = features.inputs(slice(start, start + HEAD_BATCH_SIZE), model.device)
-        outputs.append(model.get_product_features(**inputs, view=view).pooler_output.float().cpu().numpy())
+    for start in range(0, len(products), HEAD_BATCH_SIZE):
+        states = products.states(slice(start, start + HEAD_BATCH_SIZE), model.device)
+        outputs.append(model.get_product_features(states=states, view=view).pooler_output.float().cpu().numpy())
     return np.concatenate(outputs)
 
 
 @torch.inference_mode()
-def embed_queries(model: MMFusionModel, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors `(N, embedding_dim)` and block weights `(N, 3)` of queries from their features; both float32."""
-    output = model.get_query_features(text_features=torch.from_numpy(features).to(model.device))
+def embed_queries(model: MMFusionModel, queries: TowerStates) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors `(N, embedding_dim)` and block weights `(N, blocks)` of queries; both float32."""
+    output = model.get_query_features(states=queries.states(slice(None), model.device))
     return output.pooler_output.float().cpu().numpy(), output.block_weights.float().cpu().numpy()
 
 
-def _run_query_tower(model, processor, texts, batch_size) -> np.ndarray:
+def _text_states(kind, encode, model, processor, texts, cache, batch_size) -> TowerStates:
+    file = _cache_file(kind, towers_fingerprint(model, processor), *texts)
+    arrays, _ = _read_cache(file) if cache else (None, [])
+    if arrays is None:
+        arrays = _run_text_tower(encode, texts, batch_size, kind)
+        if cache:
+            _write_cache(file, arrays, [])
+    return TowerStates(arrays)
+
+
+def _run_text_tower(encode, texts, batch_size, kind) -> dict[str, np.ndarray]:
     outputs, order = [], []
-    with tqdm(total=len(texts), desc="query tower", unit="query", leave=False) as progress:
+    with tqdm(total=len(texts), desc=f"text tower: {kind}", unit="text", leave=False) as progress:
         for rows in _batches_by_length(texts, batch_size):
-            inputs = processor.process_queries([texts[row] for row in rows]).to(model.device)
             with torch.inference_mode():
-                outputs.append(model.get_query_features(**inputs).text_features.float().cpu().numpy())
+                outputs.append(_to_arrays(encode([texts[row] for row in rows])))
             order.extend(rows)
             progress.update(len(rows))
-    return np.concatenate(outputs)[np.argsort(order)]
+    return _join_batches(outputs, order)
 
 
 def _run_product_towers(model, processor, split, batch_size):
@@ -167,34 +180,40 @@ def _run_product_towers(model, processor, split, batch_size):
             products = [corpus[row] for row in rows]
             for row, product in zip(rows, products, strict=True):
                 product["image"] = _readable_pictures(product.get("image"), row, bad_rows)
-            outputs.append(_tower_batch(model, processor, products))
+            inputs = processor.process_products(products).to(model.device)
+            with torch.inference_mode():
+                outputs.append(_to_arrays(model.encode_products(**inputs)))
             order.extend(rows)
             progress.update(len(rows))
-    images = max(output["image_mask"].shape[1] for output in outputs)
-    positions = np.argsort(order)
+    return _join_batches(outputs, order), sorted(bad_rows)
+
+
+def _to_arrays(states: MMFusionStates) -> dict[str, np.ndarray]:
+    """A batch's states on their way to the cache; what belongs to no picture is set to 0."""
     arrays = {}
-    for name in ("text", "image", "text_mask", "image_mask"):
+    for name, tensor in states.items():
+        if name.startswith("image_") and name != "image_mask":
+            mask = states.image_mask.reshape(states.image_mask.shape + (1,) * (tensor.ndim - 2))
+            tensor = tensor.masked_fill(~mask, 0)
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.float16 if name.endswith("_states") else torch.float32)
+        arrays[name] = tensor.cpu().numpy()
+    return arrays
+
+
+def _join_batches(outputs: list[dict[str, np.ndarray]], order: list[int]) -> dict[str, np.ndarray]:
+    """Batches as one, in the order of the rows, each array padded to its longest batch."""
+    positions, arrays = np.argsort(order), {}
+    for name in outputs[0]:
         parts = [output[name] for output in outputs]
-        if name.startswith("image"):
-            parts = [
-                np.pad(part, [(0, 0), (0, images - part.shape[1])] + [(0, 0)] * (part.ndim - 2)) for part in parts
-            ]
-        arrays[name] = np.concatenate(parts)[positions]
-    return arrays, sorted(bad_rows)
-
-
-def _tower_batch(model, processor, products) -> dict[str, np.ndarray]:
-    """The towers' features of one batch; a batch without pictures gets one missing picture a product."""
-    inputs = processor.process_products(products).to(model.device)
-    with torch.inference_mode():
-        output = model.get_product_features(**inputs)
-    text = output.text_features.float().cpu().numpy()
-    text_mask = inputs["text_mask"].cpu().numpy()
-    if output.image_features is None:
-        image = np.zeros((len(products), 1, hidden_size_of(model.config.vision_config)), dtype=np.float32)
-        return {"text": text, "image": image, "text_mask": text_mask, "image_mask": np.zeros((len(products), 1), bool)}
-    image, image_mask = output.image_features.float().cpu().numpy(), inputs["image_mask"].cpu().numpy()
-    return {"text": text, "image": image * image_mask[..., None], "text_mask": text_mask, "image_mask": image_mask}
+        shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
+        joined = np.zeros((len(order), *shape), dtype=parts[0].dtype)
+        start = 0
+        for part in parts:
+            joined[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
+            start += len(part)
+        arrays[name] = joined[positions]
+    return arrays
 
 
 def _readable_pictures(pictures, row: int, bad_rows: list[tuple[int, str]]) -> list:
@@ -221,7 +240,8 @@ def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> st
     for tokenizer in (processor.tokenizer, processor.query_tokenizer):
         vocabulary = sorted(tokenizer.get_vocab().items())
         digest.update(f"{type(tokenizer).__name__} {vocabulary}".encode())
-    digest.update(f"{model.config.text_pooling} {model.config.query_pooling} {model.dtype}".encode())
+    settings = ("text_pooling", "query_pooling", "image_levels", "lexical_dim", "cross_attention", "fusion_type")
+    digest.update(f"{[getattr(model.config, name) for name in settings]} {model.dtype}".encode())
     _update_with_weights(digest, model, lambda name: name.startswith(TOWERS))
     return digest.hexdigest()
 

@@ -16,7 +16,7 @@ from modeling_mmfusion.configuration_mmfusion import VIEWS
 from training.arguments import run
 from training.data import DataError, RetrievalSplit, load_split
 from training.embedding import (
-    ProductFeatures,
+    TowerStates,
     embed_products,
     embed_queries,
     load_model,
@@ -62,8 +62,8 @@ class EvaluateArguments:
 def evaluate(
     model: MMFusionModel,
     split: RetrievalSplit,
-    products: ProductFeatures,
-    queries: np.ndarray,
+    products: TowerStates,
+    queries: TowerStates,
     views: tuple[str, ...] = VIEWS,
     metrics: tuple[str, ...] = DEFAULT_METRICS,
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -72,8 +72,8 @@ def evaluate(
     Args:
         model (`MMFusionModel`): in eval mode.
         split (`RetrievalSplit`): corpus, queries and judgments.
-        products (`ProductFeatures`): of the split's corpus.
-        queries (`np.ndarray` of shape `(queries, hidden_size)`): features of the split's queries.
+        products (`TowerStates`): of the split's corpus.
+        queries (`TowerStates`): of the split's queries.
         views (`tuple[str, ...]`): some of `fused`, `text`, `image`.
         metrics (`tuple[str, ...]`): such as `("ndcg@10",)`.
 

@@ -18,7 +18,7 @@ from modeling_mmfusion.processing_mmfusion import load_picture
 from training.arguments import run
 from training.data import RetrievalSplit, load_split
 from training.embedding import (
-    ProductFeatures,
+    TowerStates,
     embed_products,
     embed_queries,
     load_model,
@@ -52,19 +52,19 @@ class SheetArguments:
 
 
 def draw_sheet(
-    model: MMFusionModel, split: RetrievalSplit, products: ProductFeatures, features: np.ndarray, count: int, k: int
+    model: MMFusionModel, split: RetrievalSplit, products: TowerStates, queries: TowerStates, count: int, k: int
 ) -> Figure:
     """A figure with a row a query and, side by side, the results of each view.
 
     Args:
         model (`MMFusionModel`): in eval mode.
         split (`RetrievalSplit`): corpus, queries and judgments.
-        products (`ProductFeatures`): of the split's corpus.
-        features (`np.ndarray` of shape `(queries, hidden_size)`): of the split's queries.
+        products (`TowerStates`): of the split's corpus.
+        queries (`TowerStates`): of the split's queries.
         count (`int`): queries to show.
         k (`int`): results to show.
     """
-    vectors, _ = embed_queries(model, features)
+    vectors, _ = embed_queries(model, queries)
     found = {view: search_exact(vectors, embed_products(model, products, view), k) for view in VIEWS}
     gains = {view: np.array([_gain(split, *item) for item in enumerate(rows)]) for view, rows in found.items()}
     shown = np.argsort(-(gains["fused"] - np.maximum(gains["text"], gains["image"])), kind="stable")[:count]
@@ -104,8 +104,8 @@ def main(arguments: SheetArguments) -> Path:
     model, processor = load_model(arguments.model)
     split = load_split(arguments.data, arguments.split)
     products = product_features(model, processor, split)
-    features = query_features(model, processor, split.query_texts)
-    figure = draw_sheet(model, split, products, features, arguments.queries, arguments.k)
+    queries = query_features(model, processor, split.query_texts)
+    figure = draw_sheet(model, split, products, queries, arguments.queries, arguments.k)
     output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=110, facecolor="white")

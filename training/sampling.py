@@ -6,6 +6,24 @@ import numpy as np
 import torch
 
 from training.data import RetrievalSplit
+from training.embedding import TowerStates
+
+
+@dataclass
+class TrainingSet:
+    """Queries and products to train on, as the towers see them, and which products are relevant to which query.
+
+    Attributes:
+        queries (`TowerStates`): N queries.
+        products (`TowerStates`): M products.
+        positives (`list[dict[int, float]]`): for each query, the grade of each relevant product by its row.
+        group_size (`int`): batches are made of pairs whose queries are in the same `group_size` rows; 0 for any.
+    """
+
+    queries: TowerStates
+    products: TowerStates
+    positives: list[dict[int, float]]
+    group_size: int = 0
 
 
 @dataclass
@@ -13,8 +31,8 @@ class Batch:
     """Distinct queries and products of a batch, and how relevant each product is to each query.
 
     Attributes:
-        queries (`np.ndarray` of shape `(queries,)`): rows of the split's queries.
-        products (`np.ndarray` of shape `(products,)`): rows of the split's corpus.
+        queries (`np.ndarray` of shape `(queries,)`): rows of the set's queries.
+        products (`np.ndarray` of shape `(products,)`): rows of the set's products.
         relevance (`torch.Tensor` of shape `(queries, products)`): grades of all judged pairs, float32; 0 elsewhere.
     """
 
@@ -27,32 +45,51 @@ class PairSampler:
     """Draws query-product pairs so that queries with many relevant products don't drown the others.
 
     Args:
-        split (`RetrievalSplit`): queries, corpus and judgments.
+        positives (`list[dict[int, float]]`): for each query, the grade of each relevant product by its row.
         positives_per_query (`int`): relevant products drawn for a query in an epoch, without repetition and in
             proportion to their grades; all of them where there are fewer.
+        batch_size (`int`): pairs in a batch.
         seed (`int`): the epoch's number is added to it, so that an epoch is the same however one got to it.
+        group_size (`int`, *optional*, defaults to 0): see [`TrainingSet`].
     """
 
-    def __init__(self, split: RetrievalSplit, positives_per_query: int, seed: int):
-        rows = {product_id: row for row, product_id in enumerate(split.product_ids)}
-        self.positives = [
-            {rows[product]: score for product, score in split.qrels[query["_id"]].items() if score > 0}
-            for query in split.queries
-        ]
+    def __init__(
+        self,
+        positives: list[dict[int, float]],
+        positives_per_query: int,
+        batch_size: int,
+        seed: int,
+        group_size: int = 0,
+    ):
+        self.positives = positives
         self.positives_per_query = positives_per_query
+        self.batch_size = batch_size
         self.seed = seed
+        self.group_size = group_size or len(positives)
 
-    def epoch(self, number: int) -> list[tuple[int, int]]:
-        """The `(query row, product row)` pairs of an epoch, in random order."""
+    def epoch(self, number: int) -> list[list[tuple[int, int]]]:
+        """The batches of an epoch, of `(query row, product row)` pairs, in random order.
+
+        Pairs that don't fill a batch are left out of this epoch, unless there is no full batch at all.
+        """
         rng = np.random.default_rng((self.seed, number))
-        pairs = []
-        for query, positives in enumerate(self.positives):
-            products, grades = np.array(list(positives)), np.array(list(positives.values()), dtype=np.float64)
-            size = min(len(products), self.positives_per_query)
-            drawn = rng.choice(products, size, replace=False, p=grades / grades.sum())
-            pairs.extend((query, int(product)) for product in drawn)
-        rng.shuffle(pairs)
-        return [(int(query), int(product)) for query, product in pairs]
+        batches, size = [], self.batch_size
+        for start in range(0, len(self.positives), self.group_size):
+            pairs = [pair for query in range(start, start + self.group_size) for pair in self._draw(query, rng)]
+            rng.shuffle(pairs)
+            full = len(pairs) - len(pairs) % size or len(pairs)
+            batches.extend(pairs[first : first + size] for first in range(0, full, size))
+        return [batches[position] for position in rng.permutation(len(batches))]
+
+    def _draw(self, query: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+        if query >= len(self.positives) or not self.positives[query]:
+            return []
+        positives = self.positives[query]
+        products, grades = np.array(list(positives)), np.array(list(positives.values()), dtype=np.float64)
+        size = min(len(products), self.positives_per_query)
+        return [
+            (query, int(product)) for product in rng.choice(products, size, replace=False, p=grades / grades.sum())
+        ]
 
     def collate(self, pairs: list[tuple[int, int]]) -> Batch:
         """Makes a batch of pairs: each query and product once, with every judgment between them."""
@@ -64,3 +101,12 @@ class PairSampler:
                 if product in position:
                     relevance[row, position[product]] = grade
         return Batch(queries, products, relevance)
+
+
+def positives_of(split: RetrievalSplit) -> list[dict[int, float]]:
+    """For each query of a split, the grade of each relevant product by its row."""
+    rows = {product_id: row for row, product_id in enumerate(split.product_ids)}
+    return [
+        {rows[product]: score for product, score in split.qrels[query["_id"]].items() if score > 0}
+        for query in split.queries
+    ]

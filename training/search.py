@@ -10,7 +10,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from modeling_mmfusion.configuration_mmfusion import BLOCKS
 from modeling_mmfusion.index_mmfusion import ProductIndex, SearchResult
 from training.arguments import run
 from training.data import DataError
@@ -53,7 +52,7 @@ class Searcher:
     def search(self, query: str, k: int = 10) -> tuple[list[SearchResult], dict[str, float]]:
         """The best `k` products for a query, and the share of each block in the query's vector (they sum to 1)."""
         vectors, weights = embed_queries(self.model, query_features(self.model, self.processor, [query], cache=False))
-        shares = {name: float(weight**2) for name, weight in zip(BLOCKS, weights[0], strict=True)}
+        shares = {name: float(weight**2) for name, weight in zip(self.model.config.blocks, weights[0], strict=True)}
         return self.index.search(vectors, k)[0], shares
 
 

@@ -23,21 +23,23 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from huggingface_hub.errors import StrictDataclassError
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
+from modeling_mmfusion.fusion_mmfusion import truncate_vectors
 from training.arguments import ModelArguments, StageArguments, TrainArguments, run
 from training.data import DataError, RetrievalSplit, load_split
-from training.embedding import TOWERS, ProductFeatures, prepare_for_inference, product_features, query_features
+from training.embedding import TOWERS, TowerStates, prepare_for_inference, product_features, query_features
 from training.evaluate import evaluate
 from training.losses import contrastive_loss
+from training.rehearsal import make_rehearsal
 from training.run_folder import environment, new_folder, write_config, write_json, write_text
-from training.sampling import Batch, PairSampler
+from training.sampling import Batch, PairSampler, TrainingSet, positives_of
 from training.towers import resolve_tower
 
 SELECTION_METRIC = "ndcg@10"
+Measured = tuple[RetrievalSplit, TowerStates, TowerStates]  # a split, its products and its queries
 
 
 def main(arguments: TrainArguments) -> Path:
@@ -51,23 +53,43 @@ def main(arguments: TrainArguments) -> Path:
     with accelerator.main_process_first():  # the first call may convert a tower into the cache
         model, processor = build_model(arguments.model)
     prepare_for_inference(model, str(accelerator.device))
-    splits, features = {}, {}
-    for name in (arguments.data.train_split, arguments.data.dev_split):
-        with accelerator.main_process_first():
-            splits[name] = load_split(arguments.data.path, name)
-            products = product_features(model, processor, splits[name])
-            features[name] = products, query_features(model, processor, splits[name].query_texts)
-    train_data = splits[arguments.data.train_split], *features[arguments.data.train_split]
-    dev_data = splits[arguments.data.dev_split], *features[arguments.data.dev_split]
-    metrics = train_stage(accelerator, model, arguments.fuse, train_data, dev_data, arguments.seed)
+    paths = [path.strip() for path in arguments.data.path.split(",")]
+    with accelerator.main_process_first():  # the first process fills the cache of tower features
+        train_data = [load_data(model, processor, path, arguments.data.train_split) for path in paths]
+        dev_data = [load_data(model, processor, path, arguments.data.dev_split) for path in paths]
+        training_sets = [
+            TrainingSet(queries, products, positives_of(split)) for split, products, queries in train_data
+        ]
+        if arguments.data.rehearsal:
+            lender = training_sets[0].products
+            training_sets.append(make_rehearsal(model, processor, lender, arguments.data.rehearsal, arguments.seed))
+    start_text_head(model, training_sets)
+    metrics = train_stage(accelerator, model, arguments.fuse, training_sets, dev_data, arguments.seed)
     if accelerator.is_main_process:
         write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
         save_model(model, processor, output / "model")
-        for split in splits.values():
+        for split, _, _ in train_data + dev_data:
             split.problems.report()
         print(f"model: {output / 'model'}", flush=True)
     accelerator.end_training()
     return output / "model"
+
+
+def load_data(model: MMFusionModel, processor: MMFusionProcessor, path: str, name: str) -> Measured:
+    """A split of a catalogue and what the towers say of its products and queries."""
+    split = load_split(path, name)
+    return split, product_features(model, processor, split), query_features(model, processor, split.query_texts)
+
+
+def start_text_head(model: MMFusionModel, training_sets: list[TrainingSet]) -> None:
+    """Turns the text block to the principal axes of the catalogues' texts, so that its first dimensions tell most.
+
+    Where query and product have encoders, and so spaces, of their own there is nothing to keep.
+    """
+    if model.text_head is not None and model.query_text_head is None:
+        states = [states for data in training_sets for states in (data.products, data.queries)]
+        features = np.concatenate([found.arrays["text_features"] for found in states])
+        model.text_head.set_basis(torch.from_numpy(features).to(model.device))
 
 
 def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:
@@ -92,8 +114,8 @@ def train_stage(
     accelerator: Accelerator,
     model: MMFusionModel,
     stage: StageArguments,
-    train_data: tuple[RetrievalSplit, ProductFeatures, np.ndarray],
-    dev_data: tuple[RetrievalSplit, ProductFeatures, np.ndarray],
+    training_sets: list[TrainingSet],
+    dev_data: list[Measured],
     seed: int,
 ) -> list[dict]:
     """Trains the heads and the fusion network on cached features, and leaves the best epoch's weights in the model.
@@ -102,32 +124,35 @@ def train_stage(
         accelerator (`Accelerator`): device and processes.
         model (`MMFusionModel`): trained in place.
         stage (`StageArguments`): losses and schedule.
-        train_data: split, product features and query features to train on.
-        dev_data: the same to measure nDCG@10 of the fused view on, before training and after each epoch.
+        training_sets (`list[TrainingSet]`): catalogues to train on, one a batch.
+        dev_data (`list`): split, products and queries of each catalogue to measure nDCG@10 of the fused view on,
+            before training and after each epoch.
         seed (`int`): seed of the batches.
 
     Returns:
         `list[dict]`: a line an epoch: loss, learning rate, inverse temperature, pairs a second and dev metrics.
     """
-    split, products, queries = train_data
-    sampler = PairSampler(split, stage.positives_per_query, seed)
+    sizes = [1 if data.group_size else stage.positives_per_query for data in training_sets]
+    samplers = [
+        PairSampler(data.positives, size, stage.batch_size, seed, data.group_size)
+        for data, size in zip(training_sets, sizes, strict=True)
+    ]
     # of all processes together: accelerate's scheduler takes a step for each process
-    steps = stage.epochs * max(1, len(sampler.epoch(0)) // stage.batch_size)
+    steps = stage.epochs * len(epoch_batches(samplers, 0, seed))
     trained = freeze_towers(model)
+    start = copy_state(trained)
     optimizer = torch.optim.AdamW(parameter_groups(trained, stage.weight_decay), lr=stage.learning_rate)
     scheduler = get_cosine_schedule_with_warmup(optimizer, int(stage.warmup * steps), steps)
     wrapped, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
     lines = [{"epoch": 0, "dev": measure(model, dev_data)}]
-    best, best_state = lines[0]["dev"]["fused"][SELECTION_METRIC], copy_state(trained)
+    best, best_state = lines[0]["dev"]["fused"][SELECTION_METRIC], start
     for number in tqdm(range(1, stage.epochs + 1), desc="epochs", disable=not accelerator.is_main_process):
-        started, losses = time.perf_counter(), []
-        pairs = sampler.epoch(number)
-        loader = DataLoader(
-            pairs, stage.batch_size, collate_fn=sampler.collate, drop_last=len(pairs) > stage.batch_size
-        )
+        started, losses, pairs = time.perf_counter(), [], 0
         set_train_mode(model)
-        for batch in accelerator.prepare_data_loader(loader, device_placement=False):
-            loss = batch_loss(wrapped, batch, products, queries, stage, accelerator.device)
+        for source, batch in own_share(epoch_batches(samplers, number, seed), accelerator):
+            pairs += len(batch) * accelerator.num_processes
+            batch = samplers[source].collate(batch)
+            loss = batch_loss(wrapped, batch, training_sets[source], stage, model.config, accelerator.device)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(trained.values(), stage.max_grad_norm)
             optimizer.step()
@@ -138,7 +163,7 @@ def train_stage(
             raise DataError(f"epoch {number}: the loss is not a number; lower --fuse.learning_rate")
         seconds = time.perf_counter() - started
         line = {"epoch": number, "loss": float(np.mean(losses)), "learning_rate": scheduler.get_last_lr()[0]}
-        line |= {"scale": model.logit_scale().item(), "pairs_per_second": len(pairs) / seconds}
+        line |= {"scale": model.logit_scale().item(), "pairs_per_second": pairs / seconds}
         line |= {"dev": measure(model, dev_data)}
         lines.append(line)
         if line["dev"]["fused"][SELECTION_METRIC] > best:
@@ -147,29 +172,47 @@ def train_stage(
             report_epoch(line)
     with torch.no_grad():
         for name, parameter in trained.items():
-            parameter.copy_(best_state[name])
+            parameter.copy_(torch.lerp(start[name], best_state[name], stage.trained_share))
     model.eval()
     return lines
+
+
+def epoch_batches(samplers: list[PairSampler], number: int, seed: int) -> list[tuple[int, list[tuple[int, int]]]]:
+    """An epoch's batches of all catalogues in random order: the number of the catalogue and its pairs."""
+    batches = [(source, batch) for source, sampler in enumerate(samplers) for batch in sampler.epoch(number)]
+    return [batches[position] for position in np.random.default_rng((seed, number)).permutation(len(batches))]
+
+
+def own_share(batches: list, accelerator: Accelerator) -> list:
+    """The batches of this process: as many in each process, so that none waits for the others for ever."""
+    count = len(batches) // accelerator.num_processes * accelerator.num_processes or len(batches)
+    return batches[accelerator.process_index % count : count : accelerator.num_processes]
 
 
 def batch_loss(
     model: torch.nn.Module,
     batch: Batch,
-    products: ProductFeatures,
-    queries: np.ndarray,
+    data: TrainingSet,
     stage: StageArguments,
+    config: MMFusionConfig,
     device: torch.device,
 ) -> torch.Tensor:
-    """The contrastive loss of fused products plus, at their weights, of products seen in one modality alone."""
+    """The contrastive loss of fused products plus, at their weights, of single modalities and truncated vectors."""
     weights = {"fused": 1.0, "text": stage.text_view_weight, "image": stage.image_view_weight}
     views = tuple(view for view, weight in weights.items() if weight > 0)
     output = model(
-        query_text_features=torch.from_numpy(queries[batch.queries]).to(device),
+        query_states=data.queries.states(batch.queries, device),
+        product_states=data.products.states(batch.products, device),
         views=views,
-        **products.inputs(batch.products, device),
     )
     relevance = batch.relevance.to(device)
-    return sum(weights[view] * contrastive_loss(output.logits_per_view[view], relevance) for view in views)
+    loss = sum(weights[view] * contrastive_loss(output.logits_per_view[view], relevance) for view in views)
+    if stage.matryoshka_weight > 0:
+        for dim in config.matryoshka_dims:
+            queries = truncate_vectors(output.query_embeds, config, dim)
+            logits = output.logit_scale * queries @ truncate_vectors(output.product_embeds, config, dim).T
+            loss = loss + stage.matryoshka_weight * contrastive_loss(logits, relevance)
+    return loss
 
 
 def freeze_towers(model: MMFusionModel) -> dict[str, torch.nn.Parameter]:
@@ -199,11 +242,14 @@ def copy_state(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Ten
     return {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
 
-def measure(model: MMFusionModel, data: tuple[RetrievalSplit, ProductFeatures, np.ndarray]) -> dict:
-    """Mean metrics of each view."""
+def measure(model: MMFusionModel, data: list[Measured]) -> dict:
+    """Metrics of each view, averaged over queries and then over catalogues."""
     model.eval()
-    values = evaluate(model, *data)
-    return {view: {name: float(found.mean()) for name, found in metrics.items()} for view, metrics in values.items()}
+    found = [evaluate(model, *part) for part in data]
+    return {
+        view: {name: float(np.mean([part[view][name].mean() for part in found])) for name in metrics}
+        for view, metrics in found[0].items()
+    }
 
 
 def report_epoch(line: dict) -> None:

@@ -94,6 +94,11 @@ class MMFusionConfig(PreTrainedConfig):
         """Width of a query's or product's vector."""
         return sum(self.block_dims)
 
+    @property
+    def projection_dim(self) -> int:
+        """The same, under the name that CLIP's configuration gives it and that sentence-transformers reads."""
+        return self.embedding_dim
+
     def validate_fusion(self):
         """Refuses widths and rates that no fusion network can have."""
         if min(*self.block_dims, self.fusion_hidden_size) < 1:

@@ -141,6 +141,11 @@ class MMFusionConfig(PreTrainedConfig):
         """Width of a query's or product's vector before truncation."""
         return sum(self.block_dims)
 
+    @property
+    def projection_dim(self) -> int:
+        """Width of the vectors that the model returns, under the name that sentence-transformers reads it by."""
+        return self.truncate_dim or self.embedding_dim
+
     def truncated_dims(self, dim: int) -> tuple[int, ...]:
         """Widths of the blocks of vectors truncated to `dim` dimensions; the first block takes what rounding leaves.
 

@@ -363,6 +363,39 @@ class MMFusionModel(MMFusionPreTrainedModel):
             )
         return self._embed(*self.product_heads(states.seen_as(view), self.text_head), states)
 
+    def get_task_features(
+        self,
+        query_tokens: torch.LongTensor,
+        query_mask: torch.Tensor,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        text_mask: torch.BoolTensor,
+        task: str | None = None,
+    ) -> MMFusionFeatures:
+        r"""
+        The tower that a task asks for, on texts that `processor.process_documents` has prepared for both; called by
+        sentence-transformers, see `sentence_transformers_mmfusion.py`.
+
+        Args:
+            query_tokens (`torch.LongTensor` of shape `(batch, tokens)`): the texts as queries.
+            query_mask (`torch.Tensor` of shape `(batch, tokens)`): their mask.
+            input_ids (`torch.LongTensor` of shape `(batch, tokens)`): the texts as products.
+            attention_mask (`torch.Tensor` of shape `(batch, tokens)`): their mask.
+            text_mask (`torch.BoolTensor` of shape `(batch,)`): False where a text is empty.
+            task (`str`, *optional*): `query`, or `document` for the product tower, which is also the default.
+
+        Returns:
+            [`MMFusionFeatures`] of [`~MMFusionModel.get_query_features`] or [`~MMFusionModel.get_product_features`].
+
+        Raises:
+            ValueError: if the task is unknown.
+        """
+        if task not in (None, "query", "document"):
+            raise ValueError(f"task must be query or document, got {task!r}")
+        if task == "query":
+            return self.get_query_features(query_tokens, query_mask)
+        return self.get_product_features(input_ids, attention_mask, text_mask)
+
     def forward(
         self,
         query_input_ids: torch.LongTensor | None = None,

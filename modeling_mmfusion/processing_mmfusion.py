@@ -12,6 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BatchFeature, CLIPImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
+from .sentence_transformers_mmfusion import write_sentence_transformers_files
+
 PRODUCT_FIELDS = ("title", "brand", "category", "description", "attributes")
 MAX_PIXELS = 64_000_000
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # none that runs another program
@@ -23,8 +25,9 @@ class MMFusionProcessor(ProcessorMixin):
     text.
 
     A product is a mapping with any of `title`, `description`, `category`, `brand`, `price`, `attributes` (a mapping
-    or a string) and `image`; `image` may be a list of pictures. A field may be missing, `None` or empty. A picture is
-    a PIL image, a path, bytes, or a `datasets` Image that is not decoded (`{"bytes", "path"}`).
+    or a string) and `image`; `image` may be a list of pictures. A listing that is one string goes into `text`, which
+    is read before the fields. A field may be missing, `None` or empty. A picture is a PIL image, a path, bytes, or a
+    `datasets` Image that is not decoded (`{"bytes", "path"}`).
 
     Args:
         image_processor (`BaseImageProcessor`): the image encoder's.
@@ -83,8 +86,24 @@ class MMFusionProcessor(ProcessorMixin):
         query_tokenizer = None if query is None else AutoTokenizer.from_pretrained(query)
         return cls(load_image_processor(vision), tokenizer, query_tokenizer, **kwargs)
 
-    def __call__(self, queries=None, products=None) -> BatchFeature:
-        """Both sides in one call, as [`MMFusionModel.forward`] takes them; the queries' inputs are named `query_*`."""
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """Saves the processor, and beside it the files by which sentence-transformers loads the folder."""
+        write_sentence_transformers_files(save_directory)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def __call__(self, queries=None, products=None, text=None, images=None, **kwargs) -> BatchFeature:
+        """Both sides in one call, as [`MMFusionModel.forward`] takes them; the queries' inputs are named `query_*`.
+
+        Args:
+            queries (`list[str]`, *optional*): see [`~MMFusionProcessor.process_queries`].
+            products (`list[Mapping]`, *optional*): see [`~MMFusionProcessor.process_products`].
+            text (`list[str]`, *optional*): in place of these, see [`~MMFusionProcessor.process_documents`].
+            images (`list`, *optional*): likewise.
+            kwargs: `text_kwargs` and the like of sentence-transformers, which are ignored: padding and lengths are the
+                processor's own.
+        """
+        if text is not None or images is not None:
+            return self.process_documents(text, images)
         inputs = {}
         if queries is not None:
             inputs.update({f"query_{name}": value for name, value in self.process_queries(queries).items()})
@@ -121,9 +140,29 @@ class MMFusionProcessor(ProcessorMixin):
             inputs.update(self._process_pictures(pictures))
         return BatchFeature(inputs)
 
+    def process_documents(self, text: list[str] | None = None, images: list | None = None) -> BatchFeature:
+        """Texts, pictures or both to model inputs, as sentence-transformers hands them over.
+
+        Args:
+            text (`list[str]`, *optional*): each document's text.
+            images (`list`, *optional*): each document's picture or list of pictures, `None` where there is none.
+
+        Returns:
+            What `process_products` returns. Texts without `images` may as well be queries; as such they are in
+            `query_tokens` and `query_mask` of shape `(batch, tokens)`, for [`MMFusionModel.get_task_features`].
+        """
+        given = {name: values for name, values in (("text", text), ("image", images)) if values is not None}
+        rows = zip(*given.values(), strict=True)
+        inputs = self.process_products([dict(zip(given, row, strict=True)) for row in rows])
+        if images is None:
+            queries = self.process_queries(text)
+            # not query_input_ids: sentence-transformers' trainer takes each name that ends so for another column
+            inputs.update(query_tokens=queries["input_ids"], query_mask=queries["attention_mask"])
+        return inputs
+
     def product_text(self, product: Mapping) -> str:
         """A product's fields as one text, such as `Breton Tee. Harrow Lane. clothing. Soft cotton. size: M`."""
-        parts = (field_text(name, product.get(name)) for name in self.product_fields)
+        parts = (field_text(name, product.get(name)) for name in ("text", *self.product_fields))
         return ". ".join(part.rstrip(". ") for part in parts if part)
 
     def _tokenize(self, tokenizer, texts: list[str], max_length: int) -> BatchFeature:

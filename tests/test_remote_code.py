@@ -8,11 +8,13 @@ import sys
 import torch
 from conftest import ROOT, picture
 
-LOAD = """
+WITHOUT_PACKAGE = """
 import importlib.util, sys
 root = sys.argv[2]
 sys.path[:] = [entry for entry in sys.path if entry and not entry.startswith(root) or "site-packages" in entry]
 assert importlib.util.find_spec("modeling_mmfusion") is None, "the package can still be imported"
+"""
+LOAD = """
 import torch
 from transformers import AutoModel, AutoProcessor
 from safetensors.torch import save_file
@@ -43,7 +45,7 @@ def test_a_saved_folder_loads_without_the_package(model, processor, tmp_path):
     (tmp_path / "mug.png").write_bytes(picture("red"))
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    ran = run_python(LOAD, tmp_path, ROOT, HF_MODULES_CACHE=str(tmp_path / "modules"))
+    ran = run_python(WITHOUT_PACKAGE + LOAD, tmp_path, ROOT, HF_MODULES_CACHE=str(tmp_path / "modules"))
     assert ran.returncode == 0, ran.stderr[-2000:]
     found = load_file(tmp_path / "found.safetensors")
     products = [{"title": "red mug", "image": tmp_path / "mug.png"}, {"title": "big lamp"}]
@@ -58,7 +60,8 @@ def test_a_saved_folder_loads_without_the_package(model, processor, tmp_path):
 def test_importing_the_package_needs_neither_timm_nor_torchvision_nor_usearch():
     code = """
 import sys
-for name in ("timm", "torchvision", "usearch", "pyarrow", "datasets", "accelerate", "peft", "evaluate"):
+optional = "timm torchvision usearch pyarrow datasets accelerate peft evaluate sentence_transformers"
+for name in optional.split():
     sys.modules[name] = None
 sys.path.insert(0, sys.argv[1])
 import modeling_mmfusion

@@ -126,7 +126,7 @@ def text_features(
     """Runs the product tower over products that have nothing but a text, or takes what an earlier run kept."""
 
     def encode(batch: list[str]) -> MMFusionStates:
-        products = [{processor.product_fields[0]: text} for text in batch]
+        products = [{"text": text} for text in batch]
         return model.encode_products(**processor.process_products(products).to(model.device))
 
     return _text_states("texts", encode, model, processor, texts, cache, batch_size)

@@ -12,7 +12,9 @@ metrics.jsonl.
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
@@ -29,7 +31,7 @@ from transformers import get_cosine_schedule_with_warmup
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.fusion_mmfusion import truncate_vectors
 from training.arguments import ModelArguments, StageArguments, TrainArguments, run
-from training.data import DataError, RetrievalSplit, load_split
+from training.data import DataError, Problems, RetrievalSplit, load_split
 from training.embedding import TOWERS, TowerStates, prepare_for_inference, product_features, query_features
 from training.evaluate import evaluate
 from training.losses import contrastive_loss
@@ -53,26 +55,47 @@ def main(arguments: TrainArguments) -> Path:
     with accelerator.main_process_first():  # the first call may convert a tower into the cache
         model, processor = build_model(arguments.model)
     prepare_for_inference(model, str(accelerator.device))
-    paths = [path.strip() for path in arguments.data.path.split(",")]
-    with accelerator.main_process_first():  # the first process fills the cache of tower features
-        train_data = [load_data(model, processor, path, arguments.data.train_split) for path in paths]
-        dev_data = [load_data(model, processor, path, arguments.data.dev_split) for path in paths]
-        training_sets = [
-            TrainingSet(queries, products, positives_of(split)) for split, products, queries in train_data
-        ]
-        if arguments.data.rehearsal:
-            lender = training_sets[0].products
-            training_sets.append(make_rehearsal(model, processor, lender, arguments.data.rehearsal, arguments.seed))
-    start_text_head(model, training_sets)
-    metrics = train_stage(accelerator, model, arguments.fuse, training_sets, dev_data, arguments.seed)
+    metrics, problems = fit(accelerator, model, processor, arguments, partial(load_data, model, processor))
     if accelerator.is_main_process:
         write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
         save_model(model, processor, output / "model")
-        for split, _, _ in train_data + dev_data:
-            split.problems.report()
+        for found in problems:
+            found.report()
         print(f"model: {output / 'model'}", flush=True)
     accelerator.end_training()
     return output / "model"
+
+
+def fit(
+    accelerator: Accelerator,
+    model: MMFusionModel,
+    processor: MMFusionProcessor,
+    arguments: TrainArguments,
+    load: Callable[[str, str], Measured],
+) -> tuple[list[dict], list[Problems]]:
+    """Loads the recipe's catalogues and trains the model on them, in place.
+
+    Args:
+        accelerator (`Accelerator`): device and processes.
+        model (`MMFusionModel`): with new heads.
+        processor (`MMFusionProcessor`): the model's.
+        arguments (`TrainArguments`): the recipe.
+        load (`Callable`): gives a catalogue's split by the catalogue's path and the split's name.
+
+    Returns:
+        A line an epoch, see [`train_stage`], and what was wrong with the data.
+    """
+    paths = [path.strip() for path in arguments.data.path.split(",")]
+    with accelerator.main_process_first():  # the first process fills the cache of tower features
+        train_data = [load(path, arguments.data.train_split) for path in paths]
+        dev_data = [load(path, arguments.data.dev_split) for path in paths]
+        sets = [TrainingSet(queries, products, positives_of(split)) for split, products, queries in train_data]
+        start_text_head(model, sets)
+        if arguments.data.rehearsal:
+            lender = sets[0].products
+            sets.append(make_rehearsal(model, processor, lender, arguments.data.rehearsal, arguments.seed))
+    metrics = train_stage(accelerator, model, arguments.fuse, sets, dev_data, arguments.seed)
+    return metrics, [split.problems for split, _, _ in train_data + dev_data]
 
 
 def load_data(model: MMFusionModel, processor: MMFusionProcessor, path: str, name: str) -> Measured:

@@ -1,0 +1,263 @@
+"""Trains variants of a recipe with several seeds and compares them, in and out of their domain.
+
+    python -m training.ablate --recipe training/recipes/ablation.yaml --tests ../shared/data/hm,../shared/data/ikea
+    python -m training.ablate --recipe training/recipes/ablation.yaml --variants experts,gated --seeds 0,1
+
+Every variant has the same towers, data, steps and seeds. A run's results are kept in the output folder, one file a
+run, and a run whose inputs did not change is not done again; so the command can be stopped and called again at any
+time. Besides the views of the products it measures catalogues whose pictures are missing, half of them or all, and
+vectors that are truncated to a half and a quarter. The table's intervals are over queries, of the mean over seeds.
+"""
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from modeling_mmfusion import MMFusionModel
+from training.arguments import TrainArguments, parse, run
+from training.data import DataError
+from training.embedding import TowerStates, prepare_for_inference
+from training.evaluate import evaluate, slice_masks
+from training.metrics.product_retrieval.product_retrieval import compare, summarise
+from training.quickstart import code_fingerprint, data_fingerprint, digest
+from training.run_folder import environment, write_json, write_text
+from training.train import Measured, build_model, fit, load_data
+
+METRICS = ("ndcg@10", "recall@100", "mrr@10")
+# A variant is a list of options of training.train, as on its command line. `modality` hides the other one everywhere.
+VARIANTS = {
+    "experts": [],
+    "weighted_mean": ["--model.config.fusion_type=weighted_mean"],
+    "sum": ["--model.config.fusion_type=sum"],
+    "concat": ["--model.config.fusion_type=concat"],
+    "gated": ["--model.config.fusion_type=gated"],
+    "text only": ["--modality=text"],
+    "image only": ["--modality=image"],
+    "zero-shot text": ["--modality=text", "--model.config.lexical_dim=0", "--fuse.epochs=0"],
+    "zero-shot text + lexical": ["--modality=text", "--fuse.epochs=0"],
+    "no lexical block": ["--model.config.lexical_dim=0"],
+    "no image levels": ["--model.config.image_levels=[]", "--model.config.image_level_dims=[]"],
+    "no rehearsal": ["--data.rehearsal=0"],
+    "cross attention": ["--model.config.cross_attention=true"],
+    "gated, no image levels": [
+        "--model.config.fusion_type=gated",
+        "--model.config.image_levels=[]",
+        "--model.config.image_level_dims=[]",
+    ],
+}
+
+
+@dataclass
+class AblateArguments:
+    """Which variants to compare, on what.
+
+    Args:
+        recipe: Training recipe of all variants; its output is the folder of the results.
+        variants: Variants, with commas between; all of them are listed by `--variants list`.
+        tests: Catalogues whose test split is measured, with commas between.
+        seeds: Seeds, with commas between.
+        overrides: Further options of training.train for all variants, such as {fuse.epochs: 2}.
+        results: JSON file for the table's numbers.
+    """
+
+    recipe: str = "training/recipes/ablation.yaml"
+    variants: str = "experts,weighted_mean,sum,concat,gated,text only,image only,zero-shot text"
+    tests: str = "../shared/data/hm,../shared/data/ikea"
+    seeds: str = "0,1,2"
+    overrides: dict[str, str] = field(default_factory=dict)
+    results: str = "runs/ablation/results.json"
+
+
+def main(arguments: AblateArguments) -> dict:
+    """Runs what is missing, prints the table, writes it and returns its numbers."""
+    if arguments.variants == "list":
+        print("\n".join(f"{name:28s} {' '.join(options)}" for name, options in VARIANTS.items()))
+        return {}
+    variants, tests = arguments.variants.split(","), arguments.tests.split(",")
+    if unknown := [name for name in variants if name not in VARIANTS]:
+        raise DataError(f"unknown variant {unknown[0]!r}; use some of {', '.join(VARIANTS)}")
+    runs, loaded = {}, {}
+    for seed in map(int, arguments.seeds.split(",")):
+        for variant in variants:
+            runs.setdefault(variant, []).append(run_variant(arguments, variant, tests, seed, loaded))
+    results = summarise_runs(runs)
+    results |= {"recipe": arguments.recipe, "seeds": arguments.seeds, "environment": environment()}
+    write_json(Path(arguments.results), results)
+    text = format_results(results)
+    write_text(Path(arguments.results).with_suffix(".md"), text)
+    print(text, flush=True)
+    return results
+
+
+def run_variant(arguments: AblateArguments, variant: str, tests: list[str], seed: int, loaded: dict) -> dict:
+    """Trains and measures one variant with one seed, or takes what an earlier call kept.
+
+    Returns:
+        `dict`: `data` (catalogue to condition to metric to the value of each query), `slices` (catalogue to the
+        slice of each query), `dims` (width of a vector), `parameters` (without the towers) and `seconds`.
+    """
+    modality, recipe = recipe_of(arguments, variant, seed)
+    inputs = digest(
+        json.dumps([dataclasses.asdict(recipe), modality]),
+        code_fingerprint(),
+        *(data_fingerprint(path) for path in [*recipe.data.path.split(","), *tests]),
+    )
+    name = "-".join([variant.replace(" ", "_").replace(",", ""), str(seed)])
+    file = Path(recipe.output) / "runs" / f"{name}.json"
+    if file.is_file() and (kept := json.loads(file.read_text()))["inputs"] == inputs:
+        return kept
+    print(f"== {variant}, seed {seed}", flush=True)
+    started = time.perf_counter()
+    model, found = train_variant(recipe, modality, tests, loaded)
+    found |= {"inputs": inputs, "dims": model.config.embedding_dim, "parameters": count_heads(model)}
+    found["seconds"] = round(time.perf_counter() - started, 1)
+    write_json(file, found)
+    return found
+
+
+def recipe_of(arguments: AblateArguments, variant: str, seed: int) -> tuple[str, TrainArguments]:
+    """The modality that is left to a variant (`both`, `text` or `image`) and its recipe."""
+    options = [f"--{name}={value}" for name, value in arguments.overrides.items()] + VARIANTS[variant]
+    modality = next((word.partition("=")[2] for word in options if word.startswith("--modality=")), "both")
+    options = [word for word in options if not word.startswith("--modality=")]
+    words = [f"--recipe={arguments.recipe}", f"--seed={seed}", *options]
+    return modality, parse(TrainArguments, "", words, recipe=True)
+
+
+def train_variant(recipe: TrainArguments, modality: str, tests: list[str], loaded: dict) -> tuple[MMFusionModel, dict]:
+    """Trains a variant and measures it on the test splits."""
+    set_seed(recipe.seed)
+    accelerator = Accelerator()
+    model, processor = build_model(recipe.model)
+    prepare_for_inference(model, str(accelerator.device))
+
+    def load(path: str, split: str) -> Measured:
+        key = (path, split, str(recipe.model))
+        if key not in loaded:
+            loaded[key] = load_data(model, processor, path, split)
+        data, products, queries = loaded[key]
+        return data, only(products, modality), queries
+
+    fit(accelerator, model, processor, recipe, load)
+    found = {"data": {}, "slices": {}}
+    for path in tests:
+        data = load(path, "test")
+        found["data"][path] = measure_conditions(model, data)
+        masks = slice_masks(data[0])
+        found["slices"][path] = {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
+    return model, found
+
+
+def measure_conditions(model: MMFusionModel, data: Measured) -> dict[str, dict[str, list[float]]]:
+    """Each query's metrics in each view, with pictures missing and with shorter vectors."""
+    split, products, queries = data
+    conditions = {}
+
+    def add(name: str, states: TowerStates, views: tuple[str, ...] = ("fused",)) -> None:
+        for view, metrics in evaluate(model, split, states, queries, views, METRICS).items():
+            key = name if len(views) == 1 else view
+            conditions[key] = {metric: np.round(values, 5).tolist() for metric, values in metrics.items()}
+
+    add("views", products, ("fused", "text", "image"))
+    add("half the pictures", without_pictures(products, 0.5, seed=0))
+    add("no pictures", only(products, "text"))
+    for share, dim in (("1/2", 2), ("1/4", 4)):
+        model.config.truncate_dim = model.config.embedding_dim // dim
+        add(f"{share} of the dimensions", products)
+    model.config.truncate_dim = None
+    return conditions
+
+
+def only(products: TowerStates, modality: str) -> TowerStates:
+    """The products with one modality hidden; `both` hides nothing."""
+    hidden = {"both": None, "text": "image_mask", "image": "text_mask"}[modality]
+    if hidden is None:
+        return products
+    return TowerStates({**products.arrays, hidden: np.zeros_like(products.arrays[hidden])})
+
+
+def without_pictures(products: TowerStates, share: float, seed: int) -> TowerStates:
+    """The products with the pictures of a share of them hidden, drawn with `seed`."""
+    hidden = np.random.default_rng(seed).random(len(products)) < share
+    return TowerStates({**products.arrays, "image_mask": products.arrays["image_mask"] & ~hidden[:, None]})
+
+
+def count_heads(model: MMFusionModel) -> int:
+    """Parameters besides the towers."""
+    towers = (model.text_model, model.vision_model, getattr(model, "query_model", None))
+    in_towers = sum(parameter.numel() for tower in towers if tower for parameter in tower.parameters())
+    return model.num_parameters() - in_towers
+
+
+def summarise_runs(runs: dict[str, list[dict]]) -> dict:
+    """Means over seeds with intervals over queries, and the first variant against each other one."""
+    table, comparisons = {}, {}
+    first = next(iter(runs))
+    for variant, found in runs.items():
+        table[variant] = {"dims": found[0]["dims"], "parameters": found[0]["parameters"], "data": {}}
+        table[variant]["seconds"] = [one["seconds"] for one in found]
+        for path in found[0]["data"]:
+            table[variant]["data"][path] = summarise_catalogue(found, path)
+            theirs, ours = mean_over_seeds(found, path, "fused"), mean_over_seeds(runs[first], path, "fused")
+            if variant != first:
+                comparisons.setdefault(f"{first}_vs_{variant}", {})[path] = {
+                    metric: compare(ours[metric], theirs[metric])
+                    | {"ratio": float(ours[metric].mean() / max(theirs[metric].mean(), 1e-9))}
+                    for metric in METRICS
+                }
+    return {"variants": table, "comparisons": comparisons}
+
+
+def summarise_catalogue(found: list[dict], path: str) -> dict:
+    """Conditions and slices of one catalogue: each metric's mean, interval and deviation between seeds."""
+    summary = {}
+    for condition in found[0]["data"][path]:
+        values = mean_over_seeds(found, path, condition)
+        summary[condition] = {metric: summarise(values[metric]) for metric in METRICS}
+        means = [np.mean(one["data"][path][condition]["ndcg@10"]) for one in found]
+        summary[condition]["ndcg@10"]["seeds"] = [round(float(mean), 4) for mean in means]
+    slices = found[0]["slices"][path]
+    for view in ("fused", "text", "image"):
+        values = mean_over_seeds(found, path, view)["ndcg@10"]
+        summary[view]["slices"] = {name: float(values[rows].mean()) for name, rows in slices.items()}
+    return summary
+
+
+def mean_over_seeds(found: list[dict], path: str, condition: str) -> dict[str, np.ndarray]:
+    """Each query's metrics, averaged over seeds."""
+    return {metric: np.mean([one["data"][path][condition][metric] for one in found], axis=0) for metric in METRICS}
+
+
+def format_results(results: dict) -> str:
+    """Markdown: a table a catalogue, a row a variant; nDCG@10 if nothing else is said."""
+    lines = []
+    for path in next(iter(results["variants"].values()))["data"]:
+        head = ["variant", "nDCG@10", "recall@100", "text slice", "image slice", "both slice"]
+        head += ["half the pictures", "no pictures", "1/2 dims", "1/4 dims", "dims"]
+        lines += [f"\n{path}, test, seeds {results['seeds']}\n", _row(head), _row(["---"] * len(head))]
+        for variant, row in results["variants"].items():
+            found = row["data"][path]
+            ndcg = found["fused"]["ndcg@10"]
+            cells = [f"{ndcg['mean']:.3f} [{ndcg['ci95'][0]:.3f}, {ndcg['ci95'][1]:.3f}]"]
+            cells += [f"{found['fused']['recall@100']['mean']:.3f}"]
+            cells += [f"{found['fused']['slices'].get(name, float('nan')):.3f}" for name in ("text", "image", "both")]
+            names = ("half the pictures", "no pictures", "1/2 of the dimensions", "1/4 of the dimensions")
+            cells += [f"{found[name]['ndcg@10']['mean']:.3f}" for name in names]
+            lines.append(_row([variant, *cells, str(row["dims"])]))
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(torch.get_num_threads())
+    run(main, AblateArguments, __doc__)

@@ -123,10 +123,10 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
     formats = arguments.formats.split(",")
     check_options(formats, arguments.quantize_query)
     model, processor = load_model(arguments.model, device="cpu")
+    manifest = {"model": model_fingerprint(model, processor)}  # as stored, so that it is the index's too
     model.float()
     samples = {"query": query_batches(processor), "product": product_batches(processor)}
     cases = {name: make_case(Tower(model, name), batches) for name, batches in samples.items()}
-    manifest = {"model": model_fingerprint(model, processor)}
     manifest["inputs"] = {name: describe_inputs(case.batches[0]) for name, case in cases.items()}
     reports = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -26,6 +26,7 @@ SCRIPTS = (
     "embed",
     "index",
     "search",
+    "export",
     "quickstart",
     "result_sheet",
     "results",
@@ -72,6 +73,8 @@ def test_help_teaches(run_script, name):
         (["training.quickstart", "--data", str(ROOT / "space")], "space: is no catalogue"),
         (["training.train", "--model.config", "{wide: 3}"], "MMFusionConfig has no field wide"),
         (["training.demo_shop", "--output", "/proc/shop"], "/proc/shop"),
+        (["training.export", "--formats", "onnx,tflite"], "unknown format 'tflite'; use some of onnx, openvino"),
+        (["training.export", "--formats", "openvino", "--quantize-query", "int8"], "goes with --formats onnx"),
         (["training.demo_shop", "--products", "3"], "at least 40 products"),
     ],
 )

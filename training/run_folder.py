@@ -14,7 +14,21 @@ from typing import Any
 
 import yaml
 
-PACKAGES = ("mmfusion", "torch", "transformers", "accelerate", "datasets", "peft", "timm", "usearch", "numpy")
+PACKAGES = (
+    "mmfusion",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "peft",
+    "timm",
+    "usearch",
+    "numpy",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+)
 
 
 def write_text(path: Path, text: str) -> None:

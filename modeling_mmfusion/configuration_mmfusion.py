@@ -60,6 +60,8 @@ class MMFusionConfig(PreTrainedConfig):
             Width of the cross-modal attention.
         num_attention_heads (`int`, *optional*, defaults to 4):
             Heads of the cross-modal attention.
+        num_prototypes (`int`, *optional*, defaults to 128):
+            Prototypes of the training's texts, which tell familiar texts from others; see [`MMFusionFamiliarity`].
         fusion_dropout (`float`, *optional*, defaults to 0.1):
             Dropout in the MLPs while training.
         modality_dropout (`float`, *optional*, defaults to 0.1):
@@ -113,6 +115,7 @@ class MMFusionConfig(PreTrainedConfig):
     fusion_hidden_size: int = 512
     attention_hidden_size: int = 128
     num_attention_heads: int = 4
+    num_prototypes: int = 128
     fusion_dropout: float | int = 0.1
     modality_dropout: float | int = 0.1
     text_mean_weight: float | int = 0.5

@@ -6,12 +6,17 @@ vector is `[w_t q_t; w_l q_l; w_i q_i; w_c q_c]`, with the query's own router's 
 `sum w_b a_b (q_b . b)`: the query decides how much each modality counts although products are embedded offline, and
 one inner-product index serves all queries.
 
+What was learned on some shops' catalogues is worth little elsewhere. So everything learned counts only as far as a
+text is familiar, that is like the texts of the training: for a text of another world the text block is the pretrained
+encoder's own, the lexical block counts shared words, and the image and cross blocks are silent.
+
 The other fusion types, which are kept to be compared with, are in `baselines_mmfusion.py`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -113,9 +118,9 @@ class MMFusionTextHead(nn.Module):
         self.base = MMFusionOrthogonalLinear(in_dim, config.text_dim)
         self.residual = MMFusionMLP(in_dim, config.text_dim, config, last_layer=MMFusionZeroLinear)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Unit features `(batch, in_dim)` to vectors `(batch, text_dim)`."""
-        return self.base(features) + self.residual(self.norm(features))
+    def forward(self, features: torch.Tensor, familiarity: torch.Tensor) -> torch.Tensor:
+        """Unit features `(batch, in_dim)` and their familiarity `(batch, 1)` to vectors `(batch, text_dim)`."""
+        return self.base(features) + familiarity * self.residual(self.norm(features))
 
     @torch.no_grad()
     def set_basis(self, features: torch.Tensor) -> None:
@@ -155,21 +160,83 @@ class MMFusionLexicalHead(nn.Module):
         return F.normalize((codes * weights[..., None]).sum(dim=1), dim=-1)
 
 
+class MMFusionFamiliarity(nn.Module):
+    """How much a text is like those of the training, from 0 to 1: a soft threshold on its cosine to the nearest of
+    some prototypes.
+
+    Until [`~MMFusionFamiliarity.fit`] has seen the texts, which is after the training, all are taken for familiar.
+    Nothing here gets a gradient.
+    """
+
+    def __init__(self, in_dim: int, config: MMFusionConfig):
+        super().__init__()
+        self.prototypes = MMFusionVector(config.num_prototypes, in_dim)
+        self.threshold = MMFusionVector(1)
+        self.width = MMFusionVector(1)
+        self.requires_grad_(False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Unit features `(batch, in_dim)` to familiarities `(batch, 1)`."""
+        nearest = (features @ self.prototypes.weight.T).amax(dim=-1, keepdim=True)
+        width = self.width.weight
+        margin = (nearest - self.threshold.weight) / width.clamp(min=1e-6)
+        return torch.where(width > 0, torch.sigmoid(margin), 1.0)
+
+    @torch.no_grad()
+    def fit(self, features: torch.Tensor, iterations: int = 15, seed: int = 0) -> None:
+        """Takes the texts of the training for familiar.
+
+        The prototypes are the centres of spherical k-means. Half familiar is a text as far off as the farthest 1% of
+        the training's; the typical one has 0.998.
+
+        Args:
+            features (`torch.Tensor` of shape `(samples, in_dim)`): unit features of queries and products.
+            iterations (`int`, *optional*, defaults to 15): of k-means.
+            seed (`int`, *optional*, defaults to 0): seed of the first centres.
+        """
+        count = min(len(features), len(self.prototypes.weight))
+        order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+        centres = features[order[:count].to(features.device)].clone()
+        for _ in range(iterations):
+            nearest = (features @ centres.T).argmax(dim=1)
+            centres = F.normalize(torch.zeros_like(centres).index_add_(0, nearest, features) + 1e-6 * centres, dim=-1)
+        found = (features @ centres.T).amax(dim=1).float().cpu().numpy()
+        low, typical = (float(value) for value in numpy.quantile(found, [0.01, 0.5]))
+        self.prototypes.weight.zero_()[:count] = centres
+        self.threshold.weight.fill_(low)
+        self.width.weight.fill_(max((typical - low) / 6, 1e-3))
+
+
 class MMFusionRouter(nn.Linear):
     """Lengths of the blocks of one vector: the square root of a softmax, so that the whole vector is a unit vector.
 
-    Starts at fixed lengths (`config.block_logits_init`). Blocks that are masked get length 0 and the others share
-    their weight.
+    Starts at fixed lengths (`config.block_logits_init`), and stays there as far as a text is not familiar, with the
+    image and cross blocks turned down. Blocks that are masked get length 0 and the others share their weight.
     """
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__(in_dim, len(config.blocks))
         logits = dict(zip(("text", "lexical", "image", "cross"), config.block_logits_init, strict=True))
         self.logits_init = [float(logits[name]) for name in config.blocks]
+        self.learned_blocks = [name in ("image", "cross") for name in config.blocks]
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """States `(batch, in_dim)` and a mask of usable blocks `(batch, blocks)` to lengths `(batch, blocks)`."""
-        logits = super().forward(states)
+    def forward(
+        self, states: torch.Tensor, familiarity: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Lengths of the blocks.
+
+        Args:
+            states (`torch.Tensor` of shape `(batch, in_dim)`): what the lengths depend on.
+            familiarity (`torch.Tensor` of shape `(batch, 1)`): from 0 to 1.
+            mask (`torch.Tensor` of shape `(batch, blocks)`, *optional*): False for blocks that there are not.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, blocks)`; the squares of a row sum to 1.
+        """
+        start = states.new_tensor(self.logits_init)
+        learned = torch.tensor(self.learned_blocks, device=states.device)
+        logits = torch.lerp(start, super().forward(states), familiarity)
+        logits = logits + torch.where(learned, familiarity.clamp(min=1e-6).log(), 0.0)
         if mask is not None:
             logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
         # written so that a masked block's gradient is 0; that of sqrt(softmax) is not a number there
@@ -276,11 +343,12 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
 
 
 class MMFusionVector(nn.Module):
-    """A learned vector that starts at 0; a module, so that `transformers` initialises it and PEFT can save it."""
+    """A learned vector (or several) that starts at 0; a module, so that `transformers` initialises it and PEFT can
+    save it."""
 
-    def __init__(self, dim: int):
+    def __init__(self, *shape: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(dim))
+        self.weight = nn.Parameter(torch.zeros(*shape))
 
     def prepend(self, states: torch.Tensor) -> torch.Tensor:
         """Puts the vector before the items of `(batch, items, dim)`."""
@@ -296,6 +364,7 @@ class MMFusionQueryHeads(nn.Module):
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__()
+        self.familiarity = MMFusionFamiliarity(in_dim, config)
         self.norm = nn.LayerNorm(in_dim)
         self.image_head = MMFusionMLP(in_dim, config.image_dim, config)
         self.cross_head = MMFusionMLP(in_dim, config.cross_dim, config)
@@ -306,8 +375,10 @@ class MMFusionQueryHeads(nn.Module):
     ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """Blocks `(batch, width)` of any length, and their weights `(batch, blocks)`."""
         text = self.norm(states.text_features)
+        known = self.familiarity(states.text_features)
         learned = self.image_head(text), self.cross_head(text)
-        return (text_head(states.text_features), *lexical_block(states), *learned), self.router(text)
+        blocks = text_head(states.text_features, known), *lexical_block(states), *learned
+        return blocks, self.router(text, known)
 
 
 class MMFusionProductHeads(nn.Module):
@@ -322,6 +393,7 @@ class MMFusionProductHeads(nn.Module):
         image_in_dim = sum(image_sizes)
         both_dim = text_in_dim + image_in_dim
         self.modality_dropout = config.modality_dropout
+        self.familiarity = MMFusionFamiliarity(text_in_dim, config)
         self.text_norm = nn.LayerNorm(text_in_dim)
         self.image_norm = MMFusionImageNorm(image_sizes)
         self.image_pool = MMFusionZeroLinear(image_in_dim, 1)
@@ -348,11 +420,12 @@ class MMFusionProductHeads(nn.Module):
         image = pool_images(self.image_norm(states.image_features), states.image_mask, self.image_pool)
         image = self.missing_image.where_missing(image, states.has_image)
         both = torch.cat([text, image], dim=-1)
-        weights = self.router(both, self._usable_blocks(states))
+        known = torch.where(states.text_mask[:, None], self.familiarity(states.text_features), 1.0)
+        weights = self.router(both, known, self._usable_blocks(states))
         if self.cross_attention is not None:
             both = torch.cat([both, self._attend(states)], dim=-1)
         learned = self.image_head(image), self.cross_head(both)
-        return (text_head(states.text_features), *lexical_block(states), *learned), weights
+        return (text_head(states.text_features, known), *lexical_block(states), *learned), weights
 
     def _usable_blocks(self, states: MMFusionStates) -> torch.Tensor:
         lexical = [states.text_mask] * len(lexical_block(states))

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 WORDS = "red green blue plain striped mug shirt lamp bowl cotton clay soft big small a the of".split()
 TINY_DIMS = {"lexical_dim": 8, "image_dim": 12, "cross_dim": 8, "fusion_hidden_size": 16}
-TINY_DIMS |= {"attention_hidden_size": 8, "num_attention_heads": 2, "vector_dim": 24}
+TINY_DIMS |= {"attention_hidden_size": 8, "num_attention_heads": 2, "vector_dim": 24, "num_prototypes": 4}
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

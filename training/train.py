@@ -91,10 +91,11 @@ def fit(
         dev_data = [load(path, arguments.data.dev_split) for path in paths]
         sets = [TrainingSet(queries, products, positives_of(split)) for split, products, queries in train_data]
         start_text_head(model, sets)
+        rehearsal = []
         if arguments.data.rehearsal:
-            lender = sets[0].products
-            sets.append(make_rehearsal(model, processor, lender, arguments.data.rehearsal, arguments.seed))
-    metrics = train_stage(accelerator, model, arguments.fuse, sets, dev_data, arguments.seed)
+            rehearsal = [make_rehearsal(model, processor, sets[0].products, arguments.data.rehearsal, arguments.seed)]
+    metrics = train_stage(accelerator, model, arguments.fuse, sets + rehearsal, dev_data, arguments.seed)
+    learn_familiar_texts(model, sets)
     return metrics, [split.problems for split, _, _ in train_data + dev_data]
 
 
@@ -107,12 +108,29 @@ def load_data(model: MMFusionModel, processor: MMFusionProcessor, path: str, nam
 def start_text_head(model: MMFusionModel, training_sets: list[TrainingSet]) -> None:
     """Turns the text block to the principal axes of the catalogues' texts, so that its first dimensions tell most.
 
-    Where query and product have encoders, and so spaces, of their own there is nothing to keep.
+    Where query and product have encoders, and so spaces, of their own they keep their axes.
     """
     if model.text_head is not None and model.query_text_head is None:
-        states = [states for data in training_sets for states in (data.products, data.queries)]
-        features = np.concatenate([found.arrays["text_features"] for found in states])
-        model.text_head.set_basis(torch.from_numpy(features).to(model.device))
+        states = [states for data in training_sets for states in (data.queries, data.products)]
+        model.text_head.set_basis(joined_texts(states).to(model.device))
+
+
+def learn_familiar_texts(model: MMFusionModel, training_sets: list[TrainingSet]) -> None:
+    """Shows the trained model which texts it was trained on; those of its rehearsal are not among them."""
+    if model.text_head is None:
+        return
+    queries = joined_texts([data.queries for data in training_sets]).to(model.device)
+    products = joined_texts([data.products for data in training_sets]).to(model.device)
+    if model.query_text_head is None:
+        queries = products = torch.cat([queries, products])
+    model.query_heads.familiarity.fit(queries)
+    model.product_heads.familiarity.fit(products)
+
+
+def joined_texts(states: list[TowerStates]) -> torch.Tensor:
+    """The unit features of all texts, `(texts, hidden_size)`."""
+    found = [part.arrays["text_features"][part.arrays.get("text_mask", slice(None))] for part in states]
+    return torch.from_numpy(np.concatenate(found))
 
 
 def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:
@@ -241,7 +259,7 @@ def batch_loss(
 def freeze_towers(model: MMFusionModel) -> dict[str, torch.nn.Parameter]:
     """Turns gradients off in the encoders and returns the parameters that are trained, by name."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(TOWERS))
+        parameter.requires_grad_(not name.startswith(TOWERS) and ".familiarity." not in name)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

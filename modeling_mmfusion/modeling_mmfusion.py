@@ -459,7 +459,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
             parts = (query.pooler_output * products.pooler_output).split(self.output_dims, dim=-1)
             contributions = torch.stack([part.sum(dim=-1) for part in parts], dim=-1)
             scores = contributions.sum(dim=-1)
-            maps = None if cells is None else torch.autograd.grad(scores.sum(), cells)[0] * cells
+            maps = None if cells is None else torch.autograd.grad(scores.sum(), cells)[0] * cells.detach()
         if maps is not None:
             maps = as_maps(maps.sum(dim=1 if maps.ndim == 4 else 2).clamp(min=0), states.image_mask)
         return MMFusionExplanation(scores.detach(), contributions.detach(), query.block_weights[0].square(), maps)

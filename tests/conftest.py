@@ -92,7 +92,7 @@ def model(towers) -> MMFusionModel:
 def make_model(towers, **options) -> MMFusionModel:
     """See the fixture `model`; `options` go to `from_towers`."""
     torch.manual_seed(3)
-    model = MMFusionModel.from_towers(text=towers["text"], vision=towers["vision"], **TINY_DIMS, **options)
+    model = MMFusionModel.from_towers(text=towers["text"], vision=towers["vision"], **(TINY_DIMS | options))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "head" in name:

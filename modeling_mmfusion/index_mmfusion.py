@@ -61,6 +61,11 @@ class ProductIndex:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.index.ndim
+
     @classmethod
     def build(cls, vectors: np.ndarray, products: pa.Table, model: str = "", dtype: str = "f32") -> "ProductIndex":
         """Indexes vectors.

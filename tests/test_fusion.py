@@ -59,13 +59,13 @@ def test_special_tokens_of_the_encoder_do_not_count():
 
 
 def test_the_lexical_block_finds_the_listing_with_the_querys_words(towers, processor):
-    model = make_model(towers, lexical_dim=256)
+    model = make_model(towers, lexical_dim=4096)
     vectors = query(model, processor, "blue lamp")
     start = model.config.text_dim
     block = slice(start, start + model.config.lexical_dim)
     rows = [{"title": title} for title in ("striped shirt", "the blue lamp", "big lamp")]
-    scores = (vectors.pooler_output[:, block] @ products(model, processor, rows).pooler_output[:, block].T)[0]
-    assert scores.argmax() == 1
+    found = F.normalize(products(model, processor, rows).pooler_output[:, block], dim=1)
+    assert (vectors.pooler_output[:, block] @ found.T)[0].argmax() == 1
 
 
 def test_texts_like_those_of_the_training_are_familiar_and_others_are_not():

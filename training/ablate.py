@@ -24,7 +24,7 @@ from modeling_mmfusion import MMFusionModel
 from training.arguments import TrainArguments, parse, run
 from training.data import DataError
 from training.embedding import TowerStates, prepare_for_inference
-from training.evaluate import evaluate, slice_masks
+from training.evaluate import evaluate, slice_masks, without_pictures
 from training.metrics.product_retrieval.product_retrieval import compare, summarise
 from training.quickstart import code_fingerprint, data_fingerprint, digest
 from training.run_folder import environment, write_json, write_text
@@ -166,7 +166,7 @@ def measure_conditions(model: MMFusionModel, data: Measured) -> dict[str, dict[s
             conditions[key] = {metric: np.round(values, 5).tolist() for metric, values in metrics.items()}
 
     add("views", products, ("fused", "text", "image"))
-    add("half the pictures", without_pictures(products, 0.5, seed=0))
+    add("half the pictures", without_pictures(products, 0.5))
     add("no pictures", only(products, "text"))
     for share, dim in (("1/2", 2), ("1/4", 4)):
         model.config.truncate_dim = model.config.embedding_dim // dim
@@ -181,12 +181,6 @@ def only(products: TowerStates, modality: str) -> TowerStates:
     if hidden is None:
         return products
     return TowerStates({**products.arrays, hidden: np.zeros_like(products.arrays[hidden])})
-
-
-def without_pictures(products: TowerStates, share: float, seed: int) -> TowerStates:
-    """The products with the pictures of a share of them hidden, drawn with `seed`."""
-    hidden = np.random.default_rng(seed).random(len(products)) < share
-    return TowerStates({**products.arrays, "image_mask": products.arrays["image_mask"] & ~hidden[:, None]})
 
 
 def count_heads(model: MMFusionModel) -> int:

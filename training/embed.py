@@ -31,6 +31,7 @@ class EmbedArguments:
         split: Split to embed.
         output: Folder for the vectors.
         batch_size: Products that go through the towers at a time.
+        truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
     """
 
     model: str = "runs/quickstart/model"
@@ -38,6 +39,7 @@ class EmbedArguments:
     split: str = "test"
     output: str = "runs/quickstart/vectors"
     batch_size: int = 16
+    truncate_dim: int | None = None
 
 
 def catalogue_table(model: MMFusionModel, processor: MMFusionProcessor, split: RetrievalSplit, batch_size: int = 16):
@@ -59,17 +61,17 @@ def read_vectors(folder: Path) -> tuple[np.ndarray, pa.Table]:
 
 def main(arguments: EmbedArguments) -> Path:
     """Embeds, writes the folder and returns it."""
-    model, processor = load_model(arguments.model)
+    model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
     split = load_products(arguments.data, arguments.split)
     table = catalogue_table(model, processor, split, arguments.batch_size)
     output = Path(arguments.output)
     with new_folder(output) as partial:
         pq.write_table(table, partial / "vectors.parquet")
         manifest = {"data": arguments.data, "split": arguments.split, "model": model_fingerprint(model, processor)}
-        manifest |= {"count": table.num_rows, "dim": model.config.embedding_dim}
+        manifest |= {"count": table.num_rows, "dim": model.config.projection_dim}
         write_json(partial / "manifest.json", manifest)
     split.problems.report()
-    print(f"vectors: {table.num_rows:,} products x {model.config.embedding_dim} dimensions in {output}", flush=True)
+    print(f"vectors: {table.num_rows:,} products x {model.config.projection_dim} dimensions in {output}", flush=True)
     return output
 
 

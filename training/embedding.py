@@ -53,11 +53,18 @@ def to_model_dtype(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
-def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[MMFusionModel, MMFusionProcessor]:
+def load_model(
+    name: str | os.PathLike, device: str | None = None, truncate_dim: int | None = None
+) -> tuple[MMFusionModel, MMFusionProcessor]:
     """Loads a model folder or Hub id and its processor, in eval mode, on a GPU if there is one.
 
+    Args:
+        name (`str`): folder or Hub id.
+        device (`str`, *optional*): such as `cpu`.
+        truncate_dim (`int`, *optional*): length of the vectors; see [`MMFusionConfig`].
+
     Raises:
-        DataError: if there is no such model, it is none of ours or weights are missing.
+        DataError: if there is no such model, it is none of ours, weights are missing or it can't be truncated so.
     """
     path = Path(name)
     is_hub_id = isinstance(name, str) and not name.startswith((".", "/")) and name.count("/") == 1
@@ -65,6 +72,8 @@ def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[MMFu
         raise DataError(f"{name}: no such model folder; train one (make quickstart) or give a Hub id such as org/name")
     try:
         model, loading = MMFusionModel.from_pretrained(name, output_loading_info=True)
+        model.config.truncate_dim = truncate_dim or model.config.truncate_dim
+        model.config.truncated_dims(model.config.projection_dim)
         processor = MMFusionProcessor.from_pretrained(name)
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise DataError(f"{name}: can't load the model: {' '.join(str(error).split())[:300]}") from error

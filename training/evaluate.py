@@ -48,6 +48,8 @@ class EvaluateArguments:
         views: Views to measure, with commas between: fused (text and pictures), text, image.
         metrics: Metrics, with commas between, such as ndcg@10, recall@100, mrr@10, map@10, precision@10, success@10.
         batch_size: Products that go through the towers at a time.
+        truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
+        missing_images: Share of the products whose pictures are hidden, drawn at random.
     """
 
     model: str = "runs/quickstart/model"
@@ -57,6 +59,8 @@ class EvaluateArguments:
     views: str = ",".join(VIEWS)
     metrics: str = ",".join(DEFAULT_METRICS)
     batch_size: int = 16
+    truncate_dim: int | None = None
+    missing_images: float = 0.0
 
 
 def evaluate(
@@ -107,6 +111,12 @@ def search_exact(queries: np.ndarray, products: np.ndarray, k: int) -> list[np.n
             rows = np.flatnonzero(scores >= worst)
             results.append(rows[np.argsort(-scores[rows], kind="stable")][:k])
     return results
+
+
+def without_pictures(products: TowerStates, share: float, seed: int = 0) -> TowerStates:
+    """The products with the pictures of a share of them hidden, drawn with `seed`."""
+    hidden = np.random.default_rng(seed).random(len(products)) < share
+    return TowerStates({**products.arrays, "image_mask": products.arrays["image_mask"] & ~hidden[:, None]})
 
 
 def slice_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
@@ -165,12 +175,15 @@ def main(arguments: EvaluateArguments) -> dict:
     started = time.perf_counter()
     views, metrics = tuple(arguments.views.split(",")), tuple(arguments.metrics.split(","))
     check_names(views, metrics)
-    model, processor = load_model(arguments.model)
+    model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
     split = load_split(arguments.data, arguments.split)
     products = product_features(model, processor, split, arguments.batch_size)
+    if arguments.missing_images:
+        products = without_pictures(products, arguments.missing_images)
     queries = query_features(model, processor, split.query_texts)
     values = evaluate(model, split, products, queries, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}
+    report |= {"dim": model.config.projection_dim, "missing_images": arguments.missing_images}
     report |= make_report(values, split)
     report |= {"problems": split.problems.lines(), "environment": environment()}
     report["seconds"] = round(time.perf_counter() - started, 2)

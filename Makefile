@@ -4,11 +4,12 @@ PYTHON := $(VENV)/bin/python
 DATA ?= data/demo_shop
 RUN ?= runs/quickstart
 HM ?= ../shared/data/hm
+IKEA ?= ../shared/data/ikea
 
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space results lint format lock clean
+.PHONY: help quickstart test space results ablation lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,6 +26,10 @@ space: $(VENV)/installed  ## open the Space on the run in RUN
 results: $(VENV)/installed  ## run the quickstart on the demo shop and on HM, and write their numbers into README.md
 	$(PYTHON) -m training.quickstart
 	$(PYTHON) -m training.quickstart --data "$(HM)" --output runs/hm
+	$(PYTHON) -m training.results
+
+ablation: $(VENV)/installed  ## compare fusion types on HM and IKEA with three seeds (about an hour), and write README's table
+	$(PYTHON) -m training.ablate --tests "$(HM),$(IKEA)" --results hub_card/results/fusion_ablation.json
 	$(PYTHON) -m training.results
 
 lint: $(VENV)/installed  ## check style

@@ -189,6 +189,19 @@ def test_a_lora_adapter_is_saved_with_heads_and_temperature(model, processor, to
     torch.testing.assert_close(loaded.base_model.model.logit_scale().log(), torch.tensor([0.7]))
 
 
+def test_a_lora_adapter_of_the_towers_loads_by_load_adapter(model, processor, towers, tmp_path):
+    config = peft.LoraConfig(r=4, target_modules=r"text_model\..*\.(query|value)", init_lora_weights=False)
+    adapted = peft.get_peft_model(model, config).eval()
+    expected = vectors(adapted, processor, PRODUCTS)
+    adapted.save_pretrained(tmp_path)
+    loaded = make_model(towers)
+    before = vectors(loaded, processor, PRODUCTS)
+    loaded.load_adapter(str(tmp_path))
+    torch.testing.assert_close(vectors(loaded.eval(), processor, PRODUCTS), expected, atol=1e-6, rtol=0)
+    loaded.disable_adapters()
+    torch.testing.assert_close(vectors(loaded, processor, PRODUCTS), before, atol=1e-6, rtol=0)
+
+
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TEXT = SMALL | {"vocab_size": 64, "max_position_embeddings": 32}
 VISION = SMALL | {"image_size": 32, "patch_size": 8}

@@ -4,7 +4,8 @@ import json
 import sys
 
 import pytest
-from conftest import SHARED_DATA
+import yaml
+from conftest import ROOT, SHARED_DATA
 
 from training import evaluate, quickstart
 from training.demo_shop import generate
@@ -15,7 +16,10 @@ def run(tmp_path_factory):
     """Arguments of a quickstart that was run once."""
     folder = tmp_path_factory.mktemp("quickstart")
     generate(folder / "shop", products=420, queries=300, progress=False)
-    arguments = quickstart.QuickstartArguments(str(folder / "shop"), str(folder / "run"))
+    recipe = yaml.safe_load((ROOT / quickstart.RECIPE).read_text())
+    recipe["data"]["rehearsal"] = 512
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    arguments = quickstart.QuickstartArguments(str(folder / "shop"), str(folder / "run"), str(folder / "recipe.yaml"))
     quickstart.main(arguments)
     return arguments
 
@@ -39,7 +43,7 @@ def test_a_second_run_does_nothing_again_and_a_changed_seed_trains(run, capfd, m
     monkeypatch.setattr(quickstart, "train", lambda arguments, recipe: trained.append(recipe.seed) or sys.exit(1))
     for seed in (1, 0):  # stopped while it trained: the model that is there is not known to be seed 0's any more
         with pytest.raises(SystemExit):
-            quickstart.main(quickstart.QuickstartArguments(run.data, run.output, seed=seed))
+            quickstart.main(quickstart.QuickstartArguments(run.data, run.output, run.recipe, seed))
     assert trained == [1, 0]
 
 

@@ -6,27 +6,32 @@ import re
 import pytest
 from conftest import ROOT, picture
 
+from training.ablate import format_results
 from training.data import DataError
-from training.results import END, START, insert_tables
+from training.results import ABLATION_END, ABLATION_START, END, START, insert_tables, markdown
 
 README = (ROOT / "README.md").read_text()
 
 
 def test_numbers_in_the_readme_are_those_of_the_results_files():
-    reports = [
-        json.loads((ROOT / "hub_card" / "results" / f"{name}.json").read_text()) for name in ("quickstart", "hm")
-    ]
-    assert insert_tables(README, reports) == README
+    names = ("quickstart", "hm", "fusion_ablation")
+    *reports, ablation = [json.loads((ROOT / "hub_card" / "results" / f"{name}.json").read_text()) for name in names]
+    assert insert_tables(README, [markdown(report) for report in reports]) == README
+    assert insert_tables(README, [format_results(ablation)], ABLATION_START, ABLATION_END) == README
     with pytest.raises(DataError, match="the README lacks the lines"):
-        insert_tables("no markers", reports)
+        insert_tables("no markers", [])
 
 
 def test_tables_replace_what_is_between_the_markers():
     report = {"data": "shop", "split": "test", "n_queries": 1, "n_products": 2, "slices": {}}
     report["views"] = {"fused": {"ndcg@10": {"mean": 0.5, "ci95": [0.4, 0.6]}}}
-    text = insert_tables(f"a\n\n{START}\n\nold\n\n{END}\n\nb\n", [report])
+    text = insert_tables(f"a\n\n{START}\n\nold\n\n{END}\n\nb\n", [markdown(report)])
     assert "old" not in text and "| fused | 0.500 [0.400, 0.600] |" in text
-    assert text.startswith("a\n\n<!--") and text.endswith("-->\n\nb\n") and insert_tables(text, [report]) == text
+    assert (
+        text.startswith("a\n\n<!--")
+        and text.endswith("-->\n\nb\n")
+        and insert_tables(text, [markdown(report)]) == text
+    )
 
 
 def test_the_readmes_code_runs(model, processor, tmp_path, monkeypatch, capsys):

@@ -30,6 +30,7 @@ SCRIPTS = (
     "quickstart",
     "result_sheet",
     "results",
+    "ablate",
 )
 
 

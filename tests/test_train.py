@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 import yaml
-from conftest import TINY_DIMS
+from conftest import TINY_DIMS, write_shop
 
 from training import train
 from training.arguments import DataArguments, ModelArguments, StageArguments, TrainArguments, parse
@@ -87,3 +87,38 @@ def test_wrong_towers_and_fields_are_named_in_one_line(towers, shop, tmp_path):
         with pytest.raises(DataError, match="can't build a model") as caught:
             train.main(arguments)
         assert "\n" not in str(caught.value)
+
+
+def test_several_catalogues_are_trained_on_together(towers, shop, tmp_path):
+    other = write_shop(tmp_path / "other")
+    arguments = recipe(towers, f"{shop}, {other}", tmp_path / "run", epochs=1)
+    train.main(arguments)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 and lines[1]["dev"]["fused"]["recall@100"] == 1
+
+
+def test_a_share_of_the_trained_weights_lies_between_start_and_end(towers, shop, tmp_path):
+    states = []
+    for share in (0.0, 0.25, 1.0):
+        arguments = recipe(towers, shop, tmp_path / str(share), epochs=3, trained_share=share)
+        states.append(load_model(train.main(arguments))[0].state_dict())
+    started = train.build_model(arguments.model)[0].state_dict()
+    name = "product_heads.image_head.fc1.weight"
+    assert torch.equal(states[0][name], states[0][name].clone()) and not torch.equal(states[0][name], states[2][name])
+    torch.testing.assert_close(states[1][name], torch.lerp(states[0][name], states[2][name], 0.25))
+    assert started[name].shape == states[1][name].shape
+
+
+def test_a_trained_model_knows_its_texts_and_its_axes(towers, shop, tmp_path):
+    model, processor = load_model(train.main(recipe(towers, shop, tmp_path / "run", epochs=1)))
+    inputs = processor.process_queries(["red mug", "a big soft striped bowl of the cotton"])
+    with torch.no_grad():
+        states = model.encode_queries(**inputs)
+        known = model.query_heads.familiarity(states.text_features).squeeze()
+        base = model.text_head.base.weight
+    assert known[0] > 0.5
+    torch.testing.assert_close(base @ base.T, torch.eye(16), atol=1e-5, rtol=0)
+    assert not torch.allclose(base, torch.eye(16), atol=0.1)
+    torch.testing.assert_close(
+        model.query_heads.familiarity.prototypes.weight, model.product_heads.familiarity.prototypes.weight
+    )

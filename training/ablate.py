@@ -4,9 +4,11 @@
     python -m training.ablate --recipe training/recipes/ablation.yaml --variants experts,gated --seeds 0,1
 
 Every variant has the same towers, data, steps and seeds. A run's results are kept in the output folder, one file a
-run, and a run whose inputs did not change is not done again; so the command can be stopped and called again at any
-time. Besides the views of the products it measures catalogues whose pictures are missing, half of them or all, and
-vectors that are truncated to a half and a quarter. The table's intervals are over queries, of the mean over seeds.
+run, and a run whose recipe and data did not change is not done again; so the command can be stopped and called again
+at any time. Each file tells the commit that made it: after a change of the code that matters, delete it.
+
+Besides the views of the products it measures catalogues whose pictures are missing, half of them or all, and vectors
+that are truncated to a half and a quarter. The table's intervals are over queries, of the mean over seeds.
 """
 
 import dataclasses
@@ -26,8 +28,8 @@ from training.data import DataError
 from training.embedding import TowerStates, prepare_for_inference
 from training.evaluate import evaluate, slice_masks, without_pictures
 from training.metrics.product_retrieval.product_retrieval import compare, summarise
-from training.quickstart import code_fingerprint, data_fingerprint, digest
-from training.run_folder import environment, write_json, write_text
+from training.quickstart import data_fingerprint, digest
+from training.run_folder import environment, git_state, write_json, write_text
 from training.train import Measured, build_model, fit, load_data
 
 METRICS = ("ndcg@10", "recall@100", "mrr@10")
@@ -106,7 +108,6 @@ def run_variant(arguments: AblateArguments, variant: str, tests: list[str], seed
     modality, recipe = recipe_of(arguments, variant, seed)
     inputs = digest(
         json.dumps([dataclasses.asdict(recipe), modality]),
-        code_fingerprint(),
         *(data_fingerprint(path) for path in [*recipe.data.path.split(","), *tests]),
     )
     name = "-".join([variant.replace(" ", "_").replace(",", ""), str(seed)])
@@ -117,7 +118,7 @@ def run_variant(arguments: AblateArguments, variant: str, tests: list[str], seed
     started = time.perf_counter()
     model, found = train_variant(recipe, modality, tests, loaded)
     found |= {"inputs": inputs, "dims": model.config.embedding_dim, "parameters": count_heads(model)}
-    found["seconds"] = round(time.perf_counter() - started, 1)
+    found |= {"seconds": round(time.perf_counter() - started, 1), "commit": git_state()}
     write_json(file, found)
     return found
 
@@ -196,7 +197,7 @@ def summarise_runs(runs: dict[str, list[dict]]) -> dict:
     first = next(iter(runs))
     for variant, found in runs.items():
         table[variant] = {"dims": found[0]["dims"], "parameters": found[0]["parameters"], "data": {}}
-        table[variant]["seconds"] = [one["seconds"] for one in found]
+        table[variant] |= {name: [one[name] for one in found] for name in ("seconds", "commit")}
         for path in found[0]["data"]:
             table[variant]["data"][path] = summarise_catalogue(found, path)
             theirs, ours = mean_over_seeds(found, path, "fused"), mean_over_seeds(runs[first], path, "fused")

@@ -96,6 +96,14 @@ def test_fingerprints_tell_models_apart_and_using_one_does_not_change_them(tower
     assert towers_fingerprint(model, processor) != before[0]
 
 
+def test_a_model_that_was_saved_and_loaded_is_the_same_to_the_cache(model, processor, tmp_path):
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert towers_fingerprint(*loaded) == towers_fingerprint(model, processor)
+    assert model_fingerprint(*loaded) == model_fingerprint(model, processor)
+
+
 def test_a_checkpoint_of_another_version_is_refused(model, processor, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)

@@ -245,7 +245,8 @@ def _batches_by_length(texts: list[str], batch_size: int) -> list[list[int]]:
 
 def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
     """A digest of all that decides what the towers say: encoders, pooling, tokenizers and image preprocessing."""
-    digest = hashlib.sha256(processor.to_json_string().encode())
+    settings = json.loads(processor.to_json_string(), object_hook=without_auto_map)
+    digest = hashlib.sha256((json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
     for tokenizer in (processor.tokenizer, processor.query_tokenizer):
         vocabulary = sorted(tokenizer.get_vocab().items())
         digest.update(f"{type(tokenizer).__name__} {vocabulary}".encode())
@@ -253,6 +254,11 @@ def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> st
     digest.update(f"{[getattr(model.config, name) for name in settings]} {model.dtype}".encode())
     _update_with_weights(digest, model, lambda name: name.startswith(TOWERS))
     return digest.hexdigest()
+
+
+def without_auto_map(settings: dict) -> dict:
+    """Settings without `auto_map`, which a processor and its parts have only once they were saved and loaded."""
+    return {name: value for name, value in settings.items() if name != "auto_map"}
 
 
 def model_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:

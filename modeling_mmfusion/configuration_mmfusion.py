@@ -125,6 +125,11 @@ class MMFusionConfig(PreTrainedConfig):
     truncate_dim: int | None = None
     initializer_range: float = 0.02
 
+    def __post_init__(self, **kwargs):
+        for name in ("image_levels", "image_level_dims", "block_logits_init", "matryoshka_dims"):
+            setattr(self, name, list(getattr(self, name)))  # as they are when loaded from JSON
+        super().__post_init__(**kwargs)
+
     @property
     def blocks(self) -> tuple[str, ...]:
         """Names of a vector's blocks, in their order."""

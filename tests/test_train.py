@@ -5,10 +5,12 @@ import torch
 import yaml
 from conftest import TINY_DIMS, write_shop
 
+from modeling_mmfusion import MMFusionModel
 from training import train
 from training.arguments import DataArguments, ModelArguments, StageArguments, TrainArguments, parse
 from training.data import DataError
 from training.embedding import TOWERS, load_model
+from training.sampling import TrainingSet, positives_of
 
 
 def recipe(towers, shop, output, **stage):
@@ -65,7 +67,11 @@ def test_the_best_epoch_is_kept(towers, shop, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "measure", measure)
     model, _ = load_model(train.main(recipe(towers, shop, tmp_path / "run", epochs=2)))
-    assert all(torch.equal(value, states[1][name]) for name, value in model.state_dict().items())
+    fitted_later = ("router.bias", ".familiarity.")
+    kept = {
+        name: value for name, value in model.state_dict().items() if not any(part in name for part in fitted_later)
+    }
+    assert all(torch.equal(value, states[1][name]) for name, value in kept.items())
 
 
 def test_a_loss_that_is_no_number_stops_with_advice_and_leaves_no_model(towers, shop, tmp_path, monkeypatch):
@@ -109,16 +115,41 @@ def test_a_share_of_the_trained_weights_lies_between_start_and_end(towers, shop,
     assert started[name].shape == states[1][name].shape
 
 
-def test_a_trained_model_knows_its_texts_and_its_axes(towers, shop, tmp_path):
-    model, processor = load_model(train.main(recipe(towers, shop, tmp_path / "run", epochs=1)))
-    inputs = processor.process_queries(["red mug", "a big soft striped bowl of the cotton"])
+def training_set(model, processor, shop):
+    split, products, queries = train.load_data(model, processor, str(shop), "train")
+    return TrainingSet(queries, products, positives_of(split))
+
+
+def test_the_text_block_starts_at_the_principal_axes_strongest_first(towers, processor, shop):
+    model = MMFusionModel.from_towers(towers["text"], towers["vision"], **TINY_DIMS)
+    data = training_set(model, processor, shop)
+    train.start_text_head(model, [data])
+    texts = train.joined_texts([data.queries, data.products])
     with torch.no_grad():
-        states = model.encode_queries(**inputs)
-        known = model.query_heads.familiarity(states.text_features).squeeze()
         base = model.text_head.base.weight
-    assert known[0] > 0.5
-    torch.testing.assert_close(base @ base.T, torch.eye(16), atol=1e-5, rtol=0)
-    assert not torch.allclose(base, torch.eye(16), atol=0.1)
-    torch.testing.assert_close(
-        model.query_heads.familiarity.prototypes.weight, model.product_heads.familiarity.prototypes.weight
-    )
+        torch.testing.assert_close(base @ base.T, torch.eye(16), atol=1e-5, rtol=0)
+        turned = texts @ base.T
+    torch.testing.assert_close(turned @ turned.T, texts @ texts.T)
+    moments = turned.T @ turned
+    assert (moments - moments.diag().diag()).abs().max() < 1e-4 and (moments.diag().diff() < 1e-4).all()
+
+
+def test_calibration_moves_the_routers_biases_and_nothing_else(model, processor, shop):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    data = training_set(model, processor, shop)
+
+    def loss():
+        with torch.no_grad():
+            output = model(
+                query_states=data.queries.states(slice(None)), product_states=data.products.states(slice(None))
+            )
+        return train.contrastive_loss(output.logits_per_query, 2 * torch.eye(12)).item()
+
+    started = loss()
+    train.calibrate_routers(model, [data], StageArguments(batch_size=12), seed=0)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"query_heads.router.bias", "product_heads.router.bias"} and loss() < started
+    train.learn_familiar_texts(model, [data])
+    with torch.no_grad():
+        known = model.query_heads.familiarity(torch.from_numpy(data.queries.arrays["text_features"]))
+    assert (known > 0.5).float().mean() > 0.9

@@ -16,6 +16,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class AblateArguments:
     variants: str = "experts,weighted_mean,sum,concat,gated,text only,image only,zero-shot text"
     tests: str = "../shared/data/hm,../shared/data/ikea"
     seeds: str = "0,1,2"
-    overrides: dict[str, str] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
     results: str = "runs/ablation/results.json"
 
 

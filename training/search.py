@@ -44,10 +44,11 @@ class Searcher:
     """
 
     def __init__(self, run: str | Path):
+        self.model, self.processor = load_model(Path(run) / "model")
         self.index = ProductIndex.load(Path(run) / "index")
-        self.model, self.processor = load_model(Path(run) / "model", truncate_dim=self.index.dim)
         if self.index.model != model_fingerprint(self.model, self.processor):
             raise DataError(f"{run}/index was built with another model than {run}/model; embed and index again")
+        self.model.config.truncate_dim = self.index.dim
 
     def search(self, query: str, k: int = 10) -> tuple[list[SearchResult], dict[str, float]]:
         """The best `k` products for a query, and the share of each block in the query's vector (they sum to 1)."""

@@ -9,6 +9,7 @@ say is cached, and the fusion network trains on that. The run folder gets model/
 metrics.jsonl.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -41,6 +42,7 @@ from training.sampling import Batch, PairSampler, TrainingSet, positives_of
 from training.towers import resolve_tower
 
 SELECTION_METRIC = "ndcg@10"
+CALIBRATION_STEPS, CALIBRATION_RATE = 60, 0.03
 Measured = tuple[RetrievalSplit, TowerStates, TowerStates]  # a split, its products and its queries
 
 
@@ -95,6 +97,8 @@ def fit(
         if arguments.data.rehearsal:
             rehearsal = [make_rehearsal(model, processor, sets[0].products, arguments.data.rehearsal, arguments.seed)]
     metrics = train_stage(accelerator, model, arguments.fuse, sets + rehearsal, dev_data, arguments.seed)
+    dev_sets = [TrainingSet(queries, products, positives_of(split)) for split, products, queries in dev_data]
+    calibrate_routers(model, dev_sets, arguments.fuse, arguments.seed)
     learn_familiar_texts(model, sets)
     return metrics, [split.problems for split, _, _ in train_data + dev_data]
 
@@ -113,6 +117,30 @@ def start_text_head(model: MMFusionModel, training_sets: list[TrainingSet]) -> N
     if model.text_head is not None and model.query_text_head is None:
         states = [states for data in training_sets for states in (data.queries, data.products)]
         model.text_head.set_basis(joined_texts(states).to(model.device))
+
+
+def calibrate_routers(model: MMFusionModel, dev_sets: list[TrainingSet], stage: StageArguments, seed: int) -> None:
+    """Fits the routers' biases, two for each block, to the dev splits; nothing else changes.
+
+    The heads know the training's products better than new ones, the image and cross heads most of all, so routers
+    that were trained along with them trust these blocks too much.
+    """
+    if model.text_head is None:
+        return
+    biases = [model.query_heads.router.bias, model.product_heads.router.bias]
+    optimizer = torch.optim.AdamW(biases, lr=CALIBRATION_RATE, weight_decay=0.0)
+    samplers = [PairSampler(data.positives, stage.positives_per_query, stage.batch_size, seed) for data in dev_sets]
+    batches = (batch for number in itertools.count() for batch in epoch_batches(samplers, number, seed))
+    for source, batch in itertools.islice(batches, CALIBRATION_STEPS):
+        batch, data = samplers[source].collate(batch), dev_sets[source]
+        queries = data.queries.states(batch.queries, model.device)
+        products = data.products.states(batch.products, model.device)
+        logits = model(query_states=queries, product_states=products).logits_per_query
+        gradients = torch.autograd.grad(contrastive_loss(logits, batch.relevance.to(model.device)), biases)
+        for bias, gradient in zip(biases, gradients, strict=True):
+            bias.grad = gradient
+        optimizer.step()
+    optimizer.zero_grad()
 
 
 def learn_familiar_texts(model: MMFusionModel, training_sets: list[TrainingSet]) -> None:

@@ -251,7 +251,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         features, _ = encode_text(encoder, input_ids, attention_mask, pooling)
-        lexical = self._lexical_features(features, input_ids, attention_mask)
+        lexical = self.lexical_features(input_ids, attention_mask)
         return MMFusionStates(text_features=features, lexical_features=lexical)
 
     def encode_products(
@@ -274,6 +274,21 @@ class MMFusionModel(MMFusionPreTrainedModel):
             input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes
         )
         return states
+
+    def lexical_features(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        r"""
+        The lexical block of tokens; no encoder is run for it.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, tokens)`): of queries or products.
+            attention_mask (`torch.Tensor` of shape `(batch, tokens)`): 1 for tokens, 0 for padding.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, lexical_dim)`, or of width 0 if the model has no lexical block.
+        """
+        if self.lexical_head is None:
+            return torch.zeros(len(input_ids), 0, dtype=self.dtype, device=input_ids.device)
+        return self.lexical_head(input_ids, attention_mask).to(self.dtype)
 
     def get_query_features(
         self,
@@ -479,11 +494,6 @@ class MMFusionModel(MMFusionPreTrainedModel):
     def _block_lengths(self, vectors: torch.Tensor) -> torch.Tensor:
         return torch.stack([block.norm(dim=-1) for block in vectors.split(self.output_dims, dim=-1)], dim=-1)
 
-    def _lexical_features(self, features, input_ids, attention_mask) -> torch.Tensor:
-        if self.lexical_head is None:
-            return features.new_zeros(len(features), 0)
-        return self.lexical_head(input_ids, attention_mask).to(features.dtype)
-
     def _encode_product_text(self, input_ids, attention_mask, text_mask) -> MMFusionStates:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -491,7 +501,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
         states = MMFusionStates(
             text_features=features,
             text_mask=mask_or_true(text_mask, features.shape[:1], features.device),
-            lexical_features=self._lexical_features(features, input_ids, attention_mask),
+            lexical_features=self.lexical_features(input_ids, attention_mask),
         )
         if self.config.cross_attention:
             states.text_states, states.token_mask = tokens, attention_mask.bool()

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
+from transformers import BatchFeature
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
 from modeling_mmfusion.processing_mmfusion import is_missing, load_picture
@@ -115,7 +117,9 @@ def product_features(
             _write_cache(file, arrays, bad_rows)
     for row, reason in bad_rows:
         split.problems.add("unreadable image (embedded without it)", f"{split.where(row, 'image')}: {reason}")
-    return TowerStates(arrays)
+    rows = split.corpus.remove_columns([name for name in split.corpus.column_names if name == "image"])
+    texts = [processor.product_text(product) for product in rows]
+    return _with_lexical(model, arrays, texts, partial(_product_tokens, processor))
 
 
 def query_features(
@@ -123,10 +127,9 @@ def query_features(
 ) -> TowerStates:
     """Runs the query tower's encoder over texts, or takes what an earlier run kept."""
 
-    def encode(batch: list[str]) -> MMFusionStates:
-        return model.encode_queries(**processor.process_queries(batch).to(model.device))
-
-    return _text_states("queries", encode, model, processor, texts, cache, batch_size)
+    return _text_states(
+        "queries", model.encode_queries, processor.process_queries, model, processor, texts, cache, batch_size
+    )
 
 
 def text_features(
@@ -134,11 +137,8 @@ def text_features(
 ) -> TowerStates:
     """Runs the product tower over products that have nothing but a text, or takes what an earlier run kept."""
 
-    def encode(batch: list[str]) -> MMFusionStates:
-        products = [{"text": text} for text in batch]
-        return model.encode_products(**processor.process_products(products).to(model.device))
-
-    return _text_states("texts", encode, model, processor, texts, cache, batch_size)
+    tokenize = partial(_product_tokens, processor)
+    return _text_states("texts", model.encode_products, tokenize, model, processor, texts, cache, batch_size)
 
 
 @torch.inference_mode()
@@ -158,22 +158,38 @@ def embed_queries(model: MMFusionModel, queries: TowerStates) -> tuple[np.ndarra
     return output.pooler_output.float().cpu().numpy(), output.block_weights.float().cpu().numpy()
 
 
-def _text_states(kind, encode, model, processor, texts, cache, batch_size) -> TowerStates:
+def _product_tokens(processor: MMFusionProcessor, texts: list[str]) -> BatchFeature:
+    return processor.process_products([{"text": text} for text in texts])
+
+
+@torch.inference_mode()
+def _with_lexical(model, arrays, texts, tokenize) -> TowerStates:
+    """Adds the lexical features, which cost nothing and are not kept: models of other widths share a cache."""
+    parts = []
+    for start in range(0, len(texts), HEAD_BATCH_SIZE):
+        inputs = tokenize(texts[start : start + HEAD_BATCH_SIZE])
+        found = model.lexical_features(inputs["input_ids"].to(model.device), inputs["attention_mask"].to(model.device))
+        parts.append(found.float().cpu().numpy())
+    return TowerStates({**arrays, "lexical_features": np.concatenate(parts)})
+
+
+def _text_states(kind, encode, tokenize, model, processor, texts, cache, batch_size) -> TowerStates:
     file = _cache_file(kind, towers_fingerprint(model, processor), *texts)
     arrays, _ = _read_cache(file) if cache else (None, [])
     if arrays is None:
-        arrays = _run_text_tower(encode, texts, batch_size, kind)
+        arrays = _run_text_tower(model, encode, tokenize, texts, batch_size, kind)
         if cache:
             _write_cache(file, arrays, [])
-    return TowerStates(arrays)
+    return _with_lexical(model, arrays, texts, tokenize)
 
 
-def _run_text_tower(encode, texts, batch_size, kind) -> dict[str, np.ndarray]:
+def _run_text_tower(model, encode, tokenize, texts, batch_size, kind) -> dict[str, np.ndarray]:
     outputs, order = [], []
     with tqdm(total=len(texts), desc=f"text tower: {kind}", unit="text", leave=False) as progress:
         for rows in _batches_by_length(texts, batch_size):
             with torch.inference_mode():
-                outputs.append(_to_arrays(encode([texts[row] for row in rows])))
+                inputs = tokenize([texts[row] for row in rows]).to(model.device)
+                outputs.append(_to_arrays(encode(**inputs)))
             order.extend(rows)
             progress.update(len(rows))
     return _join_batches(outputs, order)
@@ -201,6 +217,8 @@ def _to_arrays(states: MMFusionStates) -> dict[str, np.ndarray]:
     """A batch's states on their way to the cache; what belongs to no picture is set to 0."""
     arrays = {}
     for name, tensor in states.items():
+        if name == "lexical_features":
+            continue
         if name.startswith("image_") and name != "image_mask":
             mask = states.image_mask.reshape(states.image_mask.shape + (1,) * (tensor.ndim - 2))
             tensor = tensor.masked_fill(~mask, 0)
@@ -250,7 +268,7 @@ def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> st
     for tokenizer in (processor.tokenizer, processor.query_tokenizer):
         vocabulary = sorted(tokenizer.get_vocab().items())
         digest.update(f"{type(tokenizer).__name__} {vocabulary}".encode())
-    settings = ("text_pooling", "query_pooling", "image_levels", "lexical_dim", "cross_attention", "fusion_type")
+    settings = ("text_pooling", "query_pooling", "image_levels", "cross_attention")
     digest.update(f"{[getattr(model.config, name) for name in settings]} {model.dtype}".encode())
     _update_with_weights(digest, model, lambda name: name.startswith(TOWERS))
     return digest.hexdigest()

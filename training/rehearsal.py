@@ -20,7 +20,7 @@ PICTURE_SHARE = 0.7
 
 
 def make_rehearsal(
-    model: MMFusionModel, processor: MMFusionProcessor, products: TowerStates, pairs: int, seed: int
+    model: MMFusionModel, processor: MMFusionProcessor, products: TowerStates, pairs: int, seed: int = 0
 ) -> TrainingSet:
     """Makes listings of random words and queries for them, and runs the text towers over them.
 
@@ -29,7 +29,8 @@ def make_rehearsal(
         processor (`MMFusionProcessor`): its tokenizer's whole words are the vocabulary.
         products (`TowerStates`): the catalogue that lends its pictures.
         pairs (`int`): how many listings, and as many queries; rounded up to whole groups of 512.
-        seed (`int`): seed of words and pictures.
+        seed (`int`, *optional*, defaults to 0): seed of words and pictures, the same for all runs so that the cache serves
+            them all.
 
     Returns:
         [`TrainingSet`] whose batches stay within a group.

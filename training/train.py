@@ -95,7 +95,7 @@ def fit(
         start_text_head(model, sets)
         rehearsal = []
         if arguments.data.rehearsal:
-            rehearsal = [make_rehearsal(model, processor, sets[0].products, arguments.data.rehearsal, arguments.seed)]
+            rehearsal = [make_rehearsal(model, processor, sets[0].products, arguments.data.rehearsal)]
     metrics = train_stage(accelerator, model, arguments.fuse, sets + rehearsal, dev_data, arguments.seed)
     dev_sets = [TrainingSet(queries, products, positives_of(split)) for split, products, queries in dev_data]
     calibrate_routers(model, dev_sets, arguments.fuse, arguments.seed)

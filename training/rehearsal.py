@@ -29,8 +29,8 @@ def make_rehearsal(
         processor (`MMFusionProcessor`): its tokenizer's whole words are the vocabulary.
         products (`TowerStates`): the catalogue that lends its pictures.
         pairs (`int`): how many listings, and as many queries; rounded up to whole groups of 512.
-        seed (`int`, *optional*, defaults to 0): seed of words and pictures, the same for all runs so that the cache serves
-            them all.
+        seed (`int`, *optional*, defaults to 0): seed of words and pictures; the same for all runs, so
+            that they share the cache.
 
     Returns:
         [`TrainingSet`] whose batches stay within a group.

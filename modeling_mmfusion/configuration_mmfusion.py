@@ -42,12 +42,12 @@ class MMFusionConfig(PreTrainedConfig):
             CLIP_SF), `concat` and an MLP, or `gated`.
         text_dim (`int`, *optional*, defaults to 384):
             Width of the text block. Equal to the text encoder's hidden size it starts as that encoder's own space.
-        lexical_dim (`int`, *optional*, defaults to 256):
+        lexical_dim (`int`, *optional*, defaults to 128):
             Width of the lexical block, which compares the very tokens of query and product. 0 leaves it out, as it
             must be where query and product have tokenizers of different vocabularies.
         image_dim (`int`, *optional*, defaults to 256):
             Width of the image block.
-        cross_dim (`int`, *optional*, defaults to 128):
+        cross_dim (`int`, *optional*, defaults to 256):
             Width of the cross-modal block.
         vector_dim (`int`, *optional*, defaults to 1024):
             Width of the vectors of the fusion types other than `experts`.
@@ -69,8 +69,8 @@ class MMFusionConfig(PreTrainedConfig):
             loses both. It makes the model robust to missing images and thin text.
         text_mean_weight (`float`, *optional*, defaults to 0.5):
             Weight of the text in `weighted_mean`; the image has the rest.
-        block_logits_init (`list[float]`, *optional*, defaults to `[2.0, 1.0, 0.0, 0.0]`):
-            The routers' logits of the four blocks before training: shares of 61, 22, 8 and 8%.
+        block_logits_init (`list[float]`, *optional*, defaults to `[1.0, 0.0, 0.5, 0.5]`):
+            The routers' logits of the four blocks before training: shares of 39, 14, 23 and 23%.
         logit_scale_init_value (`float`, *optional*, defaults to 3.0):
             Logarithm of the inverse temperature before training.
         matryoshka_dims (`list[int]`, *optional*, defaults to `[]`):
@@ -107,9 +107,9 @@ class MMFusionConfig(PreTrainedConfig):
     image_level_dims: list[int] | tuple[int, ...] = ()
     fusion_type: FusionType = "experts"
     text_dim: int = 384
-    lexical_dim: int = 256
+    lexical_dim: int = 128
     image_dim: int = 256
-    cross_dim: int = 128
+    cross_dim: int = 256
     vector_dim: int = 1024
     cross_attention: bool = False
     fusion_hidden_size: int = 512
@@ -119,7 +119,7 @@ class MMFusionConfig(PreTrainedConfig):
     fusion_dropout: float | int = 0.1
     modality_dropout: float | int = 0.1
     text_mean_weight: float | int = 0.5
-    block_logits_init: list[float] | tuple[float, ...] = (2.0, 1.0, 0.0, 0.0)
+    block_logits_init: list[float] | tuple[float, ...] = (1.0, 0.0, 0.5, 0.5)
     logit_scale_init_value: float | int = 3.0
     matryoshka_dims: list[int] | tuple[int, ...] = ()
     truncate_dim: int | None = None

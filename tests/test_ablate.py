@@ -15,7 +15,7 @@ from training.data import DataError
 def arguments(towers, shop, tmp_path) -> AblateArguments:
     """Three variants, two seeds and two epochs on the tiny shop."""
     recipe = {
-        "data": {"path": str(shop), "rehearsal": 0},
+        "data": {"path": str(shop)},
         "model": {"text": str(towers["text"]), "vision": str(towers["vision"]), "config": TINY_DIMS},
         "fuse": {"epochs": 2, "batch_size": 12},
         "output": str(tmp_path / "ablation"),

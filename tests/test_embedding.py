@@ -66,7 +66,7 @@ def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, process
         raise AssertionError("the towers ran")
 
     monkeypatch.setattr(embedding, "_run_product_towers", towers_run)
-    monkeypatch.setattr(embedding, "_run_text_tower", towers_run)
+    monkeypatch.setattr(embedding, "_run_query_tower", towers_run)
     again = product_features(model, processor, load_split(shop, "test"))
     for name, array in (first.arrays | queries.arrays).items():
         found = again if name in first.arrays else query_features(model, processor, ["red mug"])

@@ -4,8 +4,7 @@ import json
 import sys
 
 import pytest
-import yaml
-from conftest import ROOT, SHARED_DATA
+from conftest import SHARED_DATA
 
 from training import evaluate, quickstart
 from training.demo_shop import generate
@@ -16,10 +15,7 @@ def run(tmp_path_factory):
     """Arguments of a quickstart that was run once."""
     folder = tmp_path_factory.mktemp("quickstart")
     generate(folder / "shop", products=420, queries=300, progress=False)
-    recipe = yaml.safe_load((ROOT / quickstart.RECIPE).read_text())
-    recipe["data"]["rehearsal"] = 512
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    arguments = quickstart.QuickstartArguments(str(folder / "shop"), str(folder / "run"), str(folder / "recipe.yaml"))
+    arguments = quickstart.QuickstartArguments(str(folder / "shop"), str(folder / "run"))
     quickstart.main(arguments)
     return arguments
 
@@ -43,7 +39,7 @@ def test_a_second_run_does_nothing_again_and_a_changed_seed_trains(run, capfd, m
     monkeypatch.setattr(quickstart, "train", lambda arguments, recipe: trained.append(recipe.seed) or sys.exit(1))
     for seed in (1, 0):  # stopped while it trained: the model that is there is not known to be seed 0's any more
         with pytest.raises(SystemExit):
-            quickstart.main(quickstart.QuickstartArguments(run.data, run.output, run.recipe, seed))
+            quickstart.main(quickstart.QuickstartArguments(run.data, run.output, seed=seed))
     assert trained == [1, 0]
 
 

@@ -45,9 +45,7 @@ def test_a_batch_knows_every_judgment_between_its_queries_and_products(tmp_path)
     assert batch.relevance.tolist() == [[2, 1, 1], [0, 2, 0], [0, 0, 2]]
 
 
-def test_batches_are_full_and_stay_within_a_group(tmp_path):
-    grouped = sampler(tmp_path, positives_per_query=1, seed=0, batch_size=2, group_size=5)
-    batches = grouped.epoch(3)
-    assert [len(batch) for batch in batches] == [2] * 5, "groups of 5, 5 and 2 queries have 2, 2 and 1 full batches"
-    assert all(len({query // 5 for query, _ in batch}) == 1 for batch in batches)
+def test_batches_are_full_unless_there_is_only_one(tmp_path):
+    batches = sampler(tmp_path, positives_per_query=1, seed=0, batch_size=5).epoch(3)
+    assert [len(batch) for batch in batches] == [5, 5]
     assert [len(batch) for batch in sampler(tmp_path, positives_per_query=1, seed=0, batch_size=99).epoch(0)] == [12]

@@ -16,8 +16,7 @@ from training.sampling import TrainingSet, positives_of
 def recipe(towers, shop, output, **stage):
     model = ModelArguments(str(towers["text"]), str(towers["vision"]), config=dict(TINY_DIMS))
     stage = {"epochs": 60, "batch_size": 12, "learning_rate": 1e-2} | stage
-    data = DataArguments(str(shop), rehearsal=0)
-    return TrainArguments(data, model, StageArguments(**stage), str(output))
+    return TrainArguments(DataArguments(str(shop)), model, StageArguments(**stage), str(output))
 
 
 def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers, shop, tmp_path):

@@ -47,7 +47,6 @@ VARIANTS = {
     "zero-shot text + lexical": ["--modality=text", "--fuse.epochs=0"],
     "no lexical block": ["--model.config.lexical_dim=0"],
     "no image levels": ["--model.config.image_levels=[]", "--model.config.image_level_dims=[]"],
-    "no rehearsal": ["--data.rehearsal=0"],
     "cross attention": ["--model.config.cross_attention=true"],
     "gated, no image levels": [
         "--model.config.fusion_type=gated",

@@ -27,14 +27,11 @@ class DataArguments:
         train_split: Split to train on.
         dev_split: Split to measure on after each epoch; the epoch that is best there, on average over the
             catalogues, is kept.
-        rehearsal: Made-up listings of random words to train on besides, so that the model does not forget words
-            that these catalogues don't use; 0 for none.
     """
 
     path: str = "data/demo_shop"
     train_split: str = "train"
     dev_split: str = "dev"
-    rehearsal: int = 8192
 
 
 @dataclass

@@ -126,19 +126,13 @@ def query_features(
     model: MMFusionModel, processor: MMFusionProcessor, texts: list[str], cache: bool = True, batch_size: int = 64
 ) -> TowerStates:
     """Runs the query tower's encoder over texts, or takes what an earlier run kept."""
-
-    return _text_states(
-        "queries", model.encode_queries, processor.process_queries, model, processor, texts, cache, batch_size
-    )
-
-
-def text_features(
-    model: MMFusionModel, processor: MMFusionProcessor, texts: list[str], cache: bool = True, batch_size: int = 64
-) -> TowerStates:
-    """Runs the product tower over products that have nothing but a text, or takes what an earlier run kept."""
-
-    tokenize = partial(_product_tokens, processor)
-    return _text_states("texts", model.encode_products, tokenize, model, processor, texts, cache, batch_size)
+    file = _cache_file("queries", towers_fingerprint(model, processor), *texts)
+    arrays, _ = _read_cache(file) if cache else (None, [])
+    if arrays is None:
+        arrays = _run_query_tower(model, processor, texts, batch_size)
+        if cache:
+            _write_cache(file, arrays, [])
+    return _with_lexical(model, arrays, texts, processor.process_queries)
 
 
 @torch.inference_mode()
@@ -173,23 +167,13 @@ def _with_lexical(model, arrays, texts, tokenize) -> TowerStates:
     return TowerStates({**arrays, "lexical_features": np.concatenate(parts)})
 
 
-def _text_states(kind, encode, tokenize, model, processor, texts, cache, batch_size) -> TowerStates:
-    file = _cache_file(kind, towers_fingerprint(model, processor), *texts)
-    arrays, _ = _read_cache(file) if cache else (None, [])
-    if arrays is None:
-        arrays = _run_text_tower(model, encode, tokenize, texts, batch_size, kind)
-        if cache:
-            _write_cache(file, arrays, [])
-    return _with_lexical(model, arrays, texts, tokenize)
-
-
-def _run_text_tower(model, encode, tokenize, texts, batch_size, kind) -> dict[str, np.ndarray]:
+def _run_query_tower(model, processor, texts, batch_size) -> dict[str, np.ndarray]:
     outputs, order = [], []
-    with tqdm(total=len(texts), desc=f"text tower: {kind}", unit="text", leave=False) as progress:
+    with tqdm(total=len(texts), desc="query tower", unit="query", leave=False) as progress:
         for rows in _batches_by_length(texts, batch_size):
             with torch.inference_mode():
-                inputs = tokenize([texts[row] for row in rows]).to(model.device)
-                outputs.append(_to_arrays(encode(**inputs)))
+                inputs = processor.process_queries([texts[row] for row in rows]).to(model.device)
+                outputs.append(_to_arrays(model.encode_queries(**inputs)))
             order.extend(rows)
             progress.update(len(rows))
     return _join_batches(outputs, order)

@@ -17,13 +17,11 @@ class TrainingSet:
         queries (`TowerStates`): N queries.
         products (`TowerStates`): M products.
         positives (`list[dict[int, float]]`): for each query, the grade of each relevant product by its row.
-        group_size (`int`): batches are made of pairs whose queries are in the same `group_size` rows; 0 for any.
     """
 
     queries: TowerStates
     products: TowerStates
     positives: list[dict[int, float]]
-    group_size: int = 0
 
 
 @dataclass
@@ -50,40 +48,26 @@ class PairSampler:
             proportion to their grades; all of them where there are fewer.
         batch_size (`int`): pairs in a batch.
         seed (`int`): the epoch's number is added to it, so that an epoch is the same however one got to it.
-        group_size (`int`, *optional*, defaults to 0): see [`TrainingSet`].
     """
 
-    def __init__(
-        self,
-        positives: list[dict[int, float]],
-        positives_per_query: int,
-        batch_size: int,
-        seed: int,
-        group_size: int = 0,
-    ):
+    def __init__(self, positives: list[dict[int, float]], positives_per_query: int, batch_size: int, seed: int):
         self.positives = positives
         self.positives_per_query = positives_per_query
         self.batch_size = batch_size
         self.seed = seed
-        self.group_size = group_size or len(positives)
 
     def epoch(self, number: int) -> list[list[tuple[int, int]]]:
         """The batches of an epoch, of `(query row, product row)` pairs, in random order.
 
         Pairs that don't fill a batch are left out of this epoch, unless there is no full batch at all.
         """
-        rng = np.random.default_rng((self.seed, number))
-        batches, size = [], self.batch_size
-        for start in range(0, len(self.positives), self.group_size):
-            pairs = [pair for query in range(start, start + self.group_size) for pair in self._draw(query, rng)]
-            rng.shuffle(pairs)
-            full = len(pairs) - len(pairs) % size or len(pairs)
-            batches.extend(pairs[first : first + size] for first in range(0, full, size))
-        return [batches[position] for position in rng.permutation(len(batches))]
+        rng, size = np.random.default_rng((self.seed, number)), self.batch_size
+        pairs = [pair for query in range(len(self.positives)) for pair in self._draw(query, rng)]
+        rng.shuffle(pairs)
+        full = len(pairs) - len(pairs) % size or len(pairs)
+        return [pairs[start : start + size] for start in range(0, full, size)]
 
     def _draw(self, query: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-        if query >= len(self.positives) or not self.positives[query]:
-            return []
         positives = self.positives[query]
         products, grades = np.array(list(positives)), np.array(list(positives.values()), dtype=np.float64)
         size = min(len(products), self.positives_per_query)

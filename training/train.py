@@ -36,7 +36,6 @@ from training.data import DataError, Problems, RetrievalSplit, load_split
 from training.embedding import TOWERS, TowerStates, prepare_for_inference, product_features, query_features
 from training.evaluate import evaluate
 from training.losses import contrastive_loss
-from training.rehearsal import make_rehearsal
 from training.run_folder import environment, new_folder, write_config, write_json, write_text
 from training.sampling import Batch, PairSampler, TrainingSet, positives_of
 from training.towers import resolve_tower
@@ -93,10 +92,7 @@ def fit(
         dev_data = [load(path, arguments.data.dev_split) for path in paths]
         sets = [TrainingSet(queries, products, positives_of(split)) for split, products, queries in train_data]
         start_text_head(model, sets)
-        rehearsal = []
-        if arguments.data.rehearsal:
-            rehearsal = [make_rehearsal(model, processor, sets[0].products, arguments.data.rehearsal)]
-    metrics = train_stage(accelerator, model, arguments.fuse, sets + rehearsal, dev_data, arguments.seed)
+    metrics = train_stage(accelerator, model, arguments.fuse, sets, dev_data, arguments.seed)
     dev_sets = [TrainingSet(queries, products, positives_of(split)) for split, products, queries in dev_data]
     calibrate_routers(model, dev_sets, arguments.fuse, arguments.seed)
     learn_familiar_texts(model, sets)
@@ -144,7 +140,7 @@ def calibrate_routers(model: MMFusionModel, dev_sets: list[TrainingSet], stage: 
 
 
 def learn_familiar_texts(model: MMFusionModel, training_sets: list[TrainingSet]) -> None:
-    """Shows the trained model which texts it was trained on; those of its rehearsal are not among them."""
+    """Shows the trained model which texts it was trained on."""
     if model.text_head is None:
         return
     queries = joined_texts([data.queries for data in training_sets]).to(model.device)
@@ -201,10 +197,8 @@ def train_stage(
     Returns:
         `list[dict]`: a line an epoch: loss, learning rate, inverse temperature, pairs a second and dev metrics.
     """
-    sizes = [1 if data.group_size else stage.positives_per_query for data in training_sets]
     samplers = [
-        PairSampler(data.positives, size, stage.batch_size, seed, data.group_size)
-        for data, size in zip(training_sets, sizes, strict=True)
+        PairSampler(data.positives, stage.positives_per_query, stage.batch_size, seed) for data in training_sets
     ]
     # of all processes together: accelerate's scheduler takes a step for each process
     steps = stage.epochs * len(epoch_batches(samplers, 0, seed))

@@ -25,8 +25,8 @@ class DataArguments:
         path: Folder or Hub dataset id in the retrieval layout (corpus, queries, qrels), or several with commas
             between. A batch never mixes catalogues.
         train_split: Split to train on.
-        dev_split: Split to measure on after each epoch; the epoch that is best there, on average over the
-            catalogues, is kept.
+        dev_split: Split to measure on after each epoch; the last epoch that is not clearly worse there, on average
+            over the catalogues, than the best before it is kept.
     """
 
     path: str = "data/demo_shop"

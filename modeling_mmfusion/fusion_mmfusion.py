@@ -27,7 +27,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_mmfusion import MMFusionConfig
 
-LEXICAL_PRIME = 32749  # above most vocabularies, and small enough for products of two to fit 32 bits
+LEXICAL_PRIME = 32749  # above most vocabularies, and small enough to multiply in two parts below 2^24
 LEXICAL_ROOT = 219  # its powers are well mixed modulo the prime
 FREQUENT_TOKENS = 1000.0
 
@@ -153,7 +153,10 @@ class MMFusionLexicalHead(nn.Module):
         factors = torch.tensor(self.factors, device=input_ids.device)
         offsets = torch.tensor(self.offsets, device=input_ids.device)
         special = torch.tensor(self.special_ids, device=input_ids.device, dtype=input_ids.dtype)
-        hashes = (input_ids[..., None] % LEXICAL_PRIME * factors + offsets) % LEXICAL_PRIME
+        # (ids * factors + offsets) % prime, where nothing exceeds 2^24: some engines do integers in float32
+        ids = input_ids[..., None] % LEXICAL_PRIME
+        high = ids * (factors // 256) % LEXICAL_PRIME
+        hashes = (high * 256 + ids * (factors % 256) + offsets) % LEXICAL_PRIME
         codes = torch.where(hashes < LEXICAL_PRIME // 2, 1.0, -1.0)
         kept = attention_mask * (input_ids[..., None] != special).all(dim=-1)
         weights = torch.log1p(input_ids / FREQUENT_TOKENS) * kept

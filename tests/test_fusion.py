@@ -10,7 +10,13 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionStates
-from modeling_mmfusion.fusion_mmfusion import MMFusionFamiliarity, MMFusionLexicalHead, pool_images, truncate_vectors
+from modeling_mmfusion.fusion_mmfusion import (
+    LEXICAL_PRIME,
+    MMFusionFamiliarity,
+    MMFusionLexicalHead,
+    pool_images,
+    truncate_vectors,
+)
 
 PRODUCTS = [
     {"title": "red mug", "description": "soft clay", "image": picture("red")},
@@ -49,6 +55,17 @@ def test_lexical_codes_count_shared_tokens_and_rare_ones_more():
     masked = head(torch.tensor([[2000, 30000, 17]]), torch.tensor([[1, 1, 0]]))
     torch.testing.assert_close(masked, vectors[:1])
     assert head(ids[:1], torch.zeros(1, 2)).abs().max() == 0
+
+
+def test_lexical_hashes_are_the_formula_and_stay_below_24_bits():
+    head = MMFusionLexicalHead(MMFusionConfig(lexical_dim=64))
+    ids = torch.arange(1, 70000)
+    factors, offsets = torch.tensor(head.factors), torch.tensor(head.offsets)
+    hashes = (ids[:, None] % LEXICAL_PRIME * factors + offsets) % LEXICAL_PRIME
+    expected = torch.where(hashes < LEXICAL_PRIME // 2, 1.0, -1.0) / 8
+    torch.testing.assert_close(head(ids[:, None], torch.ones(len(ids), 1)), expected)
+    largest = LEXICAL_PRIME - 1
+    assert largest * 256 + largest * 255 + largest < 2**24 and largest * (largest // 256) < 2**24
 
 
 def test_special_tokens_of_the_encoder_do_not_count():

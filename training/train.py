@@ -149,7 +149,8 @@ def learn_familiar_texts(model: MMFusionModel, training_sets: list[TrainingSet])
     if model.query_text_head is None:
         queries = products = torch.cat([queries, products])
     model.query_heads.familiarity.fit(queries)
-    model.product_heads.familiarity.fit(products)
+    if len(products):  # a catalogue may have pictures only
+        model.product_heads.familiarity.fit(products)
 
 
 def joined_texts(states: list[TowerStates]) -> torch.Tensor:

@@ -40,9 +40,10 @@ class MMFusionConfig(PreTrainedConfig):
         fusion_type (`str`, *optional*, defaults to `"experts"`):
             `experts` (ours), or a baseline: `weighted_mean` of unit vectors (Marqo GCL), `sum` of raw ones (UniIR
             CLIP_SF), `concat` and an MLP, or `gated`.
-        text_dim (`int`, *optional*, defaults to 384):
-            Width of the text block. Equal to the text encoder's hidden size it starts as that encoder's own space.
-        lexical_dim (`int`, *optional*, defaults to 128):
+        text_dim (`int`, *optional*, defaults to 256):
+            Width of the text block. It starts as the text encoder's own space, or as that space's principal axes if
+            that is wider.
+        lexical_dim (`int`, *optional*, defaults to 256):
             Width of the lexical block, which compares the very tokens of query and product. 0 leaves it out, as it
             must be where query and product have tokenizers of different vocabularies.
         image_dim (`int`, *optional*, defaults to 256):
@@ -106,8 +107,8 @@ class MMFusionConfig(PreTrainedConfig):
     image_levels: list[int] | tuple[int, ...] = ()
     image_level_dims: list[int] | tuple[int, ...] = ()
     fusion_type: FusionType = "experts"
-    text_dim: int = 384
-    lexical_dim: int = 128
+    text_dim: int = 256
+    lexical_dim: int = 256
     image_dim: int = 256
     cross_dim: int = 256
     vector_dim: int = 1024

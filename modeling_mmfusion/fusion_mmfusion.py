@@ -186,6 +186,11 @@ class MMFusionFamiliarity(nn.Module):
         return torch.where(width > 0, torch.sigmoid(margin), 1.0)
 
     @torch.no_grad()
+    def forget(self) -> None:
+        """Takes all texts for familiar, as before [`~MMFusionFamiliarity.fit`]."""
+        self.width.weight.zero_()
+
+    @torch.no_grad()
     def fit(self, features: torch.Tensor, iterations: int = 15, seed: int = 0) -> None:
         """Takes the texts of the training for familiar.
 

@@ -27,6 +27,7 @@ from .fusion_mmfusion import (
 logger = logging.get_logger(__name__)
 
 MAX_LOGIT_SCALE = 4.6052  # ln 100, the bound of CLIP (https://huggingface.co/papers/2103.00020)
+LOGIT_BIAS_INIT = -10.0  # of SigLIP (https://huggingface.co/papers/2303.15343)
 
 
 @dataclass
@@ -64,10 +65,12 @@ class MMFusionOutput(ModelOutput):
             All that the query tower says.
         product_output (`MMFusionFeatures`):
             All that the product tower says.
-        logits_per_view (`dict[str, torch.Tensor]`):
-            `logits_per_query` of each view that was asked for.
+        embeds_per_view (`dict[str, torch.Tensor]`):
+            `product_embeds` of each view that was asked for.
         logit_scale (`torch.Tensor` of shape `(1,)`):
             The inverse temperature.
+        logit_bias (`torch.Tensor` of shape `(1,)`):
+            What a sigmoid loss adds to the logits; no other loss does, and rankings don't depend on it.
     """
 
     logits_per_query: torch.FloatTensor | None = None
@@ -75,8 +78,9 @@ class MMFusionOutput(ModelOutput):
     product_embeds: torch.FloatTensor | None = None
     query_output: MMFusionFeatures | None = None
     product_output: MMFusionFeatures | None = None
-    logits_per_view: dict[str, torch.FloatTensor] | None = None
+    embeds_per_view: dict[str, torch.FloatTensor] | None = None
     logit_scale: torch.FloatTensor | None = None
+    logit_bias: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -102,16 +106,18 @@ class MMFusionExplanation(ModelOutput):
 
 
 class MMFusionLogitScale(nn.Module):
-    """The learnable inverse temperature, held as a logarithm; a module so that PEFT can train and save it."""
+    """The learnable inverse temperature, held as a logarithm, and the bias of sigmoid losses; a module so that PEFT
+    can train and save it."""
 
     def __init__(self, config: MMFusionConfig):
         super().__init__()
         self.init_value = config.logit_scale_init_value
         self.log_scale = nn.Parameter(torch.full((1,), float(self.init_value)))
+        self.bias = nn.Parameter(torch.full((1,), LOGIT_BIAS_INIT))
 
-    def forward(self) -> torch.Tensor:
-        """The inverse temperature, at most 100, of shape `(1,)`."""
-        return self.log_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The inverse temperature, at most 100, and the bias; both of shape `(1,)`."""
+        return self.log_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.bias
 
 
 class MMFusionPreTrainedModel(PreTrainedModel):
@@ -134,6 +140,7 @@ class MMFusionPreTrainedModel(PreTrainedModel):
         init_fusion_weights(module)
         if isinstance(module, MMFusionLogitScale):
             init.constant_(module.log_scale, module.init_value)
+            init.constant_(module.bias, LOGIT_BIAS_INIT)
 
 
 class MMFusionModel(MMFusionPreTrainedModel):
@@ -196,7 +203,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
             vision (`str`): folder or Hub id of the image encoder.
             query (`str`, *optional*): folder or Hub id of the query tower's own text encoder. `None` shares the
                 product tower's.
-            kwargs: fields of [`MMFusionConfig`]; `text_dim` defaults to the text encoder's hidden size, the pooling to
+            kwargs: fields of [`MMFusionConfig`]; `text_dim` defaults to at most 256, the pooling to
                 what the encoder was trained for (`pooler` for CLIP, else `mean`), `image_levels` to all stages of a
                 convolutional timm backbone, `lexical_dim` to 0 if the query tower has a vocabulary of another size and
                 `matryoshka_dims` to a half and a quarter of the whole.
@@ -207,7 +214,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
         text_tower = load_tower(text, "text_config")
         vision_tower = load_tower(vision, "vision_config")
         query_tower = None if query is None else load_tower(query, "text_config")
-        kwargs.setdefault("text_dim", hidden_size_of(text_tower.config))
+        kwargs.setdefault("text_dim", min(hidden_size_of(text_tower.config), MMFusionConfig.text_dim))
         kwargs.setdefault("text_pooling", default_pooling(text_tower.config))
         if vision_tower.config.model_type == "timm_wrapper" and "image_levels" not in kwargs:
             kwargs["image_level_dims"] = stage_widths(vision_tower)
@@ -263,15 +270,26 @@ class MMFusionModel(MMFusionPreTrainedModel):
         image_mask: torch.BoolTensor | None = None,
         pixel_attention_mask: torch.Tensor | None = None,
         spatial_shapes: torch.LongTensor | None = None,
+        states: MMFusionStates | None = None,
     ) -> MMFusionStates:
         r"""
         Runs the product tower's encoders; the arguments are those of [`~MMFusionModel.get_product_features`].
 
+        Args:
+            states (`MMFusionStates`, *optional*): what an encoder said before, for the modality that is not given.
+
         Returns:
-            [`MMFusionStates`]; zeros and a mask that is False stand in for a modality that was not given.
+            [`MMFusionStates`]; zeros and a mask that is False stand in for a modality that there is not.
         """
         states, _ = self._encode_products(
-            input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes
+            input_ids,
+            attention_mask,
+            text_mask,
+            pixel_values,
+            image_mask,
+            pixel_attention_mask,
+            spatial_shapes,
+            states,
         )
         return states
 
@@ -427,8 +445,9 @@ class MMFusionModel(MMFusionPreTrainedModel):
             query_input_ids (`torch.LongTensor` of shape `(queries, tokens)`, *optional*): the queries.
             query_attention_mask (`torch.Tensor` of shape `(queries, tokens)`, *optional*): their mask.
             query_states (`MMFusionStates`, *optional*): the query encoder's states, in place of `query_input_ids`.
-            product_states (`MMFusionStates`, *optional*): the product encoders' states, in place of `product_inputs`.
-            views (`tuple[str, ...]`, *optional*, defaults to `("fused",)`): the views of the products to score, for
+            product_states (`MMFusionStates`, *optional*): the product encoders' states, in place of `product_inputs`
+                or of those of one modality.
+            views (`tuple[str, ...]`, *optional*, defaults to `("fused",)`): the views of the products to embed, for
                 losses on single modalities; the encoders run once for all. `product_embeds` are those of the first.
             product_inputs: the arguments of [`~MMFusionModel.encode_products`].
 
@@ -436,16 +455,14 @@ class MMFusionModel(MMFusionPreTrainedModel):
             [`MMFusionOutput`].
         """
         queries = self.get_query_features(query_input_ids, query_attention_mask, states=query_states)
-        if product_states is None:
-            product_states = self.encode_products(**product_inputs)
+        if product_inputs:
+            product_states = self.encode_products(**product_inputs, states=product_states)
         products = [self.get_product_features(states=product_states, view=view) for view in views]
-        scale = self.logit_scale()
-        scaled_queries = scale * queries.pooler_output
-        logits = {
-            view: scaled_queries @ features.pooler_output.T for view, features in zip(views, products, strict=True)
-        }
+        embeds = {view: features.pooler_output for view, features in zip(views, products, strict=True)}
+        scale, bias = self.logit_scale()
+        logits = scale * queries.pooler_output @ embeds[views[0]].T
         return MMFusionOutput(
-            logits[views[0]], queries.pooler_output, products[0].pooler_output, queries, products[0], logits, scale
+            logits, queries.pooler_output, embeds[views[0]], queries, products[0], embeds, scale, bias
         )
 
     def explain(self, query_inputs: dict, product_inputs: dict) -> MMFusionExplanation:
@@ -516,21 +533,22 @@ class MMFusionModel(MMFusionPreTrainedModel):
         image_mask=None,
         pixel_attention_mask=None,
         spatial_shapes=None,
+        states=None,
         explain=False,
     ) -> tuple[MMFusionStates, torch.Tensor | None]:
         """The encoders' states and, to `explain`, the image encoder's own state that its maps are made of."""
         if input_ids is None and pixel_values is None:
             raise ValueError("give input_ids or pixel_values, or both")
-        cells, given = None, input_ids if pixel_values is None else pixel_values
-        if input_ids is None:
-            states = self._missing_text(given)
-        else:
-            states = self._encode_product_text(input_ids, attention_mask, text_mask)
-        if pixel_values is None:
-            self._add_missing_images(states)
-        else:
+        cells, states = None, MMFusionStates(**(states or {}))
+        if input_ids is not None:
+            states = MMFusionStates(**{**states, **self._encode_product_text(input_ids, attention_mask, text_mask)})
+        elif states.text_features is None:
+            states = MMFusionStates(**{**states, **self._missing_text(pixel_values)})
+        if pixel_values is not None:
             inputs = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
             cells = self._add_images(states, pixel_values, image_mask, inputs, explain)
+        elif states.image_features is None:
+            self._add_missing_images(states)
         return states, cells
 
     def _add_images(self, states: MMFusionStates, pixel_values, image_mask, inputs, explain) -> torch.Tensor | None:

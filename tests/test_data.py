@@ -29,10 +29,9 @@ def test_a_catalogue_that_was_written_again_is_read_again(shop):
     write_shop(shop, corpus, queries, qrels)
     again = load_split(shop, "test")
     assert again.corpus[0]["title"] == "golden mug"
-    assert again.fingerprint != first.fingerprint
-    assert load_split(shop, "dev").fingerprint == again.fingerprint, "the same products, the same fingerprint"
+    assert again.picture_digests == first.picture_digests
     corpus[0]["image"] = corpus[1]["image"]
-    assert load_split(write_shop(shop, corpus, queries, qrels), "test").fingerprint != again.fingerprint
+    assert load_split(write_shop(shop, corpus, queries, qrels), "test").picture_digests != again.picture_digests
 
 
 @pytest.mark.parametrize("name", ["nowhere/at/all", "./nowhere", "/nowhere"])

@@ -10,11 +10,11 @@ from training.embedding import (
     embed_products,
     embed_queries,
     load_model,
-    model_fingerprint,
+    picture_features,
     product_features,
     query_features,
-    towers_fingerprint,
 )
+from training.feature_cache import model_fingerprint, towers_fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +65,7 @@ def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, process
     def towers_run(*args):
         raise AssertionError("the towers ran")
 
-    monkeypatch.setattr(embedding, "_run_product_towers", towers_run)
-    monkeypatch.setattr(embedding, "_run_query_tower", towers_run)
+    monkeypatch.setattr(embedding, "_run_encoder", towers_run)
     again = product_features(model, processor, load_split(shop, "test"))
     for name, array in (first.arrays | queries.arrays).items():
         found = again if name in first.arrays else query_features(model, processor, ["red mug"])
@@ -82,6 +81,8 @@ def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, process
         model.text_model.embeddings.word_embeddings.weight[5] += 1
     with pytest.raises(AssertionError, match="the towers ran"):
         product_features(model, processor, load_split(shop, "test"))
+    pictures = picture_features(model, processor, load_split(shop, "test"))
+    np.testing.assert_array_equal(pictures.arrays["image_features"], first.arrays["image_features"])
 
 
 def test_fingerprints_tell_models_apart_and_using_one_does_not_change_them(towers, model, processor):

@@ -17,8 +17,9 @@ from training import export
 from training.arguments import ModelArguments
 from training.backends import OnnxTowers, OpenVinoTowers
 from training.data import DataError
-from training.embedding import load_model, model_fingerprint
+from training.embedding import load_model
 from training.export import ExportArguments
+from training.feature_cache import model_fingerprint
 from training.train import build_model
 
 ENGINES = [OnnxTowers, OpenVinoTowers]

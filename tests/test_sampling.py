@@ -2,7 +2,8 @@ import numpy as np
 from conftest import shop_rows, write_shop
 
 from training.data import load_split
-from training.sampling import PairSampler, positives_of
+from training.sampling import Judgments, PairSampler
+from training.training_set import positives_of
 
 
 def sampler(tmp_path, **options):
@@ -11,7 +12,8 @@ def sampler(tmp_path, **options):
         qrels.append({"query-id": "q-mug-red", "corpus-id": product["_id"], "score": 1})
     qrels.append({"query-id": "q-mug-green", "corpus-id": "mug-red", "score": 0})
     options = {"batch_size": 4} | options
-    return PairSampler(positives_of(load_split(write_shop(tmp_path, corpus, queries, qrels), "train")), **options)
+    positives = positives_of(load_split(write_shop(tmp_path, corpus, queries, qrels), "train"))
+    return PairSampler(Judgments(positives), **options)
 
 
 def pairs_of(batches):
@@ -49,3 +51,25 @@ def test_batches_are_full_unless_there_is_only_one(tmp_path):
     batches = sampler(tmp_path, positives_per_query=1, seed=0, batch_size=5).epoch(3)
     assert [len(batch) for batch in batches] == [5, 5]
     assert [len(batch) for batch in sampler(tmp_path, positives_per_query=1, seed=0, batch_size=99).epoch(0)] == [12]
+
+
+def test_copies_of_relevant_products_are_no_negatives():
+    judgments = Judgments([{0: 2.0}, {3: 1.0}], copies=[np.array([7, 7, -1, -1]), np.array([-1, 5, -1, 5])])
+    batch = PairSampler(judgments, 1, 2, 0).collate([(0, 0), (1, 3), (1, 1), (0, 2)])
+    assert batch.ignored.tolist() == [[False, True, False, False], [False, True, False, False]]
+    assert not batch.ignored[batch.relevance > 0].any()
+
+
+def test_hard_negatives_join_a_batch_in_any_number():
+    judgments = Judgments([{0: 1.0}, {1: 1.0}, {2: 1.0}], negatives=[[5, 6, 7, 8], [9], []])
+    drawn = PairSampler(judgments, 1, 3, 0, negatives_per_query=2).collate([(0, 0), (1, 1), (2, 2)])
+    assert len(drawn.products) == 3 + 2 + 1 and {0, 1, 2, 9} < set(drawn.products.tolist()) < set(range(10))
+    assert (drawn.relevance[:, 3:] == 0).all() and drawn.log_q.shape == (6,)
+    assert len(PairSampler(judgments, 1, 3, 0).collate([(0, 0), (1, 1), (2, 2)]).products) == 3
+
+
+def test_log_q_is_how_often_products_are_drawn():
+    judgments = Judgments([{0: 1.0}, {0: 1.0, 1: 1.0}, {0: 1.0, 2: 3.0}])
+    sampler = PairSampler(judgments, 1, 100, seed=0)
+    counts = np.bincount([product for number in range(2000) for _, product in sum(sampler.epoch(number), [])])
+    np.testing.assert_allclose(np.exp(sampler.log_q), counts / counts.sum(), atol=0.01)

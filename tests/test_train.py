@@ -1,22 +1,25 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import TINY_DIMS, write_shop
 
 from modeling_mmfusion import MMFusionModel
-from training import train
+from training import calibration, stage, train
 from training.arguments import DataArguments, ModelArguments, StageArguments, TrainArguments, parse
-from training.data import DataError
-from training.embedding import TOWERS, load_model
-from training.sampling import TrainingSet, positives_of
+from training.data import DataError, load_split
+from training.embedding import load_model, product_features, query_features
+from training.feature_cache import TOWERS
+from training.sampling import Judgments
+from training.training_set import positives_of
 
 
 def recipe(towers, shop, output, **stage):
     model = ModelArguments(str(towers["text"]), str(towers["vision"]), config=dict(TINY_DIMS))
     stage = {"epochs": 60, "batch_size": 12, "learning_rate": 1e-2} | stage
-    return TrainArguments(DataArguments(str(shop)), model, StageArguments(**stage), str(output))
+    return TrainArguments(DataArguments(str(shop)), model, fuse=StageArguments(**stage), output=str(output))
 
 
 def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers, shop, tmp_path):
@@ -43,6 +46,7 @@ def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers,
         "environment.json",
         "metrics.jsonl",
         "model",
+        "training.png",
     ]
 
 
@@ -59,14 +63,14 @@ def test_the_same_seed_gives_the_same_weights(towers, shop, tmp_path):
 def test_the_best_epoch_is_kept(towers, shop, tmp_path, monkeypatch):
     scores, states = iter([0.1, 0.5, 0.3]), []
 
-    def measure(model, data):
-        states.append({name: value.clone() for name, value in model.state_dict().items()})
+    def measure(trainer):
+        states.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
         score = next(scores)
         return {view: {"ndcg@10": score} for view in ("fused", "text", "image")}
 
-    monkeypatch.setattr(train, "measure", measure)
+    monkeypatch.setattr(stage._Trainer, "_measure", measure)
     model, _ = load_model(train.main(recipe(towers, shop, tmp_path / "run", epochs=2)))
-    fitted_later = ("router.bias", ".familiarity.")
+    fitted_later = ("router.", ".familiarity.")
     kept = {
         name: value for name, value in model.state_dict().items() if not any(part in name for part in fitted_later)
     }
@@ -74,8 +78,8 @@ def test_the_best_epoch_is_kept(towers, shop, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_stops_with_advice_and_leaves_no_model(towers, shop, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "contrastive_loss", lambda logits, relevance: logits.sum() * float("nan"))
-    with pytest.raises(DataError, match="epoch 1: the loss is not a number; lower --fuse.learning_rate"):
+    monkeypatch.setattr(stage, "alignment_loss", lambda vectors, *rest: vectors["query"].sum() * float("nan"))
+    with pytest.raises(DataError, match="loss of epoch 1, step 1 is not a number; lower --fuse.learning_rate"):
         train.main(recipe(towers, shop, tmp_path / "run", epochs=1))
     assert not (tmp_path / "run" / "model").exists()
 
@@ -114,16 +118,17 @@ def test_a_share_of_the_trained_weights_lies_between_start_and_end(towers, shop,
     assert started[name].shape == states[1][name].shape
 
 
-def training_set(model, processor, shop):
-    split, products, queries = train.load_data(model, processor, str(shop), "train")
-    return TrainingSet(queries, products, positives_of(split))
+def dev_data(model, processor, shop):
+    split = load_split(shop, "dev")
+    queries = query_features(model, processor, split.query_texts)
+    return Judgments(positives_of(split)), queries, product_features(model, processor, split)
 
 
 def test_the_text_block_starts_at_the_principal_axes_strongest_first(towers, processor, shop):
     model = MMFusionModel.from_towers(towers["text"], towers["vision"], **TINY_DIMS)
-    data = training_set(model, processor, shop)
-    train.start_text_head(model, [data])
-    texts = train.joined_texts([data.queries, data.products])
+    _, *states = dev_data(model, processor, shop)
+    calibration.start_text_head(model, states)
+    texts = calibration.joined_texts(states)
     with torch.no_grad():
         base = model.text_head.base.weight
         torch.testing.assert_close(base @ base.T, torch.eye(16), atol=1e-5, rtol=0)
@@ -133,22 +138,28 @@ def test_the_text_block_starts_at_the_principal_axes_strongest_first(towers, pro
     assert (moments - moments.diag().diag()).abs().max() < 1e-4 and (moments.diag().diff() < 1e-4).all()
 
 
-def test_calibration_moves_the_routers_biases_and_nothing_else(model, processor, shop):
+def test_calibration_moves_the_routers_alone_and_in_few_directions(model, processor, shop):
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    data = training_set(model, processor, shop)
+    data = judgments, queries, products = dev_data(model, processor, shop)
 
     def loss():
         with torch.no_grad():
-            output = model(
-                query_states=data.queries.states(slice(None)), product_states=data.products.states(slice(None))
-            )
-        return train.contrastive_loss(output.logits_per_query, 2 * torch.eye(12)).item()
+            output = model(query_states=queries.states(slice(None)), product_states=products.states(slice(None)))
+        return calibration.info_nce(output.logits_per_query, 2 * torch.eye(12)).mean().item()
 
     started = loss()
-    train.calibrate_routers(model, [data], StageArguments(batch_size=12), seed=0)
+    calibration.calibrate_routers(model, [data], StageArguments(batch_size=12), seed=0)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {"query_heads.router.bias", "product_heads.router.bias"} and loss() < started
-    train.learn_familiar_texts(model, [data])
+    names = {f"{side}_heads.router.{part}" for side in ("query", "product") for part in ("weight", "bias")}
+    assert changed == names and loss() < started
+    for side in ("query", "product"):
+        name = f"{side}_heads.router.weight"
+        ratios = (model.state_dict()[name] / before[name])[before[name] != 0]
+        torch.testing.assert_close(ratios, ratios[:1].expand(len(ratios)), msg="weights are scaled as a whole")
+    calibration.learn_familiar_texts(model, [queries], [products])
     with torch.no_grad():
-        known = model.query_heads.familiarity(torch.from_numpy(data.queries.arrays["text_features"]))
+        known = model.query_heads.familiarity(torch.from_numpy(np.array(queries.arrays["text_features"])))
     assert (known > 0.5).float().mean() > 0.9
+    calibration.forget_familiar_texts(model)
+    with torch.no_grad():
+        assert (model.query_heads.familiarity(torch.zeros(1, 16)) == 1).all()

@@ -25,26 +25,27 @@ from accelerate.utils import set_seed
 
 from modeling_mmfusion import MMFusionModel
 from training.arguments import TrainArguments, parse, run
-from training.data import DataError
+from training.data import DataError, RetrievalSplit, hide_modality, load_split
 from training.embedding import TowerStates, prepare_for_inference
 from training.evaluate import evaluate, slice_masks, without_pictures
 from training.metrics.product_retrieval.product_retrieval import compare, summarise
-from training.quickstart import data_fingerprint, digest
-from training.run_folder import environment, git_state, write_json, write_text
-from training.train import Measured, build_model, fit, load_data
+from training.quickstart import data_fingerprint
+from training.run_folder import digest, environment, git_state, write_json, write_text
+from training.train import STAGES, build_model, fit
+from training.training_set import measured_states, trained_encoders
 
 METRICS = ("ndcg@10", "recall@100", "mrr@10")
-# A variant is a list of options of training.train, as on its command line. `modality` hides the other one everywhere.
+# A variant is a list of options of training.train, as on its command line.
 VARIANTS = {
     "experts": [],
     "weighted_mean": ["--model.config.fusion_type=weighted_mean"],
     "sum": ["--model.config.fusion_type=sum"],
     "concat": ["--model.config.fusion_type=concat"],
     "gated": ["--model.config.fusion_type=gated"],
-    "text only": ["--modality=text"],
-    "image only": ["--modality=image"],
-    "zero-shot text": ["--modality=text", "--model.config.lexical_dim=0", "--fuse.epochs=0"],
-    "zero-shot text + lexical": ["--modality=text", "--fuse.epochs=0"],
+    "text only": ["--data.modality=text"],
+    "image only": ["--data.modality=image"],
+    "zero-shot text": ["--data.modality=text", "--model.config.lexical_dim=0", "--fuse.epochs=0"],
+    "zero-shot text + lexical": ["--data.modality=text", "--fuse.epochs=0"],
     "no lexical block": ["--model.config.lexical_dim=0"],
     "no image levels": ["--model.config.image_levels=[]", "--model.config.image_level_dims=[]"],
     "cross attention": ["--model.config.cross_attention=true"],
@@ -105,9 +106,9 @@ def run_variant(arguments: AblateArguments, variant: str, tests: list[str], seed
         `dict`: `data` (catalogue to condition to metric to the value of each query), `slices` (catalogue to the
         slice of each query), `dims` (width of a vector), `parameters` (without the towers) and `seconds`.
     """
-    modality, recipe = recipe_of(arguments, variant, seed)
+    recipe = recipe_of(arguments, variant, seed)
     inputs = digest(
-        json.dumps([dataclasses.asdict(recipe), modality]),
+        json.dumps(dataclasses.asdict(recipe)),
         *(data_fingerprint(path) for path in [*recipe.data.path.split(","), *tests]),
     )
     name = "-".join([variant.replace(" ", "_").replace(",", ""), str(seed)])
@@ -116,49 +117,52 @@ def run_variant(arguments: AblateArguments, variant: str, tests: list[str], seed
         return kept
     print(f"== {variant}, seed {seed}", flush=True)
     started = time.perf_counter()
-    model, found = train_variant(recipe, modality, tests, loaded)
+    model, found = train_variant(recipe, tests, loaded)
     found |= {"inputs": inputs, "dims": model.config.embedding_dim, "parameters": count_heads(model)}
     found |= {"seconds": round(time.perf_counter() - started, 1), "commit": git_state()}
     write_json(file, found)
     return found
 
 
-def recipe_of(arguments: AblateArguments, variant: str, seed: int) -> tuple[str, TrainArguments]:
-    """The modality that is left to a variant (`both`, `text` or `image`) and its recipe."""
+def recipe_of(arguments: AblateArguments, variant: str, seed: int) -> TrainArguments:
+    """A variant's recipe."""
     options = [f"--{name}={value}" for name, value in arguments.overrides.items()] + VARIANTS[variant]
-    modality = next((word.partition("=")[2] for word in options if word.startswith("--modality=")), "both")
-    options = [word for word in options if not word.startswith("--modality=")]
     words = [f"--recipe={arguments.recipe}", f"--seed={seed}", *options]
-    return modality, parse(TrainArguments, "", words, recipe=True)
+    return parse(TrainArguments, "", words, recipe=True)
 
 
-def train_variant(recipe: TrainArguments, modality: str, tests: list[str], loaded: dict) -> tuple[MMFusionModel, dict]:
-    """Trains a variant and measures it on the test splits."""
+def train_variant(recipe: TrainArguments, tests: list[str], loaded: dict) -> tuple[MMFusionModel, dict]:
+    """Trains a variant and measures it on the test splits; `loaded` keeps the splits for the next one."""
+
+    def load(path: str, split: str) -> RetrievalSplit:
+        if (path, split) not in loaded:
+            loaded[path, split] = load_split(path, split)
+        return loaded[path, split]
+
     set_seed(recipe.seed)
     accelerator = Accelerator()
     model, processor = build_model(recipe.model)
     prepare_for_inference(model, str(accelerator.device))
-
-    def load(path: str, split: str) -> Measured:
-        key = (path, split, str(recipe.model))
-        if key not in loaded:
-            loaded[key] = load_data(model, processor, path, split)
-        data, products, queries = loaded[key]
-        return data, only(products, modality), queries
-
-    fit(accelerator, model, processor, recipe, load)
+    model, _, _ = fit(accelerator, model, processor, recipe, load=load)
     found = {"data": {}, "slices": {}}
     for path in tests:
-        data = load(path, "test")
-        found["data"][path] = measure_conditions(model, data)
-        masks = slice_masks(data[0])
-        found["slices"][path] = {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
+        split = hide_modality(load(path, "test"), recipe.data.modality)
+        states = measured_states(model, processor, split, changed_encoders(recipe))
+        found["data"][path] = measure_conditions(model, split, *states)
+        found["slices"][path] = {name: np.flatnonzero(mask).tolist() for name, mask in slice_masks(split).items()}
     return model, found
 
 
-def measure_conditions(model: MMFusionModel, data: Measured) -> dict[str, dict[str, list[float]]]:
+def changed_encoders(recipe: TrainArguments) -> set[str]:
+    """The encoders that any stage of a recipe changes."""
+    stages = [getattr(recipe, name) for name in STAGES]
+    return set().union(*(trained_encoders(stage) for stage in stages if stage.epochs > 0))
+
+
+def measure_conditions(
+    model: MMFusionModel, split: RetrievalSplit, products: TowerStates, queries: TowerStates
+) -> dict[str, dict[str, list[float]]]:
     """Each query's metrics in each view, with pictures missing and with shorter vectors."""
-    split, products, queries = data
     conditions = {}
 
     def add(name: str, states: TowerStates, views: tuple[str, ...] = ("fused",)) -> None:
@@ -168,20 +172,12 @@ def measure_conditions(model: MMFusionModel, data: Measured) -> dict[str, dict[s
 
     add("views", products, ("fused", "text", "image"))
     add("half the pictures", without_pictures(products, 0.5))
-    add("no pictures", only(products, "text"))
+    add("no pictures", without_pictures(products, 1.0))
     for share, dim in (("1/2", 2), ("1/4", 4)):
         model.config.truncate_dim = model.config.embedding_dim // dim
         add(f"{share} of the dimensions", products)
     model.config.truncate_dim = None
     return conditions
-
-
-def only(products: TowerStates, modality: str) -> TowerStates:
-    """The products with one modality hidden; `both` hides nothing."""
-    hidden = {"both": None, "text": "image_mask", "image": "text_mask"}[modality]
-    if hidden is None:
-        return products
-    return TowerStates({**products.arrays, hidden: np.zeros_like(products.arrays[hidden])})
 
 
 def count_heads(model: MMFusionModel) -> int:

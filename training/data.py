@@ -17,7 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,8 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from modeling_mmfusion.processing_mmfusion import is_missing
 
 CORPUS_FEATURES = datasets.Features(
     {name: datasets.Value("string") for name in ("_id", "title", "description", "category", "brand", "price")}
@@ -104,15 +106,17 @@ class RetrievalSplit:
     source: str
 
     @cached_property
-    def fingerprint(self) -> str:
-        """A digest of the products' contents, pictures included: a cache that is keyed by it never is stale."""
-        digest = hashlib.sha256()
-        for product in self.corpus:
-            image = product.pop("image", None)
-            digest.update(repr(product).encode())
-            for picture in image if isinstance(image, list) else [image]:
-                digest.update(_picture_content(picture))
-        return digest.hexdigest()
+    def picture_digests(self) -> list[str]:
+        """A digest of each product's pictures, `""` where there is none: a cache that is keyed by them never is stale,
+        and copies are easily found."""
+        if "image" not in self.corpus.column_names:
+            return [""] * len(self.product_ids)
+        digests = []
+        for image in self.corpus.select_columns(["image"]):
+            pictures = image["image"] if isinstance(image["image"], list) else [image["image"]]
+            contents = [_picture_content(picture) for picture in pictures]
+            digests.append(hashlib.sha256(b"".join(contents)).hexdigest() if any(contents) else "")
+        return digests
 
     @property
     def query_texts(self) -> list[str]:
@@ -188,6 +192,16 @@ def load_products(data: str | os.PathLike, split: str) -> RetrievalSplit:
     if not ids:
         raise DataError(f"{source}: the catalogue is empty; it needs at least one product with an _id")
     return RetrievalSplit(f"{data}[{split}]", corpus, ids, [], {}, problems, places, source)
+
+
+def hide_modality(split: RetrievalSplit, modality: str) -> RetrievalSplit:
+    """A split as if its products had only `text` or only an `image`; `both` hides nothing."""
+    names = split.corpus.column_names
+    if modality == "text":
+        hidden = [name for name in names if name == "image"]
+    else:
+        hidden = [name for name in names if name not in ("_id", "image")] if modality == "image" else []
+    return replace(split, corpus=split.corpus.remove_columns(hidden)) if hidden else split
 
 
 def split_names(data: str | os.PathLike) -> list[str]:
@@ -305,7 +319,9 @@ def _reason(error: Exception) -> str:
 
 
 def _picture_content(picture: dict | None) -> bytes:
-    """The bytes of a picture that is not decoded, from its file if the table only names one."""
+    """The bytes of a picture that is not decoded, from its file if the table only names one; none if it is missing."""
+    if is_missing(picture):
+        return b""
     if not isinstance(picture, dict):
         return repr(picture).encode()
     if picture["bytes"] is None and picture["path"] and os.path.isfile(picture["path"]):

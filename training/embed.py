@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training.arguments import existing_file, run
 from training.data import RetrievalSplit, load_products
-from training.embedding import embed_products, load_model, model_fingerprint, product_features
+from training.embedding import embed_products, load_model, product_features
+from training.feature_cache import model_fingerprint
 from training.run_folder import new_folder, write_json
 
 SHOWN_COLUMNS = ("title", "description", "category", "brand", "price")

@@ -1,33 +1,27 @@
 """The one path from products and queries to vectors; training, evaluation, index building and search all use it.
 
-The towers are by far the dearest part and often frozen, so what they say is kept in a cache, keyed by the towers'
-weights, the processor and the data; the fusion network turns cached features into vectors in no time.
+The encoders are by far the dearest part and often frozen, so what they say is kept (`feature_cache.py`); the fusion
+network turns cached features into vectors in no time.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
-from transformers import BatchFeature
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
 from modeling_mmfusion.processing_mmfusion import is_missing, load_picture
 from training.data import DataError, RetrievalSplit
-from training.towers import cache_folder
+from training.feature_cache import Found, cache_key, cached_features, encoder_fingerprint
 
 BATCH_SIZE = 16  # on a CPU the fastest of 4, 8, 16, 32 and 64: a larger batch's feature maps leave the cache
 HEAD_BATCH_SIZE = 4096
-TOWERS = ("text_model.", "vision_model.", "query_model.")
 
 
 @dataclass
@@ -42,7 +36,7 @@ class TowerStates:
     arrays: dict[str, np.ndarray]
 
     def __len__(self) -> int:
-        return len(self.arrays["text_features"])
+        return len(next(iter(self.arrays.values())))
 
     def states(self, rows, device: torch.device | str = "cpu") -> MMFusionStates:
         """The states of some rows (a slice or an array of indices)."""
@@ -96,7 +90,8 @@ def product_features(
     processor: MMFusionProcessor,
     split: RetrievalSplit,
     batch_size: int = BATCH_SIZE,
-    cache: bool = True,
+    keep_texts: bool = True,
+    keep_pictures: bool = True,
 ) -> TowerStates:
     """Runs the product tower's encoders over a catalogue's split, or takes what an earlier run kept.
 
@@ -107,31 +102,85 @@ def product_features(
         processor (`MMFusionProcessor`): the model's.
         split (`RetrievalSplit`): the catalogue.
         batch_size (`int`, *optional*, defaults to 16): products a batch.
-        cache (`bool`, *optional*, defaults to `True`): keep the features below `cache_folder()`.
+        keep_texts (`bool`, *optional*, defaults to `True`): keep the texts' features below `cache_folder()`.
+        keep_pictures (`bool`, *optional*, defaults to `True`): keep the pictures' features there.
     """
-    file = _cache_file("products", towers_fingerprint(model, processor), split.fingerprint)
-    arrays, bad_rows = _read_cache(file) if cache else (None, [])
-    if arrays is None:
-        arrays, bad_rows = _run_product_towers(model, processor, split, batch_size)
-        if cache:
-            _write_cache(file, arrays, bad_rows)
+    texts = text_features(model, processor, product_texts(processor, split), batch_size, keep_texts)
+    pictures = picture_features(model, processor, split, batch_size, keep_pictures)
+    return TowerStates({**texts.arrays, **pictures.arrays})
+
+
+def product_texts(processor: MMFusionProcessor, split: RetrievalSplit) -> list[str]:
+    """Each product of a split as text."""
+    columns = [name for name in split.corpus.column_names if name != "image"]
+    return [processor.product_text(product) for product in split.corpus.select_columns(columns)]
+
+
+def text_features(
+    model: MMFusionModel,
+    processor: MMFusionProcessor,
+    texts: list[str],
+    batch_size: int = BATCH_SIZE,
+    cache: bool = True,
+) -> TowerStates:
+    """The part of the states of products that comes from their texts."""
+
+    def compute() -> Found:
+        def encode(rows: list[int]) -> MMFusionStates:
+            inputs = processor.process_products([{"text": texts[row]} for row in rows]).to(model.device)
+            return model.encode_products(**inputs)
+
+        found = _run_encoder(encode, texts, batch_size, "text encoder")
+        return {name: array for name, array in found.items() if not name.startswith("image_")}, []
+
+    key = cache_key(encoder_fingerprint(model, processor, "text"), *texts)
+    arrays, _ = cached_features(key, compute) if cache else compute()
+    return _with_lexical(model, arrays, texts, lambda some: processor.process_products([{"text": t} for t in some]))
+
+
+def picture_features(
+    model: MMFusionModel,
+    processor: MMFusionProcessor,
+    split: RetrievalSplit,
+    batch_size: int = BATCH_SIZE,
+    cache: bool = True,
+) -> TowerStates:
+    """The part of the states of products that comes from their pictures; unreadable ones go to `split.problems`."""
+    if "image" not in split.corpus.column_names:
+        cache = False  # there is nothing to keep
+
+    def compute() -> Found:
+        bad_rows = []
+
+        def encode(rows: list[int]) -> MMFusionStates:
+            found = [split.corpus[row].get("image") for row in rows]
+            pictures = [{"image": read_pictures(some, row, bad_rows)} for some, row in zip(found, rows, strict=True)]
+            inputs = processor.process_products(pictures).to(model.device)
+            return model.encode_products(**inputs)
+
+        found = _run_encoder(encode, [""] * len(split.product_ids), batch_size, f"image encoder: {split.name}")
+        return {name: array for name, array in found.items() if name.startswith("image_")}, sorted(bad_rows)
+
+    key = cache_key(encoder_fingerprint(model, processor, "picture"), *split.picture_digests) if cache else ""
+    arrays, bad_rows = cached_features(key, compute) if cache else compute()
     for row, reason in bad_rows:
         split.problems.add("unreadable image (embedded without it)", f"{split.where(row, 'image')}: {reason}")
-    rows = split.corpus.remove_columns([name for name in split.corpus.column_names if name == "image"])
-    texts = [processor.product_text(product) for product in rows]
-    return _with_lexical(model, arrays, texts, partial(_product_tokens, processor))
+    return TowerStates(arrays)
 
 
 def query_features(
     model: MMFusionModel, processor: MMFusionProcessor, texts: list[str], cache: bool = True, batch_size: int = 64
 ) -> TowerStates:
     """Runs the query tower's encoder over texts, or takes what an earlier run kept."""
-    file = _cache_file("queries", towers_fingerprint(model, processor), *texts)
-    arrays, _ = _read_cache(file) if cache else (None, [])
-    if arrays is None:
-        arrays = _run_query_tower(model, processor, texts, batch_size)
-        if cache:
-            _write_cache(file, arrays, [])
+
+    def compute() -> Found:
+        def encode(rows: list[int]) -> MMFusionStates:
+            return model.encode_queries(**processor.process_queries([texts[row] for row in rows]).to(model.device))
+
+        return _run_encoder(encode, texts, batch_size, "query tower"), []
+
+    key = cache_key(encoder_fingerprint(model, processor, "query"), *texts) if cache else ""
+    arrays, _ = cached_features(key, compute) if cache else compute()
     return _with_lexical(model, arrays, texts, processor.process_queries)
 
 
@@ -152,10 +201,6 @@ def embed_queries(model: MMFusionModel, queries: TowerStates) -> tuple[np.ndarra
     return output.pooler_output.float().cpu().numpy(), output.block_weights.float().cpu().numpy()
 
 
-def _product_tokens(processor: MMFusionProcessor, texts: list[str]) -> BatchFeature:
-    return processor.process_products([{"text": text} for text in texts])
-
-
 @torch.inference_mode()
 def _with_lexical(model, arrays, texts, tokenize) -> TowerStates:
     """Adds the lexical features, which cost nothing and are not kept: models of other widths share a cache."""
@@ -167,34 +212,30 @@ def _with_lexical(model, arrays, texts, tokenize) -> TowerStates:
     return TowerStates({**arrays, "lexical_features": np.concatenate(parts)})
 
 
-def _run_query_tower(model, processor, texts, batch_size) -> dict[str, np.ndarray]:
+@torch.inference_mode()
+def _run_encoder(
+    encode: Callable[[list[int]], MMFusionStates], texts: list[str], batch_size: int, what: str
+) -> dict[str, np.ndarray]:
+    """What `encode` says of all rows, in batches of texts of like length."""
     outputs, order = [], []
-    with tqdm(total=len(texts), desc="query tower", unit="query", leave=False) as progress:
+    with tqdm(total=len(texts), desc=what, leave=False) as progress:
         for rows in _batches_by_length(texts, batch_size):
-            with torch.inference_mode():
-                inputs = processor.process_queries([texts[row] for row in rows]).to(model.device)
-                outputs.append(_to_arrays(model.encode_queries(**inputs)))
+            outputs.append(_to_arrays(encode(rows)))
             order.extend(rows)
             progress.update(len(rows))
     return _join_batches(outputs, order)
 
 
-def _run_product_towers(model, processor, split, batch_size):
-    """Arrays by name, and `(row, reason)` for each picture that could not be read."""
-    corpus, outputs, order, bad_rows = split.corpus, [], [], []
-    image_columns = [name for name in corpus.column_names if name == "image"]
-    texts = [processor.product_text(product) for product in corpus.remove_columns(image_columns)]
-    with tqdm(total=len(texts), desc=f"towers: {split.name}", unit="product") as progress:
-        for rows in _batches_by_length(texts, batch_size):
-            products = [corpus[row] for row in rows]
-            for row, product in zip(rows, products, strict=True):
-                product["image"] = _readable_pictures(product.get("image"), row, bad_rows)
-            inputs = processor.process_products(products).to(model.device)
-            with torch.inference_mode():
-                outputs.append(_to_arrays(model.encode_products(**inputs)))
-            order.extend(rows)
-            progress.update(len(rows))
-    return _join_batches(outputs, order), sorted(bad_rows)
+def read_pictures(pictures, row: int, bad_rows: list[tuple[int, str]]) -> list:
+    """Those of a product's pictures (one or a list) that can be read; the others' reasons go to `bad_rows`."""
+    readable = []
+    for picture in pictures if isinstance(pictures, list) else [pictures]:
+        if not is_missing(picture):
+            try:
+                readable.append(load_picture(picture))
+            except ValueError as error:
+                bad_rows.append((row, str(error)))
+    return readable
 
 
 def _to_arrays(states: MMFusionStates) -> dict[str, np.ndarray]:
@@ -227,71 +268,7 @@ def _join_batches(outputs: list[dict[str, np.ndarray]], order: list[int]) -> dic
     return arrays
 
 
-def _readable_pictures(pictures, row: int, bad_rows: list[tuple[int, str]]) -> list:
-    """Those of a product's pictures that can be read; the others' reasons go to `bad_rows`."""
-    readable = []
-    for picture in pictures if isinstance(pictures, list) else [pictures]:
-        if not is_missing(picture):
-            try:
-                readable.append(load_picture(picture))
-            except ValueError as error:
-                bad_rows.append((row, str(error)))
-    return readable
-
-
 def _batches_by_length(texts: list[str], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of texts of like length, so that little is padded; the longest come first."""
     order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), row))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
-    """A digest of all that decides what the towers say: encoders, pooling, tokenizers and image preprocessing."""
-    settings = json.loads(processor.to_json_string(), object_hook=without_auto_map)
-    digest = hashlib.sha256((json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
-    for tokenizer in (processor.tokenizer, processor.query_tokenizer):
-        vocabulary = sorted(tokenizer.get_vocab().items())
-        digest.update(f"{type(tokenizer).__name__} {vocabulary}".encode())
-    settings = ("text_pooling", "query_pooling", "image_levels", "cross_attention")
-    digest.update(f"{[getattr(model.config, name) for name in settings]} {model.dtype}".encode())
-    _update_with_weights(digest, model, lambda name: name.startswith(TOWERS))
-    return digest.hexdigest()
-
-
-def without_auto_map(settings: dict) -> dict:
-    """Settings without `auto_map`, which a processor and its parts have only once they were saved and loaded."""
-    return {name: value for name, value in settings.items() if name != "auto_map"}
-
-
-def model_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
-    """A digest of all that decides the vectors: the towers' and the weights of the heads and the fusion network."""
-    digest = hashlib.sha256(towers_fingerprint(model, processor).encode())
-    _update_with_weights(digest, model, lambda name: not name.startswith(TOWERS))
-    return digest.hexdigest()[:32]
-
-
-def _update_with_weights(digest, model: MMFusionModel, wanted: Callable[[str], bool]) -> None:
-    for name, tensor in sorted(model.state_dict().items()):
-        if wanted(name):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-
-
-def _cache_file(*parts: str) -> Path:
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return cache_folder() / "features" / f"{digest[:32]}.safetensors"
-
-
-def _read_cache(file: Path) -> tuple[dict[str, np.ndarray] | None, list[tuple[int, str]]]:
-    if not file.exists():
-        return None, []
-    with safe_open(file, framework="np") as stored:
-        arrays = {name: stored.get_tensor(name) for name in stored.keys()}
-        return arrays, json.loads(stored.metadata()["bad_rows"])
-
-
-def _write_cache(file: Path, arrays: dict[str, np.ndarray], bad_rows: list[tuple[int, str]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    save_file(arrays, partial, metadata={"bad_rows": json.dumps(bad_rows)})
-    partial.rename(file)

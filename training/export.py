@@ -29,7 +29,8 @@ from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training.arguments import run
 from training.backends import MANIFEST, OnnxTowers, OpenVinoTowers, import_openvino
 from training.data import DataError
-from training.embedding import load_model, model_fingerprint
+from training.embedding import load_model
+from training.feature_cache import model_fingerprint
 from training.run_folder import environment, new_folder, write_json
 
 ENGINES = {"onnx": OnnxTowers, "openvino": OpenVinoTowers}

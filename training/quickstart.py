@@ -7,7 +7,6 @@ Without a catalogue it draws the demo shop. Each step prints the command that do
 not change since the last run is not done again.
 """
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from training import embed, evaluate, index, result_sheet
 from training.arguments import TrainArguments, parse, run
 from training.data import RetrievalSplit, load_split, split_names
 from training.demo_shop import generate
-from training.run_folder import write_json
+from training.run_folder import digest, write_json
 from training.search import Searcher, format_results
 
 DEMO_SHOP = "data/demo_shop"
@@ -192,11 +191,6 @@ def code_fingerprint() -> str:
     root = Path(__file__).resolve().parents[1]
     files = [*sorted((root / "modeling_mmfusion").glob("*.py")), *sorted((root / "training").rglob("*.py"))]
     return digest(*(file.read_text(encoding="utf-8") for file in files))
-
-
-def digest(*parts: str) -> str:
-    """The sha256 of some strings, shortened."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every run writes beside its results: its configuration, versions and metrics, each file whole or not at all."""
 
+import hashlib
 import json
 import os
 import platform
@@ -61,6 +62,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def digest(*parts: str) -> str:
+    """The sha256 of some strings, shortened."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def environment() -> dict[str, Any]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from modeling_mmfusion.index_mmfusion import ProductIndex, SearchResult
 from training.arguments import run
 from training.data import DataError
-from training.embedding import embed_queries, load_model, model_fingerprint, query_features
+from training.embedding import embed_queries, load_model, query_features
+from training.feature_cache import model_fingerprint
 
 
 @dataclass

@@ -1,71 +1,86 @@
-"""Trains a model on a catalogue's queries and judgments.
+"""Trains a model on a catalogue's queries and judgments, in up to three stages.
 
     accelerate launch training/train.py --recipe training/recipes/quickstart.yaml
     accelerate launch training/train.py --recipe training/recipes/quickstart.yaml --data.path data/myshop \\
         --output runs/myshop --fuse.epochs 30
+    accelerate launch --config_file training/accelerate/multi_cpu.yaml training/train.py --recipe ...
 
-Options on the command line override the recipe. The towers are frozen: they run once over the catalogue, what they
-say is cached, and the fusion network trains on that. The run folder gets model/, config.yaml, environment.json and
-metrics.jsonl.
+Options on the command line override the recipe. The stages are `domain` (encoders learn the shop's language: titles
+against pictures, queries against texts), `align` (queries against texts and, apart, against pictures) and `fuse`
+(queries against fused products); one with 0 epochs is left out, and each starts from what the one before left. To run
+them one by one, give each the folder of the one before as --model.start.
+
+What frozen encoders say of the catalogue is computed once and kept. A run that was interrupted goes on from its last
+checkpoint when the same command is given again.
 """
 
-import itertools
 import json
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import fields
-from functools import partial
+from dataclasses import asdict, fields
 from pathlib import Path
 
 if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
-import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
 from huggingface_hub.errors import StrictDataclassError
-from tqdm.auto import tqdm
-from transformers import get_cosine_schedule_with_warmup
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
-from modeling_mmfusion.fusion_mmfusion import truncate_vectors
+from training.adapters import merged, save_adapter
 from training.arguments import ModelArguments, StageArguments, TrainArguments, run
-from training.data import DataError, Problems, RetrievalSplit, load_split
-from training.embedding import TOWERS, TowerStates, prepare_for_inference, product_features, query_features
-from training.evaluate import evaluate
-from training.losses import contrastive_loss
-from training.run_folder import environment, new_folder, write_config, write_json, write_text
-from training.sampling import Batch, PairSampler, TrainingSet, positives_of
+from training.calibration import start_text_head
+from training.checkpoints import Checkpoints
+from training.data import DataError, Problems, RetrievalSplit, hide_modality, load_split
+from training.embedding import load_model, prepare_for_inference, product_texts, query_features, text_features
+from training.losses import view_weights
+from training.mine import read_scores
+from training.run_folder import digest, environment, new_folder, write_config, write_json, write_text
+from training.stage import StageData, StageRun, train_stage
 from training.towers import resolve_tower
+from training.training_plot import draw_training
+from training.training_set import join_sets, query_set, title_set
 
-SELECTION_METRIC = "ndcg@10"
-SELECTION_NOISE = 0.01  # of a small dev split; among epochs as good as the best the last one learned most
-CALIBRATION_STEPS, CALIBRATION_RATE = 60, 0.03
-Measured = tuple[RetrievalSplit, TowerStates, TowerStates]  # a split, its products and its queries
+STAGES = ("domain", "align", "fuse")
 
 
 def main(arguments: TrainArguments) -> Path:
     """Trains, and returns the folder of the model."""
     set_seed(arguments.seed)
-    accelerator = Accelerator()
+    accelerator = start_accelerator(arguments)
     output = Path(arguments.output)
+    recipe = digest(json.dumps(asdict(arguments)))
+    checkpoints = Checkpoints(accelerator, output, recipe, arguments.checkpoint_minutes)
     if accelerator.is_main_process:
         write_config(output / "config.yaml", arguments)
         write_json(output / "environment.json", environment())
     with accelerator.main_process_first():  # the first call may convert a tower into the cache
-        model, processor = build_model(arguments.model)
+        model, processor = start_model(arguments.model, output, checkpoints.done)
     prepare_for_inference(model, str(accelerator.device))
-    metrics, problems = fit(accelerator, model, processor, arguments, partial(load_data, model, processor))
+    _, lines, problems = fit(accelerator, model, processor, arguments, checkpoints)
     if accelerator.is_main_process:
-        write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
-        save_model(model, processor, output / "model")
         for found in problems:
             found.report()
         print(f"model: {output / 'model'}", flush=True)
+    checkpoints.clear()
     accelerator.end_training()
     return output / "model"
+
+
+def start_accelerator(arguments: TrainArguments) -> Accelerator:
+    """Processes, precision and tracker; the precision is that of `accelerate launch`."""
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a stage's losses may leave out a head
+    accelerator = Accelerator(
+        log_with=arguments.tracker,
+        project_dir=arguments.output,
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[unused],
+    )
+    if arguments.tracker:
+        flat = {key: str(value) for key, value in asdict(arguments).items()}
+        accelerator.init_trackers("mmfusion", config=flat)
+    return accelerator
 
 
 def fit(
@@ -73,90 +88,94 @@ def fit(
     model: MMFusionModel,
     processor: MMFusionProcessor,
     arguments: TrainArguments,
-    load: Callable[[str, str], Measured],
-) -> tuple[list[dict], list[Problems]]:
-    """Loads the recipe's catalogues and trains the model on them, in place.
+    checkpoints: Checkpoints | None = None,
+    load: Callable[[str, str], RetrievalSplit] = load_split,
+) -> tuple[MMFusionModel, list[dict], list[Problems]]:
+    """Runs the recipe's stages that are left.
 
     Args:
         accelerator (`Accelerator`): device and processes.
-        model (`MMFusionModel`): with new heads.
+        model (`MMFusionModel`): with new heads, or that of the last stage that is done.
         processor (`MMFusionProcessor`): the model's.
         arguments (`TrainArguments`): the recipe.
-        load (`Callable`): gives a catalogue's split by the catalogue's path and the split's name.
+        checkpoints (`Checkpoints`, *optional*): the run folder's; without it nothing is written.
+        load (`Callable`, *optional*, defaults to `load_split`): gives a catalogue's split by path and name.
 
     Returns:
-        A line an epoch, see [`train_stage`], and what was wrong with the data.
+        The trained model, a line an epoch of each stage (see [`train_stage`]), and what was wrong with the data.
     """
-    paths = [path.strip() for path in arguments.data.path.split(",")]
-    with accelerator.main_process_first():  # the first process fills the cache of tower features
-        train_data = [load(path, arguments.data.train_split) for path in paths]
-        dev_data = [load(path, arguments.data.dev_split) for path in paths]
-        sets = [TrainingSet(queries, products, positives_of(split)) for split, products, queries in train_data]
-        start_text_head(model, sets)
-    metrics = train_stage(accelerator, model, arguments.fuse, sets, dev_data, arguments.seed)
-    dev_sets = [TrainingSet(queries, products, positives_of(split)) for split, products, queries in dev_data]
-    calibrate_routers(model, dev_sets, arguments.fuse, arguments.seed)
-    learn_familiar_texts(model, sets)
-    return metrics, [split.problems for split, _, _ in train_data + dev_data]
+    output, data = Path(arguments.output), arguments.data
+    paths = [path.strip() for path in data.path.split(",")]
+    with accelerator.main_process_first():
+        train = [hide_modality(load(path, data.train_split), data.modality) for path in paths]
+        dev = [hide_modality(load(path, data.dev_split), data.modality) for path in paths]
+    stages = [name for name in STAGES if getattr(arguments, name).epochs > 0]
+    done = checkpoints.done if checkpoints else []
+    lines = _read_lines(output / "metrics.jsonl", done) if done else []
+    if not done and arguments.model.start is None:
+        _start_text_head(accelerator, model, processor, train)
+    for name in [name for name in stages if name not in done]:
+        stage = getattr(arguments, name)
+        base = _base(arguments, stages, name)
+        if checkpoints and "lora" in (stage.text, stage.vision) and base == output / "base":
+            save_model(accelerator, model, processor, base)
+        with accelerator.main_process_first():  # the first process fills the cache of features
+            sets = stage_sets(model, processor, stage, arguments, train)
+        stage_run = StageRun(name, arguments.seed, arguments.workers, checkpoints)
+        stage_data = StageData(sets, train, dev)
+        found, peft_model = train_stage(accelerator, model, processor, stage, arguments.lora, stage_data, stage_run)
+        lines += found
+        if checkpoints and peft_model is not None and accelerator.is_main_process:
+            with new_folder(output / "adapter") as folder:
+                save_adapter(peft_model, folder, str(base))
+        model = merged(model, peft_model)
+        if checkpoints:
+            if accelerator.is_main_process:
+                write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+                draw_training(lines, output / "training.png")
+            save_model(accelerator, model, processor, output / ("model" if name == stages[-1] else name))
+            checkpoints.finish(name)
+    if not stages and checkpoints:
+        save_model(accelerator, model, processor, output / "model")
+    return model, lines, [split.problems for split in train + dev]
 
 
-def load_data(model: MMFusionModel, processor: MMFusionProcessor, path: str, name: str) -> Measured:
-    """A split of a catalogue and what the towers say of its products and queries."""
-    split = load_split(path, name)
-    return split, product_features(model, processor, split), query_features(model, processor, split.query_texts)
+def stage_sets(
+    model: MMFusionModel,
+    processor: MMFusionProcessor,
+    stage: StageArguments,
+    arguments: TrainArguments,
+    splits: list[RetrievalSplit],
+) -> list:
+    """What a stage's batches are drawn from: queries and, if the stage wants them, titles; a set a catalogue or, with
+    `data.mixed`, one for all."""
+    data, kinds = arguments.data, []
+    if view_weights(stage):
+        negatives, teacher = (read_scores(files, len(splits)) for files in (data.negatives, data.teacher))
+        kinds.append(
+            [
+                query_set(model, processor, split, stage, *some)
+                for split, *some in zip(splits, negatives, teacher, strict=True)
+            ]
+        )
+    if stage.title_image_weight > 0:
+        kinds.append([found for split in splits if (found := title_set(model, processor, split, stage))])
+    kinds = [[join_sets(sets)] if data.mixed and len(sets) > 1 else sets for sets in kinds]
+    sets = [data for sets in kinds for data in sets]
+    if not sets:
+        raise DataError(
+            f"{data.path}: a stage has nothing to learn from: all its losses have weight 0, or no product has both a "
+            "title and a picture"
+        )
+    return sets
 
 
-def start_text_head(model: MMFusionModel, training_sets: list[TrainingSet]) -> None:
-    """Turns the text block to the principal axes of the catalogues' texts, so that its first dimensions tell most.
-
-    Where query and product have encoders, and so spaces, of their own they keep their axes.
-    """
-    if model.text_head is not None and model.query_text_head is None:
-        states = [states for data in training_sets for states in (data.queries, data.products)]
-        model.text_head.set_basis(joined_texts(states).to(model.device))
-
-
-def calibrate_routers(model: MMFusionModel, dev_sets: list[TrainingSet], stage: StageArguments, seed: int) -> None:
-    """Fits the routers' biases, two for each block, to the dev splits; nothing else changes.
-
-    The heads know the training's products better than new ones, the image and cross heads most of all, so routers
-    that were trained along with them trust these blocks too much.
-    """
-    if model.text_head is None:
-        return
-    biases = [model.query_heads.router.bias, model.product_heads.router.bias]
-    optimizer = torch.optim.AdamW(biases, lr=CALIBRATION_RATE, weight_decay=0.0)
-    samplers = [PairSampler(data.positives, stage.positives_per_query, stage.batch_size, seed) for data in dev_sets]
-    batches = (batch for number in itertools.count() for batch in epoch_batches(samplers, number, seed))
-    for source, batch in itertools.islice(batches, CALIBRATION_STEPS):
-        batch, data = samplers[source].collate(batch), dev_sets[source]
-        queries = data.queries.states(batch.queries, model.device)
-        products = data.products.states(batch.products, model.device)
-        logits = model(query_states=queries, product_states=products).logits_per_query
-        gradients = torch.autograd.grad(contrastive_loss(logits, batch.relevance.to(model.device)), biases)
-        for bias, gradient in zip(biases, gradients, strict=True):
-            bias.grad = gradient
-        optimizer.step()
-    optimizer.zero_grad()
-
-
-def learn_familiar_texts(model: MMFusionModel, training_sets: list[TrainingSet]) -> None:
-    """Shows the trained model which texts it was trained on."""
-    if model.text_head is None:
-        return
-    queries = joined_texts([data.queries for data in training_sets]).to(model.device)
-    products = joined_texts([data.products for data in training_sets]).to(model.device)
-    if model.query_text_head is None:
-        queries = products = torch.cat([queries, products])
-    model.query_heads.familiarity.fit(queries)
-    if len(products):  # a catalogue may have pictures only
-        model.product_heads.familiarity.fit(products)
-
-
-def joined_texts(states: list[TowerStates]) -> torch.Tensor:
-    """The unit features of all texts, `(texts, hidden_size)`."""
-    found = [part.arrays["text_features"][part.arrays.get("text_mask", slice(None))] for part in states]
-    return torch.from_numpy(np.concatenate(found))
+def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> tuple[MMFusionModel, MMFusionProcessor]:
+    """The model that training goes on with: of the last stage that is done, of `start`, or a new one."""
+    if done:
+        folder = output / done[-1]
+        return load_model(folder if folder.is_dir() else output / "model", device="cpu")
+    return build_model(arguments) if arguments.start is None else load_model(arguments.start, device="cpu")
 
 
 def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:
@@ -177,160 +196,33 @@ def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProce
     return model, processor
 
 
-def train_stage(
-    accelerator: Accelerator,
-    model: MMFusionModel,
-    stage: StageArguments,
-    training_sets: list[TrainingSet],
-    dev_data: list[Measured],
-    seed: int,
-) -> list[dict]:
-    """Trains the heads and the fusion network on cached features, and leaves a good epoch's weights in the model.
-
-    That is the last epoch whose nDCG@10 on the dev splits is within 0.01 of the best one's before it.
-
-    Args:
-        accelerator (`Accelerator`): device and processes.
-        model (`MMFusionModel`): trained in place.
-        stage (`StageArguments`): losses and schedule.
-        training_sets (`list[TrainingSet]`): catalogues to train on, one a batch.
-        dev_data (`list`): split, products and queries of each catalogue to measure nDCG@10 of the fused view on,
-            before training and after each epoch.
-        seed (`int`): seed of the batches.
-
-    Returns:
-        `list[dict]`: a line an epoch: loss, learning rate, inverse temperature, pairs a second and dev metrics.
-    """
-    samplers = [
-        PairSampler(data.positives, stage.positives_per_query, stage.batch_size, seed) for data in training_sets
-    ]
-    # of all processes together: accelerate's scheduler takes a step for each process
-    steps = stage.epochs * len(epoch_batches(samplers, 0, seed))
-    trained = freeze_towers(model)
-    start = copy_state(trained)
-    optimizer = torch.optim.AdamW(parameter_groups(trained, stage.weight_decay), lr=stage.learning_rate)
-    scheduler = get_cosine_schedule_with_warmup(optimizer, int(stage.warmup * steps), steps)
-    wrapped, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-    lines = [{"epoch": 0, "dev": measure(model, dev_data)}]
-    best, best_state = lines[0]["dev"]["fused"][SELECTION_METRIC], start
-    for number in tqdm(range(1, stage.epochs + 1), desc="epochs", disable=not accelerator.is_main_process):
-        started, losses, pairs = time.perf_counter(), [], 0
-        set_train_mode(model)
-        for source, batch in own_share(epoch_batches(samplers, number, seed), accelerator):
-            pairs += len(batch) * accelerator.num_processes
-            batch = samplers[source].collate(batch)
-            loss = batch_loss(wrapped, batch, training_sets[source], stage, model.config, accelerator.device)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(trained.values(), stage.max_grad_norm)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-        if not np.isfinite(losses).all():
-            raise DataError(f"epoch {number}: the loss is not a number; lower --fuse.learning_rate")
-        seconds = time.perf_counter() - started
-        line = {"epoch": number, "loss": float(np.mean(losses)), "learning_rate": scheduler.get_last_lr()[0]}
-        line |= {"scale": model.logit_scale().item(), "pairs_per_second": pairs / seconds}
-        line |= {"dev": measure(model, dev_data)}
-        lines.append(line)
-        score = line["dev"]["fused"][SELECTION_METRIC]
-        if score > best - SELECTION_NOISE:
-            best, best_state = max(best, score), copy_state(trained)
-        if accelerator.is_main_process:
-            report_epoch(line)
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(torch.lerp(start[name], best_state[name], stage.trained_share))
-    model.eval()
-    return lines
-
-
-def epoch_batches(samplers: list[PairSampler], number: int, seed: int) -> list[tuple[int, list[tuple[int, int]]]]:
-    """An epoch's batches of all catalogues in random order: the number of the catalogue and its pairs."""
-    batches = [(source, batch) for source, sampler in enumerate(samplers) for batch in sampler.epoch(number)]
-    return [batches[position] for position in np.random.default_rng((seed, number)).permutation(len(batches))]
-
-
-def own_share(batches: list, accelerator: Accelerator) -> list:
-    """The batches of this process: as many in each process, so that none waits for the others for ever."""
-    count = len(batches) // accelerator.num_processes * accelerator.num_processes or len(batches)
-    return batches[accelerator.process_index % count : count : accelerator.num_processes]
-
-
-def batch_loss(
-    model: torch.nn.Module,
-    batch: Batch,
-    data: TrainingSet,
-    stage: StageArguments,
-    config: MMFusionConfig,
-    device: torch.device,
-) -> torch.Tensor:
-    """The contrastive loss of fused products plus, at their weights, of single modalities and truncated vectors."""
-    weights = {"fused": 1.0, "text": stage.text_view_weight, "image": stage.image_view_weight}
-    views = tuple(view for view, weight in weights.items() if weight > 0)
-    output = model(
-        query_states=data.queries.states(batch.queries, device),
-        product_states=data.products.states(batch.products, device),
-        views=views,
-    )
-    relevance = batch.relevance.to(device)
-    loss = sum(weights[view] * contrastive_loss(output.logits_per_view[view], relevance) for view in views)
-    if stage.matryoshka_weight > 0:
-        for dim in config.matryoshka_dims:
-            queries = truncate_vectors(output.query_embeds, config, dim)
-            logits = output.logit_scale * queries @ truncate_vectors(output.product_embeds, config, dim).T
-            loss = loss + stage.matryoshka_weight * contrastive_loss(logits, relevance)
-    return loss
-
-
-def freeze_towers(model: MMFusionModel) -> dict[str, torch.nn.Parameter]:
-    """Turns gradients off in the encoders and returns the parameters that are trained, by name."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(TOWERS) and ".familiarity." not in name)
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def set_train_mode(model: MMFusionModel) -> None:
-    """Train mode for all but the frozen encoders, whose dropout and batch statistics stay off."""
-    model.train()
-    for name, module in model.named_children():
-        if f"{name}." in TOWERS:
-            module.eval()
-
-
-def parameter_groups(parameters: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict]:
-    """Two groups for AdamW: matrices decay; biases, norms and the temperature don't."""
-    decayed = [parameter for parameter in parameters.values() if parameter.ndim > 1]
-    others = [parameter for parameter in parameters.values() if parameter.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def copy_state(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
-    """A copy of the parameters' values."""
-    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
-
-
-def measure(model: MMFusionModel, data: list[Measured]) -> dict:
-    """Metrics of each view, averaged over queries and then over catalogues."""
-    model.eval()
-    found = [evaluate(model, *part) for part in data]
-    return {
-        view: {name: float(np.mean([part[view][name].mean() for part in found])) for name in metrics}
-        for view, metrics in found[0].items()
-    }
-
-
-def report_epoch(line: dict) -> None:
-    """Prints an epoch's loss and dev nDCG@10 above the progress bar."""
-    dev = ", ".join(f"{view} {metrics[SELECTION_METRIC]:.3f}" for view, metrics in line["dev"].items())
-    tqdm.write(f"epoch {line['epoch']}: loss {line['loss']:.3f}, dev {SELECTION_METRIC}: {dev}")
-
-
-def save_model(model: MMFusionModel, processor: MMFusionProcessor, folder: Path) -> None:
+def save_model(accelerator: Accelerator, model: MMFusionModel, processor: MMFusionProcessor, folder: Path) -> None:
     """Saves weights, configuration, processor and code as one folder, which appears whole or not at all."""
-    with new_folder(folder) as partial:
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
+    if accelerator.is_main_process:
+        with new_folder(folder) as partial:
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
+    accelerator.wait_for_everyone()
+
+
+def _start_text_head(accelerator, model, processor, splits: list[RetrievalSplit]) -> None:
+    with accelerator.main_process_first():
+        states = [query_features(model, processor, split.query_texts) for split in splits]
+        states += [text_features(model, processor, product_texts(processor, split)) for split in splits]
+    start_text_head(model, states)
+
+
+def _base(arguments: TrainArguments, stages: list[str], name: str) -> Path:
+    """The folder of the model that a stage starts from, and that its adapter belongs to."""
+    output, number = Path(arguments.output), stages.index(name)
+    if number > 0:
+        return output / stages[number - 1]
+    return output / "base" if arguments.model.start is None else Path(arguments.model.start)
+
+
+def _read_lines(file: Path, stages: list[str]) -> list[dict]:
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["stage"] in stages]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""What the fusion network learns of a catalogue before and after its training, without a training loop of its own."""
+
+import itertools
+
+import numpy as np
+import torch
+from torch.func import functional_call
+
+from modeling_mmfusion import MMFusionModel
+from training.arguments import StageArguments
+from training.embedding import TowerStates
+from training.losses import info_nce
+from training.sampling import Judgments, PairSampler, epoch_batches
+
+STEPS, RATE = 60, 0.03
+SAMPLE = 8192  # texts of each side that tell which ones are familiar
+
+
+def start_text_head(model: MMFusionModel, states: list[TowerStates]) -> None:
+    """Turns the text block to the principal axes of the catalogues' texts, so that its first dimensions tell most.
+
+    Where query and product have encoders, and so spaces, of their own they keep their axes.
+
+    Args:
+        model (`MMFusionModel`): whose text head is new.
+        states (`list[TowerStates]`): of queries and of products.
+    """
+    if model.text_head is not None and model.query_text_head is None:
+        model.text_head.set_basis(joined_texts(states).to(model.device))
+
+
+def forget_familiar_texts(model: MMFusionModel) -> None:
+    """Takes all texts for familiar, for a training on other ones."""
+    if model.text_head is not None:
+        model.query_heads.familiarity.forget()
+        model.product_heads.familiarity.forget()
+
+
+def learn_familiar_texts(model: MMFusionModel, queries: list[TowerStates], products: list[TowerStates]) -> None:
+    """Shows the trained model which texts it was trained on.
+
+    Args:
+        model (`MMFusionModel`): the trained model.
+        queries (`list[TowerStates]`): of each catalogue's training queries, or of a sample of them.
+        products (`list[TowerStates]`): likewise.
+    """
+    if model.text_head is None:
+        return
+    of_queries, of_products = (joined_texts(states).to(model.device) for states in (queries, products))
+    if model.query_text_head is None:
+        of_queries = of_products = torch.cat([of_queries, of_products])
+    model.query_heads.familiarity.fit(of_queries)
+    if len(of_products):  # a catalogue may have pictures only
+        model.product_heads.familiarity.fit(of_products)
+
+
+def calibrate_routers(
+    model: MMFusionModel,
+    data: list[tuple[Judgments, TowerStates, TowerStates]],
+    stage: StageArguments,
+    seed: int,
+) -> None:
+    """Fits each router's biases and the scale of its weights to the dev splits; nothing else changes.
+
+    The heads know the training's products better than new ones, the image and cross heads most of all, so routers
+    that were trained along with them trust these blocks too much.
+
+    Args:
+        model (`MMFusionModel`): the trained model.
+        data (`list`): judgments, queries and products of each dev split.
+        stage (`StageArguments`): for the batches.
+        seed (`int`): seed of the batches.
+    """
+    if model.text_head is None:
+        return
+    routers = [model.query_heads.router, model.product_heads.router]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    weights = [router.weight.detach().clone() for router in routers]
+    gains = [torch.ones((), device=model.device, requires_grad=True) for _ in routers]
+    biases = [router.bias.detach().clone().requires_grad_() for router in routers]
+    optimizer = torch.optim.Adam([*gains, *biases], lr=RATE)
+    samplers = [PairSampler(found, stage.positives_per_query, stage.batch_size, seed) for found, _, _ in data]
+    batches = (batch for number in itertools.count() for batch in epoch_batches(samplers, number, seed))
+    for source, pairs in itertools.islice(batches, STEPS):
+        batch, (_, queries, products) = samplers[source].collate(pairs), data[source]
+        changed = {}
+        for router, weight, gain, bias in zip(routers, weights, gains, biases, strict=True):
+            changed |= {names[id(router.weight)]: gain * weight, names[id(router.bias)]: bias}
+        inputs = {"query_states": queries.states(batch.queries, model.device)}
+        inputs |= {"product_states": products.states(batch.products, model.device)}
+        logits = functional_call(model, changed, kwargs=inputs).logits_per_query
+        relevance, ignored, _, _ = batch.tensors(model.device)
+        loss = info_nce(logits, relevance, ignored).mean() + info_nce(logits.T, relevance.T, ignored.T).mean()
+        optimizer.zero_grad()
+        loss.backward(inputs=[*gains, *biases])
+        optimizer.step()
+    with torch.no_grad():
+        for router, weight, gain, bias in zip(routers, weights, gains, biases, strict=True):
+            router.weight.copy_(gain * weight)
+            router.bias.copy_(bias)
+
+
+def joined_texts(states: list[TowerStates]) -> torch.Tensor:
+    """The unit features of all texts, `(texts, hidden_size)`."""
+    found = [part.arrays["text_features"][part.arrays.get("text_mask", slice(None))] for part in states]
+    return torch.from_numpy(np.concatenate(found))
+
+
+def sample_rows(count: int, seed: int) -> np.ndarray:
+    """At most 8,192 of `count` rows, drawn with `seed`."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:SAMPLE])

@@ -1,0 +1,118 @@
+"""Keeps what frozen encoders say on disk, memory-mapped, keyed by the encoder, its preprocessing and the data.
+
+Each encoder has a cache of its own: while the text encoder is being trained the pictures' features stay valid.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from training.towers import cache_folder
+
+TOWERS = ("text_model.", "vision_model.", "query_model.")
+Found = tuple[dict[str, np.ndarray], list[tuple[int, str]]]  # arrays by name; (row, reason) of what can't be read
+
+
+def cached_features(key: str, compute: Callable[[], Found]) -> Found:
+    """Features that were computed before, memory-mapped, or else computed now and kept.
+
+    Args:
+        key (`str`): names the encoder and the data; see [`encoder_fingerprint`].
+        compute (`Callable`): gives arrays by name, each with a row a text or product, and the rows that could not be
+            read with the reason.
+
+    Returns:
+        What `compute` gives.
+    """
+    folder = cache_folder() / "features" / key
+    if not (folder / "rows.json").is_file():
+        _write(folder, *compute())
+    arrays = {file.stem: np.load(file, mmap_mode="c") for file in sorted(folder.glob("*.npy"))}
+    return arrays, [tuple(row) for row in json.loads((folder / "rows.json").read_text())]
+
+
+def _write(folder: Path, arrays: dict[str, np.ndarray], bad_rows: list[tuple[int, str]]) -> None:
+    """Writes a folder by way of a partial one; if another process was first its files are as good."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array)
+        (partial / "rows.json").write_text(json.dumps(bad_rows))
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not (folder / "rows.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def cache_key(*parts: str) -> str:
+    """A short digest of some strings."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def encoder_fingerprint(model: MMFusionModel, processor: MMFusionProcessor, what: str) -> str:
+    """A digest of all that decides what one encoder says: weights, pooling, tokenizer or image preprocessing.
+
+    Args:
+        model (`MMFusionModel`): the model.
+        processor (`MMFusionProcessor`): the model's.
+        what (`str`): `text` or `picture` (of products), or `query`.
+    """
+    settings = json.loads(processor.to_json_string(), object_hook=_without_auto_map)
+    own_query_encoder = model.config.query_config is not None
+    if what == "picture":
+        weights, facts = "vision_model.", [settings["image_processor"], model.config.image_levels]
+    elif what == "text":
+        weights = "text_model."
+        facts = [settings["product_prefix"], settings["max_product_length"], model.config.text_pooling]
+        facts += [_tokenizer_facts(processor.tokenizer)]
+    else:
+        weights = "query_model." if own_query_encoder else "text_model."
+        pooling = model.config.query_pooling if own_query_encoder else model.config.text_pooling
+        facts = [settings["query_prefix"], settings["max_query_length"], pooling]
+        facts += [_tokenizer_facts(processor.query_tokenizer)]
+    facts += [what, model.config.cross_attention, str(model.dtype)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    _update_with_weights(digest, model, lambda name: name.startswith(weights))
+    return digest.hexdigest()
+
+
+def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
+    """A digest of all that decides what the towers say, and of how a product becomes text."""
+    settings = json.loads(processor.to_json_string(), object_hook=_without_auto_map)
+    parts = [encoder_fingerprint(model, processor, what) for what in ("text", "picture", "query")]
+    return cache_key(json.dumps(settings, sort_keys=True), *parts)
+
+
+def model_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
+    """A digest of all that decides the vectors: the towers' and the weights of the heads and the fusion network."""
+    digest = hashlib.sha256(towers_fingerprint(model, processor).encode())
+    _update_with_weights(digest, model, lambda name: not name.startswith(TOWERS))
+    return digest.hexdigest()[:32]
+
+
+def _without_auto_map(settings: dict) -> dict:
+    """Settings without `auto_map`, which a processor and its parts have only once they were saved and loaded."""
+    return {name: value for name, value in settings.items() if name != "auto_map"}
+
+
+def _tokenizer_facts(tokenizer) -> list:
+    return [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+
+
+def _update_with_weights(digest, model: MMFusionModel, wanted: Callable[[str], bool]) -> None:
+    for name, tensor in sorted(model.state_dict().items()):
+        if wanted(name):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

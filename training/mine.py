@@ -1,0 +1,127 @@
+"""Finds hard negatives: products that a model ranks high for a query although nobody judged them relevant.
+
+    python -m training.mine --model runs/quickstart/model --data data/demo_shop --output runs/negatives.parquet
+    accelerate launch training/train.py --data.negatives runs/negatives.parquet --fuse.negatives_per_query 4
+
+Among the best products of each query those are kept that score at most `max_share` of the lowest-scored relevant
+one's score: nearer ones are likely relevant and only unjudged (NV-Retriever, https://huggingface.co/papers/2407.15831).
+With `keep_relevant` and a better model the file holds a teacher's scores for --data.teacher.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modeling_mmfusion.index_mmfusion import ProductIndex
+from training.arguments import existing_file, run
+from training.data import DataError, load_split
+from training.embedding import embed_products, embed_queries, load_model, product_features, query_features
+
+COLUMNS = ("query-id", "corpus-id", "score")
+
+
+@dataclass
+class MineArguments:
+    """Which model looks where.
+
+    Args:
+        model: Model folder or Hub id.
+        data: Catalogue: a folder or Hub dataset id in the retrieval layout.
+        split: Its split; that of the training.
+        output: Parquet file with the columns query-id, corpus-id and score.
+        depth: Products that are looked at for a query.
+        count: Most hard negatives of a query.
+        max_share: A negative's score is at most this share of that of the lowest-scored relevant product.
+        keep_relevant: Keep all products that were looked at, the relevant ones as well: a teacher's scores.
+        scale: What scores are multiplied by; a teacher's are logits.
+    """
+
+    model: str
+    data: str
+    output: str
+    split: str = "train"
+    depth: int = 100
+    count: int = 10
+    max_share: float = 0.95
+    keep_relevant: bool = False
+    scale: float = 1.0
+
+
+def main(arguments: MineArguments) -> dict:
+    """Mines, writes the file and returns how many queries got negatives and how many there are."""
+    model, processor = load_model(arguments.model)
+    split = load_split(arguments.data, arguments.split)
+    products = embed_products(model, product_features(model, processor, split))
+    queries, _ = embed_queries(model, query_features(model, processor, split.query_texts))
+    rows = {product_id: row for row, product_id in enumerate(split.product_ids)}
+    index = ProductIndex.build(products, pa.table({"_id": split.product_ids}))
+    columns = {name: [] for name in COLUMNS}
+    for query, vector, results in zip(split.queries, queries, index.search(queries, arguments.depth), strict=True):
+        qrels, ids = split.qrels[query["_id"]], [result.product_id for result in results]
+        scores = products[[rows[product] for product in ids]] @ vector
+        relevant = [rows[product] for product, grade in qrels.items() if grade > 0]
+        limit = arguments.max_share * float((products[relevant] @ vector).min())
+        kept = [
+            (product, float(score) * arguments.scale)
+            for product, score in zip(ids, scores, strict=True)
+            if arguments.keep_relevant or (product not in qrels and score <= limit)
+        ]
+        kept = kept if arguments.keep_relevant else kept[: arguments.count]
+        columns["query-id"] += [query["_id"]] * len(kept)
+        columns["corpus-id"] += [product for product, _ in kept]
+        columns["score"] += [score for _, score in kept]
+    write_scores(Path(arguments.output), columns)
+    split.problems.report()
+    report = {"queries": len(split.queries), "with": len(set(columns["query-id"])), "scores": len(columns["score"])}
+    print(f"{report['scores']:,} products for {report['with']:,} of {report['queries']:,} queries: {arguments.output}")
+    return report
+
+
+def write_scores(file: Path, columns: dict[str, list]) -> None:
+    """Writes a file of scores, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    columns["score"] = np.array(columns["score"], dtype=np.float32)
+    pq.write_table(pa.table(columns), partial)
+    partial.replace(file)
+
+
+def read_scores(files: str | None, count: int) -> list[dict[str, dict[str, float]] | None]:
+    """Reads files of scores, one a catalogue.
+
+    Args:
+        files (`str` or `None`): paths with commas between.
+        count (`int`): how many catalogues there are.
+
+    Returns:
+        For each catalogue query id to product id to score; `None` where there is no file.
+
+    Raises:
+        DataError: if a file is not there, is no such file, or there are not as many as catalogues.
+    """
+    if files is None:
+        return [None] * count
+    paths = [path.strip() for path in files.split(",")]
+    if len(paths) != count:
+        raise DataError(f"{files}: {len(paths)} files of scores for {count} catalogues; give one for each")
+    return [_read(existing_file(path, "a file that training.mine wrote")) for path in paths]
+
+
+def _read(file: Path) -> dict[str, dict[str, float]]:
+    try:
+        table = pq.read_table(file, columns=list(COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{file}: no file of scores with the columns {', '.join(COLUMNS)}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    found = {}
+    for query, product, score in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
+        found.setdefault(str(query), {})[str(product)] = float(score)
+    return found
+
+
+if __name__ == "__main__":
+    run(main, MineArguments, __doc__)

@@ -34,7 +34,8 @@ from training.training_set import (
 
 SELECTION_METRIC = "ndcg@10"
 SELECTION_NOISE = 0.01  # of a small dev split; among epochs as good as the best the last one learned most
-MAX_AVERAGE_WARMUP = 10
+AVERAGE_WARMUP = 10
+ROUTER_SHARE = 0.1  # of the learning rate
 
 
 @dataclass
@@ -151,18 +152,22 @@ def set_train_mode(model: MMFusionModel, stage: StageArguments) -> None:
 
 
 def parameter_groups(parameters: dict[str, torch.nn.Parameter], stage: StageArguments) -> list[dict]:
-    """Four groups for AdamW: encoders have their own learning rate; biases, norms and the temperature don't decay."""
-    groups = []
-    for of_towers, rate in ((False, stage.learning_rate), (True, stage.tower_learning_rate)):
-        for decays, decay in ((True, stage.weight_decay), (False, 0.0)):
-            found = [
-                parameter
-                for name, parameter in parameters.items()
-                if name.startswith(TOWERS) == of_towers and (parameter.ndim > 1) == decays
-            ]
-            if found:
-                groups.append({"params": found, "lr": rate, "weight_decay": decay})
-    return groups
+    """Groups for AdamW: encoders and routers have learning rates of their own; biases, norms and the temperature don't
+    decay.
+
+    A router that learns as fast as the heads turns the image and cross blocks down in the first steps, when they are
+    noise yet, and so they never learn.
+    """
+    rates = {"tower": stage.tower_learning_rate, "router": ROUTER_SHARE * stage.learning_rate}
+    rates["head"] = stage.learning_rate
+    groups = {}
+    for name, parameter in parameters.items():
+        kind = "tower" if name.startswith(TOWERS) else "router" if ".router." in name else "head"
+        groups.setdefault((kind, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": found, "lr": rates[kind], "weight_decay": stage.weight_decay if decays else 0.0}
+        for (kind, decays), found in groups.items()
+    ]
 
 
 def learn_from_texts(
@@ -284,7 +289,7 @@ class _Trainer:
         self.progress["steps"] += 1
         if self.stage.ema:
             steps = self.progress["steps"]
-            decay = min(self.stage.ema, (1 + steps) / (MAX_AVERAGE_WARMUP + steps))
+            decay = min(self.stage.ema, (1 + steps) / (AVERAGE_WARMUP + steps))
             for name, parameter in self.trained.items():
                 self.progress["average"][name].lerp_(parameter, 1 - decay)
 

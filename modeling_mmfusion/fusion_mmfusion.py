@@ -150,17 +150,24 @@ class MMFusionLexicalHead(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Token ids and their mask `(batch, tokens)` to unit vectors `(batch, lexical_dim)`; 0 without tokens."""
+        weighted = self.codes(input_ids) * self.weights(input_ids, attention_mask)[..., None]
+        return F.normalize(weighted.sum(dim=1), dim=-1)
+
+    def weights(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """How much each token counts, `(batch, tokens)`: rarer ones more, special ones and padding nothing."""
+        special = torch.tensor(self.special_ids, device=input_ids.device, dtype=input_ids.dtype)
+        kept = attention_mask * (input_ids[..., None] != special).all(dim=-1)
+        return torch.log1p(input_ids / FREQUENT_TOKENS) * kept
+
+    def codes(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The signs of tokens of any shape, `(..., lexical_dim)`."""
         factors = torch.tensor(self.factors, device=input_ids.device)
         offsets = torch.tensor(self.offsets, device=input_ids.device)
-        special = torch.tensor(self.special_ids, device=input_ids.device, dtype=input_ids.dtype)
         # (ids * factors + offsets) % prime, where nothing exceeds 2^24: some engines do integers in float32
         ids = input_ids[..., None] % LEXICAL_PRIME
         high = ids * (factors // 256) % LEXICAL_PRIME
         hashes = (high * 256 + ids * (factors % 256) + offsets) % LEXICAL_PRIME
-        codes = torch.where(hashes < LEXICAL_PRIME // 2, 1.0, -1.0)
-        kept = attention_mask * (input_ids[..., None] != special).all(dim=-1)
-        weights = torch.log1p(input_ids / FREQUENT_TOKENS) * kept
-        return F.normalize((codes * weights[..., None]).sum(dim=1), dim=-1)
+        return torch.where(hashes < LEXICAL_PRIME // 2, 1.0, -1.0)
 
 
 class MMFusionFamiliarity(nn.Module):

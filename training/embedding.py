@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
@@ -203,12 +204,16 @@ def embed_queries(model: MMFusionModel, queries: TowerStates) -> tuple[np.ndarra
 
 @torch.inference_mode()
 def _with_lexical(model, arrays, texts, tokenize) -> TowerStates:
-    """Adds the lexical features, which cost nothing and are not kept: models of other widths share a cache."""
-    parts = []
+    """Adds the lexical features, which are cheap and not kept: models of other widths share a cache."""
+    head, parts = model.lexical_head, []
+    if head is None:
+        return TowerStates({**arrays, "lexical_features": np.zeros((len(texts), 0), dtype=np.float32)})
     for start in range(0, len(texts), HEAD_BATCH_SIZE):
         inputs = tokenize(texts[start : start + HEAD_BATCH_SIZE])
-        found = model.lexical_features(inputs["input_ids"].to(model.device), inputs["attention_mask"].to(model.device))
-        parts.append(found.float().cpu().numpy())
+        tokens, places = inputs["input_ids"].unique(return_inverse=True)  # each token's code is made once
+        weights = head.weights(inputs["input_ids"], inputs["attention_mask"])
+        summed = F.embedding_bag(places, head.codes(tokens), per_sample_weights=weights, mode="sum")
+        parts.append(F.normalize(summed, dim=-1).numpy())
     return TowerStates({**arrays, "lexical_features": np.concatenate(parts)})
 
 

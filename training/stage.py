@@ -257,8 +257,8 @@ class _Trainer:
             progress["step"] += 1
             progress["seconds"] = time.perf_counter() - started
             rate, speed = self.scheduler.get_last_lr()[0], progress["pairs"] / progress["seconds"]
+            bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", pairs_per_second=f"{speed:,.0f}", refresh=False)
             bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", pairs_per_second=f"{speed:,.0f}")
             if self.run.checkpoints and self.run.checkpoints.is_due():
                 self._save()
         bar.close()

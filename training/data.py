@@ -259,10 +259,10 @@ def write_card(folder: Path, pretty_name: str, license: str, splits: list[str], 
     lines = ["---", f"pretty_name: {json.dumps(pretty_name)}", f"license: {license}"]
     lines += ["task_categories:", "- text-retrieval", "configs:"]
     for name in REQUIRED_COLUMNS:
-        if not all(Path(folder, split, f"{name}.parquet").is_file() for split in splits):
-            continue
-        lines += [f"- config_name: {name}", "  data_files:"]
-        for split in splits:
+        written = [split for split in splits if Path(folder, split, f"{name}.parquet").is_file()]
+        if written:
+            lines += [f"- config_name: {name}", "  data_files:"]
+        for split in written:
             lines += [f"  - split: {split}", f"    path: {split}/{name}.parquet"]
     lines += ["---", "", body.rstrip(), ""]
     (Path(folder) / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -24,6 +24,8 @@ from PIL import Image
 from modeling_mmfusion.processing_mmfusion import load_picture
 from training.arguments import run
 from training.data import DataError, write_card, write_split
+from training.query_log import Engagement, LogColumns, read_log, same_text
+from training.query_synthesis import synthesise
 from training.tables import Table, one_line
 
 REPORT = "prepare_report.json"
@@ -60,23 +62,6 @@ class Columns:
 
 
 @dataclass
-class LogColumns:
-    """What the search log calls its columns; query, product and one of event and grade must be there.
-
-    Args:
-        query: What was searched for.
-        product: Id of a product that was shown for it.
-        event: What the shopper did with it, one of --events.
-        grade: How relevant the product is, a whole number from 0; where this column is, event isn't read.
-    """
-
-    query: str = "query"
-    product: str = "product"
-    event: str = "event"
-    grade: str = "grade"
-
-
-@dataclass
 class Shares:
     """Shares of the product groups; they add up to 1, and a split with share 0 isn't made.
 
@@ -103,6 +88,8 @@ class PrepareArguments:
         columns: Columns of the product table.
         log_columns: Columns of the log.
         events: Grade of each event; --events.wishlist 2 adds one. 0 is not relevant, higher is better.
+        engagement: How events become grades where the log tells positions and visitors.
+        synthesise: Queries to word for each product from titles and brands where there is no log; none for test.
         shares: Shares of the splits.
         seed: Another seed gives another split; the same seed and products always give the same.
         image_size: Pictures with a longer side are scaled down to it and kept as JPEG.
@@ -117,6 +104,8 @@ class PrepareArguments:
     columns: Columns = field(default_factory=Columns)
     log_columns: LogColumns = field(default_factory=LogColumns)
     events: dict[str, int] = field(default_factory=lambda: {"impression": 0, "click": 1, "cart": 2, "purchase": 3})
+    engagement: Engagement = field(default_factory=Engagement)
+    synthesise: int = 0
     shares: Shares = field(default_factory=Shares)
     seed: int = 0
     image_size: int = 512
@@ -135,8 +124,14 @@ def main(arguments: PrepareArguments) -> dict:
     products, table = read_products(arguments)
     groups = group_products(products)
     split_of = {item: choose_split(key, shares, arguments.seed) for item, key in groups.items()}
-    judgments, texts, log = read_log(arguments, set(groups)) if arguments.log else ({}, {}, None)
+    judgments, texts, log = {}, {}, None
+    if arguments.log:
+        log_options = arguments.log_columns, arguments.events, arguments.engagement
+        judgments, texts, log = read_log(arguments.log, *log_options, set(groups))
     splits = _split_rows(list(shares), products, judgments, texts, split_of)
+    if arguments.synthesise:
+        for rows in (rows for split, rows in splits.items() if split != "test"):
+            rows["queries"], rows["qrels"] = synthesise(rows["corpus"], arguments.synthesise, arguments.seed)
     report = _report(arguments, splits, groups, table, log, len(judgments))
     _write(arguments, splits, report)
     print(_counts(report))
@@ -245,7 +240,7 @@ def group_products(products: list[dict]) -> dict[str, str]:
 
     first: dict[tuple[str, str], str] = {}
     for product in products:
-        title = _same_text(unicodedata.normalize("NFKC", product.get("title", "")))
+        title = same_text(unicodedata.normalize("NFKC", product.get("title", "")))
         for key in (("group", product.get("group")), ("title", title), ("picture", product["hash"])):
             if key[1]:
                 smaller, larger = sorted((find(product["id"]), find(first.setdefault(key, product["id"]))))
@@ -263,45 +258,6 @@ def choose_split(key: str, shares: dict[str, float], seed: int) -> str:
         if point < 0:
             return split
     return last
-
-
-def read_log(arguments: PrepareArguments, ids: set[str]) -> tuple[dict[tuple[str, str], int], dict[str, str], Table]:
-    """Reads the search log.
-
-    Returns:
-        `(dict, dict, Table)`: the highest grade of each pair of query (letter case apart) and product id, each query
-        as it was first spelled, and the table with its problems.
-
-    Raises:
-        DataError: if the log can't be read or no row says that a product is relevant.
-    """
-    needed = [("query",), ("product",), ("event", "grade")]
-    table = Table.open(arguments.log, arguments.log_columns, needed, "--log_columns")
-    events = {_same_text(event): grade for event, grade in arguments.events.items()}
-    judgments: dict[tuple[str, str], int] = {}
-    texts: dict[str, str] = {}
-    for number, row in table.rows():
-        query, product, grade = " ".join(row["query"].split()), row["product"], row.get("grade")
-        if not query:
-            table.note("empty query (left out)", number, "query", row["query"])
-        elif product not in ids:
-            table.note("unknown product (left out)", number, "product", product)
-        elif grade is not None and not re.fullmatch(r"[0-9]{1,9}(\.0*)?", grade):
-            table.note("grade is no whole number from 0 (left out)", number, "grade", grade)
-        elif grade is None and _same_text(row["event"]) not in events:
-            table.note("unknown event (left out)", number, "event", row["event"])
-        else:
-            grade = events[_same_text(row["event"])] if grade is None else int(float(grade))
-            pair = (_same_text(query), product)
-            texts.setdefault(pair[0], query)
-            judgments[pair] = max(grade, judgments.get(pair, 0))
-    if not any(judgments.values()):
-        raise table.left_nothing("no row says that a known product is relevant (a grade above 0)")
-    return judgments, texts, table
-
-
-def _same_text(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _split_rows(names: list[str], products: list[dict], judgments: dict, texts: dict, split_of: dict) -> dict:
@@ -332,6 +288,7 @@ def _check(arguments: PrepareArguments) -> None:
     checks = (
         (min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6, f"--shares: {shares} don't add up to 1"),
         (arguments.image_size < 1, f"--image_size: {arguments.image_size} must be at least 1"),
+        (arguments.synthesise and arguments.log, "--synthesise: is for shops without a log; leave out --log or it"),
         (not all(0 <= grade < 2**31 for grade in arguments.events.values()), "--events: a grade must be from 0"),
         (arguments.images and not os.path.isdir(arguments.images), f"{arguments.images}: no such folder of pictures"),
         (output.exists() and not output.is_dir(), f"{given}: is a file; give a folder with --output"),
@@ -363,8 +320,10 @@ def _report(
     if 1 < len(groups) < 2 * largest:
         reason = "do they share a placeholder picture, a title or a group by mistake?"
         warnings.append(f"{largest:,} of {len(groups):,} products are in one group, that of {key}; {reason}")
-    if log is None:
-        warnings.append("without --log no queries and qrels are written; they must still be made from the products")
+    if log is None and not arguments.synthesise:
+        warnings.append("without --log no queries and qrels are written; --synthesise 3 words some from the products")
+    if arguments.synthesise:
+        warnings.append("queries were worded from the products, none for test: measure on real ones")
     report = {"options": asdict(arguments), "splits": counts, "largest_group": largest, "warnings": warnings}
     for name, rows, unit in (("products", table, "products"), ("log", log, "judgments")):
         if rows:
@@ -392,7 +351,7 @@ def _write(arguments: PrepareArguments, splits: dict, report: dict) -> None:
         filled = [split for split, rows in splits.items() if rows["corpus"]]
         for split in filled:
             write_split(partial, split, **splits[split])
-            if arguments.log is None:
+            if not splits[split]["queries"] and arguments.log is None:
                 (partial / split / "queries.parquet").unlink()
                 (partial / split / "qrels.parquet").unlink()
         write_card(partial, output.name, arguments.license, filled, _card(report))
@@ -409,11 +368,24 @@ def _write(arguments: PrepareArguments, splits: dict, report: dict) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _scores(report: dict) -> str:
+    """What a score is, for the card."""
+    options = report["options"]
+    if "log" not in report:
+        return "2 for the products that a query was worded from, 1 for others with all of its words; no test queries."
+    events = ", ".join(f"{key} {n:g}" for key, n in options["events"].items())
+    how = ", ".join(f"{key} {n:g}" for key, n in options["engagement"].items())
+    return (
+        "from the log's events, by a visitor's best event and, where positions are known, the chance that it was "
+        f"looked at (training/query_log.py has the formula). Events: {events}; {how}. Or the log's own grades."
+    )
+
+
 def _card(report: dict) -> str:
     """The dataset card's text."""
     options = report["options"]
     source = "a product table, pictures and a search log" if "log" in report else "a product table and pictures"
-    shares, events = (", ".join(f"{key} {n:g}" for key, n in options[name].items()) for name in ("shares", "events"))
+    shares = ", ".join(f"{key} {n:g}" for key, n in options["shares"].items())
     return f"""# A shop's catalogue for product search
 
 Made from {source} by `training.prepare` of mmfusion; `{REPORT}` has its options and tells what was left out and why.
@@ -423,7 +395,7 @@ Made from {source} by `training.prepare` of mmfusion; `{REPORT}` has its options
 - **Splits**: products that share a group, a title or a picture file are in one split.
   Shares of the groups: {shares}; seed {options["seed"]}.
 - **Queries** are in each split where a product is relevant to them; `novel` ones aren't in train.
-- **Scores**: the highest grade of a query and a product in the log. Events: {events}; or the log's own grades.
+- **Scores**: {_scores(report)}
 - **Pictures** are at most {options["image_size"]} pixels wide and high; larger ones were scaled down.
 """
 

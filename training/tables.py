@@ -91,6 +91,12 @@ class Table(Problems):
             else:
                 self.note("broken row (left out)", number, "(all)", record)
 
+    def count_values(self, key: str) -> Counter:
+        """How often each value of a field occurs; the rows are not counted as read by it."""
+        column = self.columns[key]
+        records = (record for _, record in _records(Path(self.name)) if isinstance(record, dict))
+        return Counter(_cell_text(record.get(column)) for record in records)
+
     def left_nothing(self, what: str) -> DataError:
         """The error to raise if no row can be used."""
         return DataError("; ".join([f"{self.name}: {what} ({self.read:,} rows read)", *self.lines()]))

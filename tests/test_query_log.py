@@ -1,0 +1,102 @@
+"""From raw events to grades, by hand."""
+
+import csv
+import math
+
+import pytest
+
+from training.data import DataError, load_split
+from training.prepare import PrepareArguments, Shares, main
+from training.query_log import Engagement, LogColumns, read_log
+from training.query_synthesis import synthesise
+
+EVENTS = {"impression": 0, "click": 1, "cart": 2, "purchase": 3}
+COLUMNS = ("query", "product", "event", "position", "visitor")
+
+
+def log_file(tmp_path, rows, columns=COLUMNS):
+    with open(tmp_path / "log.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([columns, *rows])
+    return str(tmp_path / "log.csv")
+
+
+def read(tmp_path, rows, ids="abc", columns=COLUMNS, **how):
+    return read_log(log_file(tmp_path, rows, columns), LogColumns(), EVENTS, Engagement(**how), set(ids))
+
+
+def test_grades_are_values_for_shoppers_who_look_by_hand(tmp_path):
+    rows = [["mug", "a", "impression", 1, f"v{n}"] for n in range(10)]
+    rows += [["mug", "a", "click", 1, f"v{n}"] for n in range(4)] + [["Mug ", "a", "purchase", 1, "v0"]]
+    rows += [["mug", "b", "impression", 4, f"v{n}"] for n in range(10)]
+    rows += [["mug", "b", "click", 4, f"v{n}"] for n in range(3)]
+    rows += [["mug", "c", "impression", 2, f"v{n}"] for n in range(10)]
+    judgments, texts, _ = read(tmp_path, rows, prior=2.0)
+    values, looks = {"a": 3 + 3, "b": 3, "c": 0}, {"a": 10.0, "b": 10 / 4, "c": 10 / 2}
+    mean = sum(values.values()) / sum(looks.values())
+    value = {key: (values[key] + 2 * mean) / (looks[key] + 2) for key in "ab"}
+    assert value["b"] > value["a"], "fewer clicks, but far down"
+    assert judgments == {("mug", "a"): math.ceil(3 * value["a"] / value["b"]), ("mug", "b"): 3, ("mug", "c"): 0}
+    assert judgments["mug", "a"] in (1, 2) and texts == {"mug": "mug"}
+
+
+def test_without_positions_the_best_event_counts(tmp_path):
+    rows = [["mug", "a", "click"], ["mug", "a", "purchase"], ["mug", "b", "impression"]]
+    judgments, _, _ = read(tmp_path, rows, columns=COLUMNS[:3])
+    assert judgments == {("mug", "a"): 3, ("mug", "b"): 0}
+
+
+def test_bots_and_one_off_noise_are_left_out_and_counted(tmp_path):
+    rows = [["mug", "a", "click", 1, "bot"]] * 9 + [["mug", "b", "click", 1, v] for v in ("x", "y")]
+    rows += [["mug", "c", "click", 1, "x"], ["mug", "a", "impression", 3, "y"]]
+    judgments, _, table = read(tmp_path, rows, max_events=5, min_visitors=2)
+    assert judgments == {("mug", "b"): 1, ("mug", "a"): 0}
+    assert table.counts["visitor with too many events, a bot (left out)"] == 9
+    assert table.counts["pair engaged with by fewer than 2 visitors (left out)"] == 1
+
+
+def test_a_position_that_is_none_is_named_and_an_empty_one_is_unknown(tmp_path):
+    rows = [["mug", "a", "click", "0", "x"], ["mug", "b", "click", "", "y"], ["mug", "c", "click", "top", "z"]]
+    judgments, _, table = read(tmp_path, rows)
+    assert judgments == {("mug", "b"): 1}
+    (line,) = table.lines()
+    assert (
+        line.startswith("2 x position is no number from 1 (left out)")
+        and "log.csv line 2, field position: '0'" in line
+    )
+    with pytest.raises(DataError, match="no row says that a known product is relevant"):
+        read(tmp_path, [["mug", "a", "impression", 1, "x"]])
+
+
+def products():
+    names = ["Striped cotton mug", "Plain mug with lid", "Striped shirt for girls", "Blue cotton shirt"]
+    rows = [{"_id": str(n), "title": title, "brand": "Harrow", "category": "home"} for n, title in enumerate(names)]
+    return [*rows, {"_id": "4", "title": None, "brand": "Harrow", "category": "garden"}]
+
+
+def test_worded_queries_are_answered_by_the_products_that_hold_their_words():
+    queries, qrels = synthesise(products(), per_product=9, seed=0)
+    found = {
+        query["text"]: {row["corpus-id"]: row["score"] for row in qrels if row["query-id"] == query["_id"]}
+        for query in queries
+    }
+    assert found["mug"] == {"0": 2, "1": 2} and found["striped mug"] == {"0": 2}
+    assert found["cotton shirt"] == {"3": 2} and found["shirt"] == {"2": 2, "3": 2}
+    assert not any("lid" in text or "girls" in text for text in found), "what comes with it is not its kind"
+    assert found["harrow garden"] == {"4": 2}
+    assert synthesise(products(), 2, seed=0) == synthesise(products(), 2, seed=0) != synthesise(products(), 2, seed=1)
+
+
+def test_a_shop_without_a_log_gets_queries_but_none_to_be_measured_by(tmp_path):
+    with open(tmp_path / "products.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "title", "brand"])
+        writer.writerows([[number, f"Striped {kind} {number}", "Harrow"] for number in range(30) for kind in ["mug"]])
+    arguments = PrepareArguments(str(tmp_path / "products.csv"), str(tmp_path / "shop"), synthesise=3)
+    arguments.shares = Shares(0.4, 0.3, 0.3)
+    report = main(arguments)
+    assert load_split(tmp_path / "shop", "train").queries and load_split(tmp_path / "shop", "dev").queries
+    assert report["splits"]["test"]["queries"] == 0 and not (tmp_path / "shop" / "test" / "queries.parquet").exists()
+    arguments.log = log_file(tmp_path, [["mug", "1", "click"]], COLUMNS[:3])
+    with pytest.raises(DataError, match="--synthesise: is for shops without a log"):
+        main(arguments)

@@ -79,7 +79,7 @@ class LoraArguments:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.05
-    targets: str = r".*\.(query|key|value|dense|[qkv]_proj|out_proj|fc1|fc2|qkv|proj|Wqkv|Wi|Wo)"
+    targets: str = r".*\.(query|key|value|dense|[qkv]_proj|out_proj|fc1|fc2|qkv|proj|Wqkv|Wi|Wo|conv_pw|conv_pwl)"
 
 
 Training = Literal["frozen", "lora", "full"]

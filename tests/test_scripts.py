@@ -31,6 +31,8 @@ SCRIPTS = (
     "result_sheet",
     "results",
     "ablate",
+    "mine",
+    "bench_train",
 )
 
 

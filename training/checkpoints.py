@@ -4,12 +4,16 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 
+from training.data import DataError
 from training.run_folder import write_json
 
 
@@ -80,7 +84,8 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(partial))
+        with cannot_write(partial):
+            self.accelerator.save_state(str(partial))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             write_json(partial / "run.json", {"recipe": self.recipe, "stage": stage})
@@ -104,6 +109,23 @@ class Checkpoints:
     def _remove(self, found: list[tuple[int, Path]]) -> None:
         for _, folder in found:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def cannot_write(folder: Path) -> Iterator[None]:
+    """Turns what libraries raise when a disk is full into one line, and leaves nothing half-written behind.
+
+    Raises:
+        DataError: naming the folder.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{folder}: can't be written ({reason}); is the disk full? Run the same command again"
+        ) from error
 
 
 def copy_of(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:

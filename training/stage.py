@@ -235,33 +235,32 @@ class _Trainer:
         # a generator of its own: else making the loader would draw from the random numbers that a resumed run restores
         loader = DataLoader(left, None, num_workers=self.run.workers, generator=torch.Generator())
         set_train_mode(self.model, self.stage)
-        bar = tqdm(
+        started = time.perf_counter() - progress["seconds"]
+        with tqdm(
             total=len(batches),
             initial=progress["step"],
             desc=f"{self.run.name} {number}/{self.stage.epochs}",
             unit="batch",
             disable=not self.accelerator.is_main_process,
             leave=False,
-        )
-        started = time.perf_counter() - progress["seconds"]
-        for source, batch, chunks in self._loaded(loader):
-            loss = self._step(batch, chunks).item()
-            if not np.isfinite(loss):
-                raise DataError(
-                    f"{self.run.name}: the loss of epoch {number}, step {progress['step'] + 1} is not a number; lower "
-                    f"--{self.run.name}.learning_rate and --{self.run.name}.tower_learning_rate"
-                )
-            self._report_bad_rows(source, chunks)
-            progress["losses"].append(loss)
-            progress["pairs"] += batch.pairs
-            progress["step"] += 1
-            progress["seconds"] = time.perf_counter() - started
-            rate, speed = self.scheduler.get_last_lr()[0], progress["pairs"] / progress["seconds"]
-            bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", pairs_per_second=f"{speed:,.0f}", refresh=False)
-            bar.update()
-            if self.run.checkpoints and self.run.checkpoints.is_due():
-                self._save()
-        bar.close()
+        ) as bar:
+            for source, batch, chunks in self._loaded(loader):
+                loss = self._step(batch, chunks).item()
+                if not np.isfinite(loss):
+                    raise DataError(
+                        f"{self.run.name}: the loss of epoch {number}, step {progress['step'] + 1} is not a number; "
+                        f"lower --{self.run.name}.learning_rate and --{self.run.name}.tower_learning_rate"
+                    )
+                self._report_bad_rows(source, chunks)
+                progress["losses"].append(loss)
+                progress["pairs"] += batch.pairs
+                progress["step"] += 1
+                progress["seconds"] = time.perf_counter() - started
+                rate, speed = self.scheduler.get_last_lr()[0], progress["pairs"] / progress["seconds"]
+                bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rate:.1e}", pairs_per_second=f"{speed:,.0f}", refresh=False)
+                bar.update()
+                if self.run.checkpoints and self.run.checkpoints.is_due():
+                    self._save()
         self._end_epoch(number)
 
     def _step(self, batch: Batch, chunks) -> torch.Tensor:

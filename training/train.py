@@ -31,7 +31,7 @@ from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from training.adapters import merged, save_adapter
 from training.arguments import ModelArguments, StageArguments, TrainArguments, run
 from training.calibration import start_text_head
-from training.checkpoints import Checkpoints
+from training.checkpoints import Checkpoints, cannot_write
 from training.data import DataError, Problems, RetrievalSplit, hide_modality, load_split
 from training.embedding import load_model, prepare_for_inference, product_texts, query_features, text_features
 from training.losses import view_weights
@@ -199,7 +199,7 @@ def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProce
 def save_model(accelerator: Accelerator, model: MMFusionModel, processor: MMFusionProcessor, folder: Path) -> None:
     """Saves weights, configuration, processor and code as one folder, which appears whole or not at all."""
     if accelerator.is_main_process:
-        with new_folder(folder) as partial:
+        with new_folder(folder) as partial, cannot_write(partial):
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
     accelerator.wait_for_everyone()

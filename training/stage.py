@@ -1,6 +1,8 @@
 """One stage of a training: which parameters learn from which batches, epoch by epoch, and what is kept."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -217,7 +219,8 @@ class _Trainer:
             self._to_device()
             self._tell(f"{self.run.name}: going on in epoch {self.progress['epoch']}, step {self.progress['step']}")
         while self.progress["epoch"] <= stage.epochs:
-            self._run_epoch(self.progress["epoch"])
+            with _one_line_for_dead_workers():
+                self._run_epoch(self.progress["epoch"])
             if stage.patience and self.progress["epoch"] - self.progress["best_epoch"] >= stage.patience:
                 self._tell(f"{self.run.name}: no better epoch for {stage.patience}, stopped early")
                 break
@@ -244,7 +247,7 @@ class _Trainer:
             disable=not self.accelerator.is_main_process,
             leave=False,
         ) as bar:
-            for source, batch, chunks in self._loaded(loader):
+            for source, batch, chunks in loader:
                 loss = self._step(batch, chunks).item()
                 if not np.isfinite(loss):
                     raise DataError(
@@ -332,17 +335,6 @@ class _Trainer:
         for name in ("start", "best_state", "average"):
             self.progress[name] = to_device(self.progress[name], self.accelerator.device)
 
-    def _loaded(self, loader: DataLoader):
-        try:
-            yield from loader
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                f"a process that reads pictures died ({' '.join(str(error).split())[:200]}); run the same command "
-                "again to go on from the last checkpoint, with fewer --workers if memory is short"
-            ) from error
-
     def _report_bad_rows(self, source: int, chunks) -> None:
         for row, reason in (bad for chunk in chunks for bad in chunk.bad_rows):
             if (source, row) not in self.seen_bad_rows:
@@ -358,3 +350,17 @@ def selection_score(dev: dict, stage: StageArguments) -> float:
     """The number that an epoch is judged by: nDCG@10 of fused products, or the mean of the views that are trained."""
     views = ["fused"] if stage.fused_weight > 0 else list(view_weights(stage)) or ["image"]
     return float(np.mean([dev[view][SELECTION_METRIC] for view in views]))
+
+
+@contextmanager
+def _one_line_for_dead_workers() -> Iterator[None]:
+    """Turns the error that torch raises, wherever the program is, when a process of its loader died."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a process that reads pictures died ({' '.join(str(error).split())[:200]}); run the same command again to "
+            "go on from the last checkpoint, with fewer --workers if memory is short"
+        ) from error

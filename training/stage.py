@@ -361,6 +361,6 @@ def _one_line_for_dead_workers() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            f"a process that reads pictures died ({' '.join(str(error).split())[:200]}); run the same command again to "
-            "go on from the last checkpoint, with fewer --workers if memory is short"
+            f"a process that reads pictures died ({' '.join(str(error).split())[:200]}); run the same command "
+            "again to go on from the last checkpoint, with fewer --workers if memory is short"
         ) from error

@@ -250,7 +250,7 @@ class MMFusionRouter(nn.Linear):
         """
         start = states.new_tensor(self.logits_init)
         learned = torch.tensor(self.learned_blocks, device=states.device)
-        logits = torch.lerp(start, super().forward(states), familiarity)
+        logits = start + familiarity * (super().forward(states) - start)  # not lerp, which wants one precision
         logits = logits + torch.where(learned, familiarity.clamp(min=1e-6).log(), 0.0)
         if mask is not None:
             logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
@@ -322,7 +322,8 @@ class MMFusionCrossAttention(nn.Module):
         token_mask, cell_mask = F.pad(token_mask, (1, 0), value=True), F.pad(cell_mask, (1, 0), value=True)
         states = tokens + self._attend(self.attention_norm(tokens), cells, cell_mask)
         states = self.pool_norm(states + self.mlp(self.mlp_norm(states)))
-        logits = self.pool(states).masked_fill(~token_mask[..., None], torch.finfo(states.dtype).min)
+        logits = self.pool(states)
+        logits = logits.masked_fill(~token_mask[..., None], torch.finfo(logits.dtype).min)
         return (logits.softmax(dim=1) * states).sum(dim=1)
 
     def _attend(self, states: torch.Tensor, cells: torch.Tensor, cell_mask: torch.Tensor) -> torch.Tensor:
@@ -486,7 +487,8 @@ def pool_images(features: torch.Tensor, mask: torch.Tensor, scorer: nn.Linear) -
 
     Before training, when all scores are equal, it is the mean.
     """
-    logits = scorer(features).squeeze(-1).masked_fill(~mask, torch.finfo(features.dtype).min)
+    logits = scorer(features).squeeze(-1)
+    logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
     weights = logits.softmax(dim=1) * mask
     return (features * weights[..., None]).sum(dim=1)
 

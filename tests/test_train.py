@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from conftest import TINY_DIMS, write_shop
 
 from modeling_mmfusion import MMFusionModel
@@ -163,3 +165,30 @@ def test_calibration_moves_the_routers_alone_and_in_few_directions(model, proces
     calibration.forget_familiar_texts(model)
     with torch.no_grad():
         assert (model.query_heads.familiarity(torch.zeros(1, 16)) == 1).all()
+
+
+def test_a_tracker_that_is_not_installed_is_named_and_one_that_is_gets_each_epoch(towers, shop, tmp_path, monkeypatch):
+    arguments = recipe(towers, shop, tmp_path / "run", epochs=2)
+    arguments.tracker = "wandb"
+    with pytest.raises(DataError, match="--tracker wandb: is not installed; pip install wandb"):
+        train.main(arguments)
+    arguments.tracker, logged = None, []
+    monkeypatch.setattr(Accelerator, "log", lambda accelerator, values, step: logged.append((step, values)))
+    train.main(arguments)
+    assert [step for step, _ in logged] == [1, 2]
+    assert {"fuse/loss", "fuse/dev/fused", "fuse/learning_rate"} <= set(logged[0][1])
+
+
+@pytest.mark.parametrize("cross_attention", [False, True])
+def test_training_in_half_precision(towers, shop, tmp_path, monkeypatch, cross_attention):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    AcceleratorState._reset_state(True)
+    arguments = recipe(towers, shop, tmp_path / "run", epochs=12, text="full", gradient_cache=True)
+    arguments.model.config["cross_attention"] = cross_attention
+    try:
+        folder = train.main(arguments)
+    finally:
+        AcceleratorState._reset_state(True)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.9 * lines[1]["loss"]
+    assert load_model(folder)[0].dtype == torch.float32, "only the arithmetic is in half precision"

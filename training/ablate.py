@@ -44,7 +44,12 @@ VARIANTS = {
     "gated": ["--model.config.fusion_type=gated"],
     "text only": ["--data.modality=text"],
     "image only": ["--data.modality=image"],
-    "zero-shot text": ["--data.modality=text", "--model.config.lexical_dim=0", "--fuse.epochs=0"],
+    "zero-shot text": [
+        "--data.modality=text",
+        "--model.config.text_dim=384",
+        "--model.config.lexical_dim=0",
+        "--fuse.epochs=0",
+    ],
     "zero-shot text + lexical": ["--data.modality=text", "--fuse.epochs=0"],
     "no lexical block": ["--model.config.lexical_dim=0"],
     "no image levels": ["--model.config.image_levels=[]", "--model.config.image_level_dims=[]"],

@@ -314,6 +314,9 @@ class _Trainer:
         progress |= {"step": 0, "losses": [], "pairs": 0, "seconds": 0.0}
         dev = ", ".join(f"{view} {metrics[SELECTION_METRIC]:.3f}" for view, metrics in line["dev"].items())
         self._tell(f"{self.run.name} epoch {number}: loss {line['loss']:.3f}, dev {SELECTION_METRIC}: {dev}")
+        logged = {f"{self.run.name}/dev/{view}": found[SELECTION_METRIC] for view, found in line["dev"].items()}
+        logged |= {f"{self.run.name}/{name}": line[name] for name in ("loss", "learning_rate", "scale")}
+        self.accelerator.log(logged, step=number)
 
     def _measure(self) -> dict:
         """Metrics of each view, averaged over queries and then over catalogues."""

@@ -77,6 +77,8 @@ def start_accelerator(arguments: TrainArguments) -> Accelerator:
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[unused],
     )
+    if arguments.tracker and not accelerator.log_with:
+        raise DataError(f"--tracker {arguments.tracker}: is not installed; pip install {arguments.tracker}")
     if arguments.tracker:
         flat = {key: str(value) for key, value in asdict(arguments).items()}
         accelerator.init_trackers("mmfusion", config=flat)

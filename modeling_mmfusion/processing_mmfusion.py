@@ -162,8 +162,7 @@ class MMFusionProcessor(ProcessorMixin):
 
     def product_text(self, product: Mapping) -> str:
         """A product's fields as one text, such as `Breton Tee. Harrow Lane. clothing. Soft cotton. size: M`."""
-        parts = (field_text(name, product.get(name)) for name in ("text", *self.product_fields))
-        return ". ".join(part.rstrip(". ") for part in parts if part)
+        return join_fields(product, self.product_fields)
 
     def _tokenize(self, tokenizer, texts: list[str], max_length: int) -> BatchFeature:
         return tokenizer(
@@ -206,6 +205,12 @@ def is_missing(value) -> bool:
     if isinstance(value, Mapping):
         return not value.get("bytes") and not value.get("path")
     return value is None or value != value or (isinstance(value, (str, bytes)) and not value.strip())
+
+
+def join_fields(product: Mapping, fields: list[str] | tuple[str, ...] = PRODUCT_FIELDS) -> str:
+    """Some fields of a product as one text; `text`, if there is one, comes first."""
+    parts = (field_text(name, product.get(name)) for name in ("text", *fields))
+    return ". ".join(part.rstrip(". ") for part in parts if part)
 
 
 def field_text(name: str, value) -> str:

@@ -1,18 +1,25 @@
 """Measures a model on a catalogue: nDCG, recall and MRR of its fused, text-only and image-only views.
 
     python -m training.evaluate --model runs/quickstart/model --data data/demo_shop --split test --report report.json
+    python -m training.evaluate --model bm25 --data data/demo_shop
+    python -m training.evaluate --model runs/quickstart/model --views fused,text,image,bm25,rrf,oracle
 
-Search is exact. Scores are compared to six decimals and ties go to the product that comes first in the corpus.
+Search is exact unless --ann is given. Scores are compared to six decimals and ties go to the product that comes first
+in the corpus.
 """
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.configuration_mmfusion import VIEWS
+from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.arguments import run
 from training.data import DataError, RetrievalSplit, load_split
 from training.embedding import (
@@ -30,10 +37,13 @@ from training.metrics.product_retrieval.product_retrieval import (
     per_query,
     summarise,
 )
-from training.run_folder import environment, write_json
+from training.rankers import best_rows, is_other_encoder, rank_by_encoder, rank_by_ranks, rank_by_words
+from training.run_folder import environment, write_json, write_text
 
 SCHEMA = 1
 QUERY_BATCH = 256
+OTHER_VIEWS = ("bm25", "rrf", "oracle")
+PER_QUERY = {"query-id": "_id", "text": "text", "slice": "slice", "novel": "novel"}
 
 
 @dataclass
@@ -41,15 +51,20 @@ class EvaluateArguments:
     """Which model to measure on what.
 
     Args:
-        model: Folder of a trained model, or its Hub id.
+        model: Folder or Hub id of a trained model, folder of any text model of sentence-transformers, or bm25.
         data: Catalogue: a folder or Hub dataset id in the retrieval layout.
         split: Split to measure; queries search in this split's corpus.
         report: JSON file to write the report to; null only prints it.
-        views: Views to measure, with commas between: fused (text and pictures), text, image.
+        views: Views to measure, with commas between: fused (text and pictures), text, image; besides them bm25, rrf
+            (reciprocal rank fusion of bm25, text and image) and oracle (each query's better one of text and image).
         metrics: Metrics, with commas between, such as ndcg@10, recall@100, mrr@10, map@10, precision@10, success@10.
         batch_size: Products that go through the towers at a time.
         truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
         missing_images: Share of the products whose pictures are hidden, drawn at random.
+        quantization: How products' vectors are stored: f32, f16, i8 (steps of 1/127) or b1 (signs alone).
+        ann: Search by the approximate index instead of exactly.
+        run_file: File to write the rankings of the first view to, in TREC's format.
+        per_query: Parquet file to write each query's metrics and best ten products in each view to.
     """
 
     model: str = "runs/quickstart/model"
@@ -61,6 +76,10 @@ class EvaluateArguments:
     batch_size: int = 16
     truncate_dim: int | None = None
     missing_images: float = 0.0
+    quantization: Literal["f32", "f16", "i8", "b1"] = "f32"
+    ann: bool = False
+    run_file: str | None = None
+    per_query: str | None = None
 
 
 def evaluate(
@@ -84,17 +103,32 @@ def evaluate(
     Returns:
         `dict`: view to metric to values of shape `(queries,)`.
     """
-    depth = max(measure_of(name).params["cutoff"] for name in metrics)
-    query_vectors, _ = embed_queries(model, queries)
-    values = {}
-    for view in views:
-        found = search_exact(query_vectors, embed_products(model, products, view), depth)
-        rankings = {
-            query["_id"]: [split.product_ids[row] for row in rows]
-            for query, rows in zip(split.queries, found, strict=True)
-        }
-        values[view] = per_query(rankings, split.qrels, metrics)
-    return values
+    rankings = rank(model, split, products, queries, views, depth_of(metrics))
+    return {view: measure_rankings(split, found, metrics) for view, found in rankings.items()}
+
+
+def depth_of(metrics: tuple[str, ...]) -> int:
+    """How many products a query needs for some metrics."""
+    return max(measure_of(name).params["cutoff"] for name in metrics)
+
+
+def rank(
+    model: MMFusionModel,
+    split: RetrievalSplit,
+    products: TowerStates,
+    queries: TowerStates,
+    views: tuple[str, ...],
+    depth: int,
+    quantization: str = "f32",
+    ann: bool = False,
+) -> dict[str, list[np.ndarray]]:
+    """Rows of the best products for each query in each view; see [`EvaluateArguments`]."""
+    vectors, _ = embed_queries(model, queries)
+    rankings = {}
+    for view in (view for view in views if view in VIEWS):
+        found = quantize(embed_products(model, products, view), quantization)
+        rankings[view] = search_index(vectors, found, depth) if ann else search_exact(vectors, found, depth)
+    return rankings
 
 
 def search_exact(queries: np.ndarray, products: np.ndarray, k: int) -> list[np.ndarray]:
@@ -103,14 +137,65 @@ def search_exact(queries: np.ndarray, products: np.ndarray, k: int) -> list[np.n
     Scores are rounded to six decimals, so that rounding in the last place decides nothing; ties go to the lower row.
     Memory does not grow with the number of queries beyond the results.
     """
-    k = min(k, len(products))
-    results = []
-    for start in range(0, len(queries), QUERY_BATCH):
-        for scores in np.round(queries[start : start + QUERY_BATCH] @ products.T, 6):
-            worst = np.partition(scores, -k)[-k]
-            rows = np.flatnonzero(scores >= worst)
-            results.append(rows[np.argsort(-scores[rows], kind="stable")][:k])
-    return results
+    batches = (queries[start : start + QUERY_BATCH] @ products.T for start in range(0, len(queries), QUERY_BATCH))
+    return [best_rows(scores, k) for batch in batches for scores in batch]
+
+
+def search_index(queries: np.ndarray, products: np.ndarray, k: int) -> list[np.ndarray]:
+    """The same by the approximate index."""
+    ids = [str(row) for row in range(len(products))]
+    index = ProductIndex.build(products, pa.table({"_id": ids}))
+    return [np.array([int(result.product_id) for result in results]) for results in index.search(queries, k)]
+
+
+def quantize(vectors: np.ndarray, how: str) -> np.ndarray:
+    """Vectors `(N, dim)` as float32, with what is lost when they are stored as `f16`, `i8` or `b1`."""
+    if how == "f16":
+        return vectors.astype(np.float16).astype(np.float32)
+    if how == "i8":
+        return np.round(vectors * 127).clip(-127, 127).astype(np.float32) / 127
+    return np.where(vectors > 0, 1, -1).astype(np.float32) if how == "b1" else vectors
+
+
+def measure_rankings(
+    split: RetrievalSplit, found: list[np.ndarray], metrics: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Each query's metrics of some rankings."""
+    rankings = {
+        query["_id"]: [split.product_ids[row] for row in rows]
+        for query, rows in zip(split.queries, found, strict=True)
+    }
+    return per_query(rankings, split.qrels, metrics)
+
+
+def measure_views(
+    arguments: EvaluateArguments, split: RetrievalSplit, views: tuple[str, ...], metrics: tuple[str, ...]
+) -> tuple[dict[str, list[np.ndarray]], dict[str, dict[str, np.ndarray]], int | None]:
+    """Rankings and metrics of the views that were asked for, of any kind of model, and the vectors' length."""
+    depth, rankings, dim = depth_of(metrics), {}, None
+    if arguments.model == "bm25":
+        rankings["bm25"] = rank_by_words(split, depth)
+    elif is_other_encoder(arguments.model):
+        rankings["text"] = rank_by_encoder(arguments.model, split, depth, arguments.batch_size)
+    else:
+        needed = [view for view in VIEWS if view in views or {"rrf", "oracle"} & set(views) and view != "fused"]
+        model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
+        dim = model.config.projection_dim
+        products = product_features(model, processor, split, arguments.batch_size)
+        if arguments.missing_images:
+            products = without_pictures(products, arguments.missing_images)
+        queries = query_features(model, processor, split.query_texts)
+        how = {"quantization": arguments.quantization, "ann": arguments.ann}
+        rankings = rank(model, split, products, queries, tuple(needed), depth, **how)
+        if {"bm25", "rrf"} & set(views):
+            rankings["bm25"] = rank_by_words(split, depth)
+        if "rrf" in views:
+            rankings["rrf"] = rank_by_ranks([rankings[name] for name in ("bm25", "text", "image")], depth)
+    values = {view: measure_rankings(split, found, metrics) for view, found in rankings.items()}
+    if "oracle" in views and "image" in values:
+        values["oracle"] = {name: np.maximum(values["text"][name], values["image"][name]) for name in metrics}
+    shown = [view for view in views if view in values] or list(values)
+    return rankings, {view: values[view] for view in shown}, dim
 
 
 def without_pictures(products: TowerStates, share: float, seed: int = 0) -> TowerStates:
@@ -175,15 +260,10 @@ def main(arguments: EvaluateArguments) -> dict:
     started = time.perf_counter()
     views, metrics = tuple(arguments.views.split(",")), tuple(arguments.metrics.split(","))
     check_names(views, metrics)
-    model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
     split = load_split(arguments.data, arguments.split)
-    products = product_features(model, processor, split, arguments.batch_size)
-    if arguments.missing_images:
-        products = without_pictures(products, arguments.missing_images)
-    queries = query_features(model, processor, split.query_texts)
-    values = evaluate(model, split, products, queries, views, metrics)
+    rankings, values, dim = measure_views(arguments, split, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}
-    report |= {"dim": model.config.projection_dim, "missing_images": arguments.missing_images}
+    report |= {"dim": dim, "missing_images": arguments.missing_images, "quantization": arguments.quantization}
     report |= make_report(values, split)
     report |= {"problems": split.problems.lines(), "environment": environment()}
     report["seconds"] = round(time.perf_counter() - started, 2)
@@ -191,7 +271,31 @@ def main(arguments: EvaluateArguments) -> dict:
     split.problems.report()
     if arguments.report:
         write_json(Path(arguments.report), report)
+    if arguments.run_file:
+        write_run(Path(arguments.run_file), split, next(iter(rankings.values())))
+    if arguments.per_query:
+        write_per_query(Path(arguments.per_query), split, rankings, values)
     return report
+
+
+def write_run(file: Path, split: RetrievalSplit, found: list[np.ndarray]) -> None:
+    """Writes rankings in TREC's format: query id, `Q0`, product id, rank from 1, a score that falls, `mmfusion`."""
+    lines = []
+    for query, rows in zip(split.queries, found, strict=True):
+        for rank_, row in enumerate(rows.tolist(), start=1):
+            lines.append(f"{query['_id']} Q0 {split.product_ids[row]} {rank_} {1 / rank_:.6f} mmfusion\n")
+    write_text(file, "".join(lines))
+
+
+def write_per_query(file: Path, split: RetrievalSplit, rankings: dict, values: dict) -> None:
+    """Writes a row a query: id, text, slice, each view's metrics and the ids of its best ten products."""
+    columns = {name: [query.get(key) for query in split.queries] for name, key in PER_QUERY.items()}
+    for view, metrics in values.items():
+        columns |= {f"{view} {name}": found for name, found in metrics.items()}
+    for view, found in rankings.items():
+        columns[f"{view} top 10"] = [[split.product_ids[row] for row in rows[:10]] for rows in found]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), file)
 
 
 def check_names(views: tuple[str, ...], metrics: tuple[str, ...]) -> None:
@@ -201,8 +305,8 @@ def check_names(views: tuple[str, ...], metrics: tuple[str, ...]) -> None:
         DataError: naming the view or metric and what there is.
     """
     for view in views:
-        if view not in VIEWS:
-            raise DataError(f"unknown view {view!r}; use some of {', '.join(VIEWS)}")
+        if view not in (*VIEWS, *OTHER_VIEWS):
+            raise DataError(f"unknown view {view!r}; use some of {', '.join((*VIEWS, *OTHER_VIEWS))}")
     for name in metrics:
         try:
             measure_of(name)

@@ -1,0 +1,113 @@
+"""Rankings by what a model is to be compared with: words (BM25), other encoders, and several rankings as one."""
+
+import re
+from pathlib import Path
+
+import bm25s
+import numpy as np
+from safetensors import SafetensorError
+from tqdm.auto import tqdm
+
+from modeling_mmfusion.processing_mmfusion import join_fields
+from training.data import DataError, RetrievalSplit
+
+WORD = re.compile(r"\w+")
+RRF_K = 60  # of the paper
+
+
+def best_rows(scores: np.ndarray, k: int) -> np.ndarray:
+    """The rows of the best `k` of `scores` `(N,)`, best first; ties, to six decimals, go to the lower row."""
+    scores, k = np.round(scores, 6), min(k, len(scores))
+    rows = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+    return rows[np.argsort(-scores[rows], kind="stable")][:k]
+
+
+def listing_texts(split: RetrievalSplit) -> list[str]:
+    """Each product of a split as the text that our models read."""
+    columns = [name for name in split.corpus.column_names if name != "image"]
+    return [join_fields(product) for product in split.corpus.select_columns(columns)]
+
+
+def rank_by_words(split: RetrievalSplit, depth: int) -> list[np.ndarray]:
+    """BM25 (k1 1.5, b 0.75, no stop words, no stemming) over the products' texts.
+
+    Args:
+        split (`RetrievalSplit`): corpus and queries.
+        depth (`int`): products a query.
+
+    Returns:
+        `list[np.ndarray]`: rows of the corpus for each query, best first; only products that share a word with it.
+
+    References:
+        The library bm25s, https://huggingface.co/papers/2407.03618.
+    """
+    index = bm25s.BM25()
+    index.index([_words(text) for text in listing_texts(split)], show_progress=False)
+    rankings = []
+    for text in tqdm(split.query_texts, desc="BM25", unit="query", leave=False):
+        known = [word for word in _words(text) if word in index.vocab_dict]
+        scores = index.get_scores(known) if known else np.zeros(len(split.product_ids))
+        rows = best_rows(scores, depth)
+        rankings.append(rows[scores[rows] > 0])
+    return rankings
+
+
+def rank_by_encoder(name: str, split: RetrievalSplit, depth: int, batch_size: int = 32) -> list[np.ndarray]:
+    """The products' texts by cosine to the query, with any text model of sentence-transformers.
+
+    Args:
+        name (`str`): its folder or Hub id; models with code of their own are not run.
+        split (`RetrievalSplit`): corpus and queries.
+        depth (`int`): products a query.
+        batch_size (`int`, *optional*, defaults to 32): texts at a time.
+
+    Raises:
+        DataError: if it can't be loaded.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        encoder = SentenceTransformer(str(name))
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{name}: can't load it as a sentence-transformers model: {_one_line(error)}") from error
+    options = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+    products = encoder.encode_document(listing_texts(split), **options)
+    queries = encoder.encode_query(split.query_texts, **options)
+    return [best_rows(products @ query, depth) for query in queries]
+
+
+def rank_by_ranks(rankings: list[list[np.ndarray]], depth: int) -> list[np.ndarray]:
+    """Reciprocal rank fusion of several rankings of the same corpus: the sum of `1 / (60 + rank)`.
+
+    Args:
+        rankings (`list[list[np.ndarray]]`): of each system the rows for each query, best first.
+        depth (`int`): products a query.
+
+    References:
+        Cormack et al., Reciprocal Rank Fusion outperforms Condorcet (SIGIR 2009).
+    """
+    fused = []
+    for rows_of_systems in zip(*rankings, strict=True):
+        scores: dict[int, float] = {}
+        for rows in rows_of_systems:
+            for rank, row in enumerate(rows.tolist(), start=1):
+                scores[row] = scores.get(row, 0.0) + 1 / (RRF_K + rank)
+        order = sorted(scores, key=lambda row: (-round(scores[row], 9), row))  # noqa: B023
+        fused.append(np.array(order[:depth], dtype=np.int64))
+    return fused
+
+
+def is_other_encoder(name: str) -> bool:
+    """Whether a local folder holds a sentence-transformers model that is none of ours."""
+    folder = Path(name)
+    config = folder / "config.json"
+    ours = config.is_file() and '"mmfusion"' in config.read_text(encoding="utf-8", errors="replace")
+    return (folder / "modules.json").is_file() and not ours
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.lower())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -14,7 +14,7 @@ from training.arguments import ModelArguments, StageArguments, TrainArguments, p
 from training.data import DataError, hide_modality, load_split
 from training.distributed import Share
 from training.sampling import PairSampler
-from training.training_set import BatchInputs, join_sets, negatives_of, query_set, same_values, title_set
+from training.training_set import BatchInputs, copies_of, join_sets, negatives_of, query_set, same_values, title_set
 
 
 def test_titles_look_for_the_pictures_of_all_products_that_share_them(model, processor, shop):
@@ -32,6 +32,12 @@ def test_titles_look_for_the_pictures_of_all_products_that_share_them(model, pro
 
 def test_same_values_are_numbered_and_single_or_empty_ones_are_not():
     assert same_values(["a", "", "b", "a", "", "c", "b"]).tolist() == [0, -1, 1, 0, -1, -1, 1]
+
+
+def test_copies_share_a_picture_or_have_none_and_share_a_text():
+    texts = ["mug", "mug", "mug", "cup", "mug", "mug"]
+    assert copies_of(texts, ["red", "blue", "red", "blue", "", ""]).tolist() == [0, 1, 0, 1, 2, 2]
+    assert copies_of(["mug", "mug"], ["red", "blue"]).tolist() == [-1, -1], "only the picture tells them apart"
 
 
 def test_hard_negatives_are_judged_or_mined_ones_that_are_not_relevant(tmp_path):
@@ -82,7 +88,7 @@ def test_joined_catalogues_keep_their_judgments_and_their_problems(model, proces
     assert [next(iter(positives)) for positives in joined.judgments.positives] == list(range(18))
     for name, array in sets[1].products.states.arrays.items():
         np.testing.assert_array_equal(joined.products.states.arrays[name][12:], array)
-    assert joined.judgments.copies[0].shape == (18,) and joined.judgments.copies[1][12] == -1
+    assert joined.judgments.copies[0].shape == (18,) and joined.judgments.copies[0][12] == -1
     before = other.problems.counts.total()
     joined.add_problem("unreadable image (trained without it)", 12, "broken")
     assert other.problems.counts.total() == before + 1 and "row 0, field image" in other.problems.lines()[-1]

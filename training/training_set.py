@@ -106,7 +106,7 @@ def query_set(
     judgments = Judgments(
         positives_of(split),
         negatives_of(split, negatives or {}, rows),
-        [same_values(product_texts(processor, split)), same_values(split.picture_digests)],
+        [copies_of(product_texts(processor, split), split.picture_digests)],
         [_by_row((teacher or {}).get(query["_id"], {}), rows) for query in split.queries] if teacher else [],
     )
     return TrainingSet(queries, product_inputs(model, processor, split, trained), judgments, [split])
@@ -213,6 +213,14 @@ def negatives_of(split: RetrievalSplit, mined: dict[str, dict[str, float]], rows
         others = [product for product in mined.get(query["_id"], {}) if product in rows and product not in qrels]
         found.append([rows[product] for product in [*judged, *others]])
     return found
+
+
+def copies_of(texts: list[str], digests: list[str]) -> np.ndarray:
+    """Numbers that are equal for copies: products with the same picture, or without pictures and with the same text.
+
+    Products with the same text and different pictures are no copies: often only the picture tells their colours apart.
+    """
+    return same_values([digest or text for text, digest in zip(texts, digests, strict=True)])
 
 
 def same_values(values: list[str]) -> np.ndarray:

@@ -5,6 +5,9 @@ DATA ?= data/demo_shop
 RUN ?= runs/quickstart
 HM ?= ../shared/data/hm
 IKEA ?= ../shared/data/ikea
+FASHION ?= ../shared/data/fashion
+FASHION_SEEDS ?= 0,1,2
+FASHION_VARIANTS ?= experts,gated,weighted_mean,text only,image only,sum,concat
 
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,8 +31,10 @@ results: $(VENV)/installed  ## run the quickstart on the demo shop and on HM, an
 	$(PYTHON) -m training.quickstart --data "$(HM)" --output runs/hm
 	$(PYTHON) -m training.results
 
-ablation: $(VENV)/installed  ## compare fusion types on HM and IKEA with three seeds (about an hour), and write README's table
+ablation: $(VENV)/installed  ## compare fusion types on HM, FASHION and IKEA (some hours), and write README's tables
 	$(PYTHON) -m training.ablate --tests "$(HM),$(IKEA)" --results hub_card/results/fusion_ablation.json
+	$(PYTHON) -m training.ablate --tests "$(FASHION),$(IKEA)" --seeds "$(FASHION_SEEDS)" --variants "$(FASHION_VARIANTS)" \
+		--overrides "{data.path: $(FASHION), output: runs/ablation_fashion}" --results hub_card/results/fusion_fashion.json
 	$(PYTHON) -m training.results
 
 lint: $(VENV)/installed  ## check style

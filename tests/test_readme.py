@@ -14,10 +14,14 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_numbers_in_the_readme_are_those_of_the_results_files():
-    names = ("quickstart", "hm", "fusion_ablation")
-    *reports, ablation = [json.loads((ROOT / "hub_card" / "results" / f"{name}.json").read_text()) for name in names]
+    names = ("quickstart", "hm", "fusion_ablation", "fusion_fashion")
+    *reports, first, second = [
+        json.loads((ROOT / "hub_card" / "results" / f"{name}.json").read_text()) for name in names
+    ]
     assert insert_tables(README, [markdown(report) for report in reports]) == README
-    assert insert_tables(README, [format_results(ablation)], ABLATION_START, ABLATION_END) == README
+    assert (
+        insert_tables(README, [format_results(first), format_results(second)], ABLATION_START, ABLATION_END) == README
+    )
     with pytest.raises(DataError, match="the README lacks the lines"):
         insert_tables("no markers", [])
 

@@ -148,7 +148,11 @@ def picture_features(
 ) -> TowerStates:
     """The part of the states of products that comes from their pictures; unreadable ones go to `split.problems`."""
     if "image" not in split.corpus.column_names:
-        cache = False  # there is nothing to keep
+        with torch.inference_mode():
+            one = _to_arrays(model.encode_products(**processor.process_products([{}]).to(model.device)))
+        shapes = {name: array for name, array in one.items() if name.startswith("image_")}
+        count = len(split.product_ids)
+        return TowerStates({name: np.zeros((count, *a.shape[1:]), dtype=a.dtype) for name, a in shapes.items()})
 
     def compute() -> Found:
         bad_rows = []

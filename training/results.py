@@ -36,7 +36,7 @@ class ResultsArguments:
     runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
     readme: str = "README.md"
     picture: str = "quickstart"
-    ablations: str = "hub_card/results/fusion_ablation.json"
+    ablations: str = "hub_card/results/fusion_ablation.json,hub_card/results/fusion_fashion.json"
 
 
 def main(arguments: ResultsArguments) -> None:

@@ -117,7 +117,8 @@ class MMFusionLogitScale(nn.Module):
 
     def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The inverse temperature, at most 100, and the bias; both of shape `(1,)`."""
-        return self.log_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.bias
+        # a clone: DDP takes an output that is a parameter itself for unused
+        return self.log_scale.clamp(max=MAX_LOGIT_SCALE).exp(), self.bias.clone()
 
 
 class MMFusionPreTrainedModel(PreTrainedModel):

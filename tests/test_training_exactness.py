@@ -1,13 +1,16 @@
 """Gradients and weights that must be the same however a training is cut up: chunks, processes, interruptions."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator, debug_launcher
-from conftest import TINY_DIMS, make_model
+from accelerate import Accelerator
+from conftest import ROOT, TINY_DIMS, make_model
 from peft import PeftModel
 from PIL import Image
 
@@ -124,7 +127,12 @@ PARALLEL_STAGES = (
 
 
 def test_two_processes_have_the_gradients_of_one(towers, processor, shop, tmp_path):
-    debug_launcher(two_processes, (towers, shop, str(tmp_path)), num_processes=2)
+    # not forked: a process whose autograd has run can't be
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    words += [str(towers["text"]), str(towers["vision"]), str(shop), str(tmp_path)]
+    done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     for number, options in enumerate(PARALLEL_STAGES):
         found = torch.load(tmp_path / f"{number}.pt")
         whole = gradients(without_dropout(towers), processor, shop, StageArguments(**options))
@@ -261,3 +269,7 @@ def vectors(model, processor, texts) -> torch.Tensor:
 
 def torch_picture():
     return Image.fromarray(np.arange(3 * 40 * 40, dtype=np.uint8).reshape(40, 40, 3))
+
+
+if __name__ == "__main__":
+    two_processes({"text": Path(sys.argv[1]), "vision": Path(sys.argv[2])}, Path(sys.argv[3]), sys.argv[4])

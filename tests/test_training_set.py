@@ -2,15 +2,17 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import picture, shop_rows, write_shop
+from conftest import ROOT, picture, shop_rows, write_shop
 from test_training_exactness import recipe
 
 from training import train
-from training.arguments import ModelArguments, StageArguments, TrainArguments, parse
+from training.arguments import ModelArguments, StageArguments, TrainArguments, _fail, parse
 from training.data import DataError, hide_modality, load_split
 from training.distributed import Share
 from training.sampling import PairSampler
@@ -103,8 +105,25 @@ def test_a_corrupt_picture_is_trained_without_counted_once_and_stops_nothing(tow
     assert "1 x unreadable image (trained without it); first: " in out and "corpus.parquet row 7, field image" in out
 
 
-def test_a_worker_that_dies_stops_with_advice_and_the_run_goes_on(towers, shop, tmp_path, monkeypatch, capfd):
-    arguments = recipe(towers, shop, tmp_path / "run", fuse={"epochs": 1, "vision": "full", "batch_size": 2})
+def test_a_worker_that_dies_stops_with_advice_and_the_run_goes_on(towers, shop, tmp_path):
+    def run_in_a_process(*words: str) -> subprocess.CompletedProcess:
+        paths = [str(path) for path in (towers["text"], towers["vision"], shop, tmp_path / "run")]
+        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, __file__, *paths, *words]
+        return subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+
+    first = run_in_a_process("die")
+    assert first.returncode == 2 and "error: a process that reads pictures died" in first.stderr, first.stderr[-2000:]
+    assert "run the same command again" in first.stderr and not (tmp_path / "run" / "model").exists()
+    second = run_in_a_process()
+    assert second.returncode == 0 and "fuse: going on in epoch 1, step" in second.stdout, second.stderr[-2000:]
+    assert (tmp_path / "run" / "model").is_dir()
+
+
+def train_with_a_worker(text: str, vision: str, shop: str, output: str, *words: str) -> None:
+    """Trains with one loader process, which dies in the middle if it is told to."""
+    stage = {"epochs": 1, "vision": "full", "batch_size": 2}
+    arguments = recipe({"text": text, "vision": vision}, shop, output, fuse=stage)
     arguments.workers, arguments.checkpoint_minutes = 1, 0
     get, main_process = BatchInputs.__getitem__, os.getpid()
 
@@ -113,13 +132,12 @@ def test_a_worker_that_dies_stops_with_advice_and_the_run_goes_on(towers, shop, 
             os.kill(os.getpid(), 9)
         return get(inputs, number)
 
-    monkeypatch.setattr(BatchInputs, "__getitem__", die)
-    with pytest.raises(DataError, match="a process that reads pictures died .* run the same command again"):
+    if words:
+        BatchInputs.__getitem__ = die
+    try:
         train.main(arguments)
-    assert not (tmp_path / "run" / "model").exists()
-    monkeypatch.setattr(BatchInputs, "__getitem__", get)
-    train.main(arguments)
-    assert "fuse: going on in epoch 1, step" in capfd.readouterr().out
+    except DataError as error:
+        sys.exit(_fail(str(error)))
 
 
 def test_training_stops_early_and_mixes_catalogues_and_learns_from_a_teacher(towers, shop, tmp_path):
@@ -160,3 +178,7 @@ def test_adapters_for_no_layer_are_refused_by_name(towers, shop, tmp_path):
 def test_every_recipe_can_be_read(name):
     arguments = parse(TrainArguments, "", ["--recipe", f"training/recipes/{name}.yaml"], recipe=True)
     assert arguments.fuse.epochs > 0 and isinstance(arguments.model, ModelArguments)
+
+
+if __name__ == "__main__":
+    train_with_a_worker(*sys.argv[1:])

@@ -122,6 +122,8 @@ def cannot_write(folder: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if "DataLoader worker" in str(error):  # torch tells of a dead worker wherever the program is just then
+            raise
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{folder}: can't be written ({reason}); is the disk full? Run the same command again"

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
@@ -260,5 +259,4 @@ def _row(cells: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(torch.get_num_threads())
     run(main, AblateArguments, __doc__)

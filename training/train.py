@@ -43,6 +43,7 @@ from training.training_plot import draw_training
 from training.training_set import join_sets, query_set, title_set
 
 STAGES = ("domain", "align", "fuse")
+NO_RESULT = ("output", "workers", "checkpoint_minutes", "tracker")  # an interrupted run may go on with others of these
 
 
 def main(arguments: TrainArguments) -> Path:
@@ -50,8 +51,8 @@ def main(arguments: TrainArguments) -> Path:
     set_seed(arguments.seed)
     accelerator = start_accelerator(arguments)
     output = Path(arguments.output)
-    recipe = digest(json.dumps(asdict(arguments)))
-    checkpoints = Checkpoints(accelerator, output, recipe, arguments.checkpoint_minutes)
+    recipe = {name: value for name, value in asdict(arguments).items() if name not in NO_RESULT}
+    checkpoints = Checkpoints(accelerator, output, digest(json.dumps(recipe)), arguments.checkpoint_minutes)
     if accelerator.is_main_process:
         write_config(output / "config.yaml", arguments)
         write_json(output / "environment.json", environment())

@@ -32,6 +32,23 @@ def test_titles_look_for_the_pictures_of_all_products_that_share_them(model, pro
     assert title_set(model, processor, texts_only, StageArguments()) is None
 
 
+@pytest.mark.parametrize("encoders", [{}, {"text": "full"}, {"text": "full", "vision": "full"}])
+def test_a_batch_of_titles_encodes_no_listings(model, processor, shop, encoders):
+    stage = StageArguments(**encoders, title_image_weight=1.0, chunk_size=5)
+    split = load_split(shop, "train")
+    data = title_set(model, processor, split, stage)
+    sampler = PairSampler(data.judgments, 3, 12, seed=0)
+    _, batch, chunks = BatchInputs([data], [sampler], [(0, sampler.epoch(0)[0])], processor, stage, Share())[0]
+    products = torch.zeros(12, model.config.embedding_dim)
+    with torch.no_grad():
+        for chunk in chunks:
+            assert "input_ids" not in chunk.inputs and chunk.inputs["views"] == ("image",)
+            products[chunk.products] = model(**chunk.inputs).embeds_per_view["image"]
+        inputs = processor(queries=["mug"], products=list(split.corpus))
+        expected = model(**inputs, views=("image",)).product_embeds
+    torch.testing.assert_close(products, expected[torch.from_numpy(batch.products)], atol=1e-5, rtol=0)
+
+
 def test_same_values_are_numbered_and_single_or_empty_ones_are_not():
     assert same_values(["a", "", "b", "a", "", "c", "b"]).tolist() == [0, -1, 1, 0, -1, -1, 1]
 

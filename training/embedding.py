@@ -63,10 +63,7 @@ def load_model(
     Raises:
         DataError: if there is no such model, it is none of ours, weights are missing or it can't be truncated so.
     """
-    path = Path(name)
-    is_hub_id = isinstance(name, str) and not name.startswith((".", "/")) and name.count("/") == 1
-    if not path.is_dir() and not is_hub_id:
-        raise DataError(f"{name}: no such model folder; train one (make quickstart) or give a Hub id such as org/name")
+    check_model_name(name)
     try:
         model, loading = MMFusionModel.from_pretrained(name, output_loading_info=True)
         model.config.truncate_dim = truncate_dim or model.config.truncate_dim
@@ -77,6 +74,17 @@ def load_model(
     if missing := sorted(loading["missing_keys"]):
         raise DataError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; train it again")
     return prepare_for_inference(model, device), processor
+
+
+def check_model_name(name: str | os.PathLike) -> None:
+    """Refuses what is neither a folder nor the form of a Hub id, before anything is read.
+
+    Raises:
+        DataError: naming it.
+    """
+    is_hub_id = isinstance(name, str) and not name.startswith((".", "/")) and name.count("/") == 1
+    if not Path(name).is_dir() and not is_hub_id:
+        raise DataError(f"{name}: no such model folder; train one (make quickstart) or give a Hub id such as org/name")
 
 
 def prepare_for_inference(model: MMFusionModel, device: str | None = None) -> MMFusionModel:

@@ -24,6 +24,7 @@ from training.arguments import run
 from training.data import DataError, RetrievalSplit, load_split
 from training.embedding import (
     TowerStates,
+    check_model_name,
     embed_products,
     embed_queries,
     load_model,
@@ -260,6 +261,8 @@ def main(arguments: EvaluateArguments) -> dict:
     started = time.perf_counter()
     views, metrics = tuple(arguments.views.split(",")), tuple(arguments.metrics.split(","))
     check_names(views, metrics)
+    if arguments.model != "bm25":
+        check_model_name(arguments.model)
     split = load_split(arguments.data, arguments.split)
     rankings, values, dim = measure_views(arguments, split, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}

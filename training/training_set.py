@@ -117,6 +117,8 @@ def title_set(
 ) -> TrainingSet | None:
     """Titles as queries for the products' pictures; of products that share a title each is relevant.
 
+    The products are without text, which the pictures' view does not see.
+
     Returns:
         [`TrainingSet`], or `None` if no product has both.
     """
@@ -129,15 +131,23 @@ def title_set(
     texts = list(titles)
     queries = Inputs(texts=texts) if "text" in trained else Inputs(query_features(model, processor, texts))
     judgments = Judgments(list(titles.values()), copies=[same_values(split.picture_digests)], of_titles=True)
-    return TrainingSet(queries, product_inputs(model, processor, split, trained), judgments, [split])
+    products = product_inputs(model, processor, split, trained, with_texts=False)
+    return TrainingSet(queries, products, judgments, [split])
 
 
 def product_inputs(
-    model: MMFusionModel, processor: MMFusionProcessor, split: RetrievalSplit, trained: set[str]
+    model: MMFusionModel,
+    processor: MMFusionProcessor,
+    split: RetrievalSplit,
+    trained: set[str],
+    with_texts: bool = True,
 ) -> Inputs:
-    """The products of a split, as the model takes them while the encoders in `trained` are trained."""
+    """The products of a split, with or without their texts, as the model takes them while the encoders in `trained`
+    are trained."""
     arrays, texts, pictures = {}, None, None
-    if "text" in trained:
+    if not with_texts:
+        arrays |= without_text(model, processor, len(split.product_ids))
+    elif "text" in trained:
         texts = product_texts(processor, split)
     else:
         arrays |= text_features(model, processor, product_texts(processor, split)).arrays
@@ -146,6 +156,14 @@ def product_inputs(
     else:
         arrays |= picture_features(model, processor, split).arrays
     return Inputs(TowerStates(arrays) if arrays else None, texts, pictures)
+
+
+@torch.no_grad()
+def without_text(model: MMFusionModel, processor: MMFusionProcessor, count: int) -> dict[str, np.ndarray]:
+    """The text's part of the states of `count` products that have none; one row, seen `count` times."""
+    states = model.encode_products(**processor.process_products([{}]).to(model.device))
+    found = {name: tensor.cpu().numpy() for name, tensor in states.items() if not name.startswith("image_")}
+    return {name: np.broadcast_to(array, (count, *array.shape[1:])) for name, array in found.items()}
 
 
 def measured_states(

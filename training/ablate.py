@@ -53,11 +53,20 @@ VARIANTS = {
     "no lexical block": ["--model.config.lexical_dim=0"],
     "no image levels": ["--model.config.image_levels=[]", "--model.config.image_level_dims=[]"],
     "cross attention": ["--model.config.cross_attention=true"],
+    "full recipe": [],
     "no domain stage": ["--domain.epochs=0"],
     "no align stage": ["--align.epochs=0"],
     "no fuse stage": ["--fuse.epochs=0"],
-    "one stage": ["--domain.epochs=0", "--align.epochs=0", "--fuse.epochs=5"],
-    "frozen encoders": ["--domain.epochs=0", "--align.epochs=0", "--fuse.epochs=5", "--fuse.text=frozen"],
+    # as many pairs through the encoder as in the three stages of hm.yaml, and more
+    "one stage": [
+        "--domain.epochs=0",
+        "--align.epochs=0",
+        "--fuse.text=lora",
+        "--fuse.epochs=5",
+        "--fuse.batch_size=128",
+        "--fuse.positives_per_query=1",
+    ],
+    "frozen encoders": ["--domain.epochs=0", "--align.epochs=0"],
     "gated, no image levels": [
         "--model.config.fusion_type=gated",
         "--model.config.image_levels=[]",

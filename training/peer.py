@@ -1,11 +1,11 @@
-"""What sentence-transformers makes of the same encoders and the same query-product pairs, with its own trainer and loss.
+"""What sentence-transformers makes of the same encoders and query-product pairs, with its own trainer and loss.
 
     python -m training.peer --data ../shared/data/hm --output runs/peer_hm
     python -m training.peer --data ../shared/data/fashion,../shared/data/hm,../shared/data/amazon --output runs/peer
 
-It trains two two-tower models with MultipleNegativesRankingLoss: queries against listings, with the whole text encoder,
-and queries against pictures, with the whole text encoder and a linear layer over the frozen image encoder's pooled
-output. The report has each catalogue's `text`, `image` and `averaged`, the mean of both models' cosines.
+It trains two two-tower models with MultipleNegativesRankingLoss: queries against listings, and queries against
+pictures. The whole text encoder is trained, and a linear layer over the frozen image encoder's pooled output. The
+report has each catalogue's `text`, `image` and `averaged`, the mean of both models' cosines.
 
 Batches are of one catalogue each and hold no text twice, as that library advises; nothing else is masked.
 """
@@ -104,7 +104,9 @@ def main(arguments: PeerArguments) -> dict[str, dict]:
     image_model = with_pictures(SentenceTransformer(resolve_tower(arguments.text)), pictures)
     fit(text_model, text_pairs(arguments, train), arguments, "text")
     fit(image_model, picture_pairs(arguments, train), arguments, "image")
-    reports = {split.name: measure(text_model, image_model, split, path) for path, split in zip(tests, held_out)}
+    reports = {
+        split.name: measure(text_model, image_model, split, path) for path, split in zip(tests, held_out, strict=True)
+    }
     found = {"peer": "sentence-transformers", "options": asdict(arguments), "catalogues": reports}
     write_json(Path(arguments.output) / "report.json", found | {"environment": environment()})
     return found

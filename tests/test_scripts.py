@@ -16,6 +16,7 @@ from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
 from training import embed, evaluate, index, result_sheet, search
 from training.arguments import TrainArguments, parse
 from training.data import DataError
+from training.quickstart import QuickstartArguments
 from training.result_sheet import SheetArguments
 
 SCRIPTS = (
@@ -86,6 +87,11 @@ def test_a_mistake_is_one_line_and_status_2(run_script, words, message):
     assert status == 2 and "Traceback" not in errors
     (error,) = (line for line in errors.splitlines() if line.startswith("error: "))
     assert message in error
+
+
+def test_a_recipe_that_is_an_option_of_its_own_is_kept():
+    words = ["--recipe", "mine.yaml", "--output", "runs/mine"]
+    assert parse(QuickstartArguments, "", words).recipe == "mine.yaml"
 
 
 def test_train_runs_by_its_path_from_any_folder(tmp_path):

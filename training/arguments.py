@@ -236,7 +236,8 @@ def parse(
     argv = [_normalise(word, flags) for word in (sys.argv[1:] if argv is None else argv)]
     parser = make_parser(arguments, description, recipe, positional)
     parsed = parser.parse_args(argv)
-    parsed.pop("recipe", None)
+    if recipe:
+        parsed.pop("recipe")
     return arguments(**vars(parser.instantiate(parsed)))
 
 

@@ -34,6 +34,8 @@ SCRIPTS = (
     "ablate",
     "mine",
     "bench_train",
+    "peer",
+    "compare",
 )
 
 

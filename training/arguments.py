@@ -72,13 +72,13 @@ class LoraArguments:
     Args:
         rank: Rank of the adapters.
         alpha: Their scale is alpha / rank.
-        dropout: Dropout before them.
+        dropout: Dropout before them; on a CPU it takes a fifth of the time.
         targets: Regular expression of the names of the layers, below an encoder, that get one.
     """
 
     rank: int = 16
     alpha: int = 32
-    dropout: float = 0.05
+    dropout: float = 0.0
     targets: str = r".*\.(query|key|value|dense|[qkv]_proj|out_proj|fc1|fc2|qkv|proj|Wqkv|Wi|Wo|conv_pw|conv_pwl)"
 
 

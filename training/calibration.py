@@ -13,7 +13,7 @@ from training.losses import info_nce
 from training.sampling import Judgments, PairSampler, epoch_batches
 
 STEPS, RATE = 60, 0.03
-SAMPLE = 8192  # texts of each side that tell which ones are familiar
+SAMPLE = 8192  # texts of each side that stand for a catalogue's where an encoder would have to run over all
 
 
 def start_text_head(model: MMFusionModel, states: list[TowerStates]) -> None:

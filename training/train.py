@@ -30,7 +30,7 @@ from huggingface_hub.errors import StrictDataclassError
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from training.adapters import merged, save_adapter
 from training.arguments import ModelArguments, StageArguments, TrainArguments, run
-from training.calibration import start_text_head
+from training.calibration import sample_rows, start_text_head
 from training.checkpoints import Checkpoints, cannot_write
 from training.data import DataError, Problems, RetrievalSplit, hide_modality, load_split
 from training.embedding import load_model, prepare_for_inference, product_texts, query_features, text_features
@@ -43,6 +43,7 @@ from training.training_plot import draw_training
 from training.training_set import join_sets, query_set, title_set
 
 STAGES = ("domain", "align", "fuse")
+SAMPLE_SEED = 0  # one sample of a catalogue's texts for all runs, so that they share a cache
 NO_RESULT = ("output", "workers", "checkpoint_minutes", "tracker")  # an interrupted run may go on with others of these
 
 
@@ -116,7 +117,8 @@ def fit(
     done = checkpoints.done if checkpoints else []
     lines = _read_lines(output / "metrics.jsonl", done) if done else []
     if not done and arguments.model.start is None:
-        _start_text_head(accelerator, model, processor, train)
+        trains_texts = any(getattr(arguments, name).text != "frozen" for name in stages)
+        _start_text_head(accelerator, model, processor, train, sample=trains_texts)
     for name in [name for name in stages if name not in done]:
         stage = getattr(arguments, name)
         base = _base(arguments, stages, name)
@@ -208,10 +210,15 @@ def save_model(accelerator: Accelerator, model: MMFusionModel, processor: MMFusi
     accelerator.wait_for_everyone()
 
 
-def _start_text_head(accelerator, model, processor, splits: list[RetrievalSplit]) -> None:
+def _start_text_head(accelerator, model, processor, splits: list[RetrievalSplit], sample: bool) -> None:
+    """Starts the text head from all texts, whose features frozen encoders need anyway, or from a sample of them."""
+    states = []
     with accelerator.main_process_first():
-        states = [query_features(model, processor, split.query_texts) for split in splits]
-        states += [text_features(model, processor, product_texts(processor, split)) for split in splits]
+        for split in splits:
+            texts = product_texts(processor, split)
+            if sample:
+                texts = [texts[row] for row in sample_rows(len(texts), SAMPLE_SEED)]
+            states += [query_features(model, processor, split.query_texts), text_features(model, processor, texts)]
     start_text_head(model, states)
 
 

@@ -62,6 +62,26 @@ def test_truncation_and_missing_pictures_are_measured_and_undone(arguments, shop
     assert set(found) == expected | {"1/2 of the dimensions", "1/4 of the dimensions"}
 
 
+def test_stages_that_variants_share_are_trained_once(arguments, tmp_path, monkeypatch):
+    recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    recipe |= {name: {"epochs": 1, "batch_size": 12, "text": "full"} for name in ("domain", "align")}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    trained, fit = [], ablate.fit
+
+    def counted(*words, **options):
+        trained.append([name for name in ablate.STAGES if getattr(words[3], name).epochs])
+        return fit(*words, **options)
+
+    monkeypatch.setattr(ablate, "fit", counted)
+    arguments.seeds, arguments.variants = "0", "full recipe,no align stage,no fuse stage"
+    shared = ablate.main(arguments)["variants"]
+    assert trained == [["domain"], ["align"], ["fuse"], ["fuse"]]
+    arguments.variants, recipe["output"] = "no fuse stage", str(tmp_path / "other")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    alone = ablate.main(arguments)["variants"]["no fuse stage"]
+    assert trained[4:] == [["domain"], ["align"]] and alone["data"] == shared["no fuse stage"]["data"]
+
+
 def test_an_unknown_variant_is_named(arguments):
     arguments.variants = "experts,magic"
     with pytest.raises(DataError, match="unknown variant 'magic'; use some of experts, weighted_mean"):

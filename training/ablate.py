@@ -8,12 +8,14 @@ run, and a run whose recipe and data did not change is not done again; so the co
 at any time. Each file tells the commit that made it: after a change of the code that matters, delete it.
 
 Besides the views of the products it measures catalogues whose pictures are missing, half of them or all, and vectors
-that are truncated to a half and a quarter. The table's intervals are over queries, of the mean over seeds.
+that are truncated to a half and a quarter. The first stages that variants have in common are trained once a seed. The
+table's intervals are over queries, of the mean over seeds.
 """
 
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,15 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from modeling_mmfusion import MMFusionModel
-from training.arguments import TrainArguments, parse, run
+from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from training.arguments import StageArguments, TrainArguments, parse, run
 from training.data import DataError, RetrievalSplit, hide_modality, load_split
-from training.embedding import TowerStates, prepare_for_inference
+from training.embedding import TowerStates, load_model, prepare_for_inference
 from training.evaluate import evaluate, slice_masks, without_pictures
 from training.metrics.product_retrieval.product_retrieval import compare, summarise
 from training.quickstart import data_fingerprint
 from training.run_folder import digest, environment, git_state, write_json, write_text
-from training.train import STAGES, build_model, fit
+from training.train import STAGES, fit, save_model, start_model
 from training.training_set import measured_states, trained_encoders
 
 METRICS = ("ndcg@10", "recall@100", "mrr@10")
@@ -157,11 +159,7 @@ def train_variant(recipe: TrainArguments, tests: list[str], loaded: dict) -> tup
             loaded[path, split] = load_split(path, split)
         return loaded[path, split]
 
-    set_seed(recipe.seed)
-    accelerator = Accelerator()
-    model, processor = build_model(recipe.model)
-    prepare_for_inference(model, str(accelerator.device))
-    model, _, _ = fit(accelerator, model, processor, recipe, load=load)
+    model, processor = train_stages(recipe, load)
     found = {"data": {}, "slices": {}}
     for path in tests:
         split = hide_modality(load(path, "test"), recipe.data.modality)
@@ -169,6 +167,39 @@ def train_variant(recipe: TrainArguments, tests: list[str], loaded: dict) -> tup
         found["data"][path] = measure_conditions(model, split, *states)
         found["slices"][path] = {name: np.flatnonzero(mask).tolist() for name, mask in slice_masks(split).items()}
     return model, found
+
+
+def train_stages(
+    recipe: TrainArguments, load: Callable[[str, str], RetrievalSplit]
+) -> tuple[MMFusionModel, MMFusionProcessor]:
+    """Trains a recipe stage by stage, each from the same seed; what variants have in common is trained once.
+
+    The model after `domain` and `align` is kept below the recipe's output, by all that decided it.
+    """
+    accelerator = Accelerator()
+    names = [name for name in STAGES if getattr(recipe, name).epochs > 0]
+    nothing = dataclasses.replace(recipe, **{name: StageArguments(epochs=0) for name in STAGES})
+    set_seed(recipe.seed)
+    model, processor = start_model(recipe.model, Path(recipe.output), [])
+    prepare_for_inference(model, str(accelerator.device))
+    if not names:
+        return fit(accelerator, model, processor, nothing, load=load)[0], processor
+    begun, start = nothing, recipe.model.start
+    for name in names:
+        stage = {name: getattr(recipe, name)}
+        begun = dataclasses.replace(begun, **stage)
+        key = digest(json.dumps(dataclasses.asdict(begun)), *map(data_fingerprint, recipe.data.path.split(",")))
+        folder = Path(recipe.output) / "stages" / key
+        if folder.is_dir():
+            (model, processor), start = load_model(folder), str(folder)
+            continue
+        alone = dataclasses.replace(nothing, model=dataclasses.replace(recipe.model, start=start), **stage)
+        set_seed(recipe.seed)
+        model, _, _ = fit(accelerator, model, processor, alone, load=load)
+        if name != STAGES[-1]:
+            save_model(accelerator, model, processor, folder)
+        start = str(folder)
+    return model, processor
 
 
 def changed_encoders(recipe: TrainArguments) -> set[str]:

@@ -13,7 +13,7 @@ from training.losses import info_nce
 from training.sampling import Judgments, PairSampler, epoch_batches
 
 STEPS, RATE = 60, 0.03
-SAMPLE = 8192  # texts of each side that stand for a catalogue's where an encoder would have to run over all
+SAMPLE = 2048  # texts of each side that stand for a catalogue's where an encoder would have to run over all
 
 
 def start_text_head(model: MMFusionModel, states: list[TowerStates]) -> None:
@@ -107,5 +107,5 @@ def joined_texts(states: list[TowerStates]) -> torch.Tensor:
 
 
 def sample_rows(count: int, seed: int) -> np.ndarray:
-    """At most 8,192 of `count` rows, drawn with `seed`."""
+    """At most 2,048 of `count` rows, drawn with `seed`."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:SAMPLE])

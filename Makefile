@@ -6,13 +6,15 @@ RUN ?= runs/quickstart
 HM ?= ../shared/data/hm
 IKEA ?= ../shared/data/ikea
 FASHION ?= ../shared/data/fashion
+AMAZON ?= ../shared/data/amazon
+LAUNCH ?= --config_file training/accelerate/cpu.yaml
 FASHION_SEEDS ?= 0,1,2
 FASHION_VARIANTS ?= experts,gated,weighted_mean,text only,image only,sum,concat
 
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space results ablation lint format lock clean
+.PHONY: help quickstart test space results ablation multishop bench lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -35,7 +37,21 @@ ablation: $(VENV)/installed  ## compare fusion types on HM, FASHION and IKEA (so
 	$(PYTHON) -m training.ablate --tests "$(HM),$(IKEA)" --results hub_card/results/fusion_ablation.json
 	$(PYTHON) -m training.ablate --tests "$(FASHION),$(IKEA)" --seeds "$(FASHION_SEEDS)" --variants "$(FASHION_VARIANTS)" \
 		--overrides "{data.path: $(FASHION), output: runs/ablation_fashion}" --results hub_card/results/fusion_fashion.json
-	$(PYTHON) -m training.results
+	$(PYTHON) -m training.results --copy=false
+
+multishop: $(VENV)/installed  ## train on three shops and compare with other systems (some hours), and write README's table
+	$(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml
+	$(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml \
+		--data.modality text --output runs/multishop_text
+	$(PYTHON) -m training.peer --data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)"
+	$(PYTHON) -m training.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --peer runs/peer/report.json \
+		--models "{mmfusion: runs/multishop/model, text only: runs/multishop_text/model, zero-shot text: minilm}" \
+		--results hub_card/results/multishop.json
+	$(PYTHON) -m training.results --copy=false
+
+bench: $(VENV)/installed  ## compare the training's speed and memory with sentence-transformers, and write README's table
+	$(PYTHON) -m training.bench_train --data "$(HM)" --output hub_card/results/bench_train.json
+	$(PYTHON) -m training.results --copy=false
 
 lint: $(VENV)/installed  ## check style
 	$(VENV)/bin/ruff check .

@@ -5,6 +5,8 @@ import evaluate as evaluate_library
 import numpy as np
 import pytest
 from conftest import ROOT, shop_rows, write_shop
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sklearn.metrics import ndcg_score
 
 from training import evaluate
 from training.data import DataError, load_split
@@ -36,6 +38,49 @@ def test_metrics_equal_their_definitions_on_random_rankings(k):
     expected = [by_hand(rankings[query], qrels[query], k) for query in rankings]
     for name, values in found.items():
         np.testing.assert_allclose(values, [row[name] for row in expected], atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("k", [1, 5, 10])
+def test_metrics_equal_a_second_library_on_adversarial_rankings(k):
+    rng, products = np.random.default_rng(k), [f"p{n:02d}" for n in range(12)]
+    rankings, qrels = {"too short": ["p01"], "unjudged": ["p00", "p01"], "all relevant": products[::-1]}, {}
+    qrels = {"too short": {"p01": 1, "p02": 3}, "unjudged": {"p05": 2}, "all relevant": dict.fromkeys(products, 1)}
+    for number in range(100):
+        rankings[f"q{number}"] = rng.permutation(products).tolist()
+        grades = rng.integers(0, 4, 12) * (rng.random(12) < 0.5)
+        qrels[f"q{number}"] = {name: int(grade) for name, grade in zip(products, grades, strict=True)}
+        qrels[f"q{number}"][products[number % 12]] = 1  # something is relevant
+    names = [f"{kind}@{k}" for kind in ("ndcg", "recall", "mrr", "precision", "success")]
+    found = per_query(rankings, qrels, tuple(names))
+
+    def peer(query):
+        relevant = {product for product, grade in qrels[query].items() if grade > 0}
+        cutoffs = [f"{name}_at_k" for name in ("mrr", "ndcg", "accuracy", "precision_recall", "map")]
+        evaluator = InformationRetrievalEvaluator(
+            {query: query}, dict.fromkeys(products, ""), {query: relevant}, **dict.fromkeys(cutoffs, [k])
+        )
+        hits = [{"corpus_id": name, "score": -float(rank)} for rank, name in enumerate(rankings[query])]
+        scores = evaluator.compute_metrics([hits])
+        kinds = {"recall": "recall@k", "mrr": "mrr@k", "precision": "precision@k", "success": "accuracy@k"}
+        return {f"{name}@{k}": scores[kind][k] for name, kind in kinds.items()}
+
+    expected = [peer(query) for query in rankings]
+    for name in names[1:]:
+        np.testing.assert_allclose(found[name], [float(np.squeeze(row[name])) for row in expected], atol=1e-9)
+    full = [query for query in rankings if len(rankings[query]) == 12]
+    gains = np.array([[qrels[query].get(name, 0) for name in products] for query in full])
+    scores = np.array([[-rankings[query].index(name) for name in products] for query in full])
+    ndcg = [ndcg_score([gain], [score], k=k) for gain, score in zip(gains, scores, strict=True)]
+    rows = [list(rankings).index(query) for query in full]
+    np.testing.assert_allclose(found[f"ndcg@{k}"][rows], ndcg, atol=1e-9)
+
+
+def test_map_by_hand_and_queries_that_nothing_can_be_said_of():
+    rankings = {"q": ["a", "b", "c"], "no judgment": ["a"], "nothing relevant": ["a"], "nothing found": []}
+    qrels = {"q": {"a": 1, "c": 2, "d": 1}, "nothing relevant": {"a": 0}, "nothing found": {"a": 1}}
+    found = per_query(rankings, qrels, ("map@3", "ndcg@3", "mrr@3"))
+    assert found["map@3"].tolist() == pytest.approx([(1 / 1 + 2 / 3) / 3, 0, 0, 0])
+    assert found["ndcg@3"][1:].tolist() == found["mrr@3"][1:].tolist() == [0, 0, 0]
 
 
 def test_the_metric_loads_by_the_evaluate_library():

@@ -1,41 +1,32 @@
 """README and results files say the same, and README's code runs."""
 
-import json
 import re
 
 import pytest
 from conftest import ROOT, picture
 
-from training.ablate import format_results
 from training.data import DataError
-from training.results import ABLATION_END, ABLATION_START, END, START, insert_tables, markdown
+from training.results import ResultsArguments, insert_tables, markdown, markers, tables_of
 
 README = (ROOT / "README.md").read_text()
 
 
-def test_numbers_in_the_readme_are_those_of_the_results_files():
-    names = ("quickstart", "hm", "fusion_ablation", "fusion_fashion")
-    *reports, first, second = [
-        json.loads((ROOT / "hub_card" / "results" / f"{name}.json").read_text()) for name in names
-    ]
-    assert insert_tables(README, [markdown(report) for report in reports]) == README
-    assert (
-        insert_tables(README, [format_results(first), format_results(second)], ABLATION_START, ABLATION_END) == README
-    )
+def test_numbers_in_the_readme_are_those_of_the_results_files(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for kind, tables in tables_of(ResultsArguments()).items():
+        assert insert_tables(README, kind, tables) == README
     with pytest.raises(DataError, match="the README lacks the lines"):
-        insert_tables("no markers", [])
+        insert_tables("no markers", "results", [])
 
 
 def test_tables_replace_what_is_between_the_markers():
     report = {"data": "shop", "split": "test", "n_queries": 1, "n_products": 2, "slices": {}}
     report["views"] = {"fused": {"ndcg@10": {"mean": 0.5, "ci95": [0.4, 0.6]}}}
-    text = insert_tables(f"a\n\n{START}\n\nold\n\n{END}\n\nb\n", [markdown(report)])
+    start, end = markers("results")
+    text = insert_tables(f"a\n\n{start}\n\nold\n\n{end}\n\nb\n", "results", [markdown(report)])
     assert "old" not in text and "| fused | 0.500 [0.400, 0.600] |" in text
-    assert (
-        text.startswith("a\n\n<!--")
-        and text.endswith("-->\n\nb\n")
-        and insert_tables(text, [markdown(report)]) == text
-    )
+    assert text.startswith("a\n\n<!--") and text.endswith("-->\n\nb\n")
+    assert insert_tables(text, "results", [markdown(report)]) == text
 
 
 def test_the_readmes_code_runs(model, processor, tmp_path, monkeypatch, capsys):

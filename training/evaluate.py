@@ -9,7 +9,7 @@ in the corpus.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,7 @@ from training.embedding import (
     product_features,
     query_features,
 )
+from training.examples import write_examples
 from training.metrics.product_retrieval.product_retrieval import (
     DEFAULT_METRICS,
     compare,
@@ -66,6 +67,7 @@ class EvaluateArguments:
         ann: Search by the approximate index instead of exactly.
         run_file: File to write the rankings of the first view to, in TREC's format.
         per_query: Parquet file to write each query's metrics and best ten products in each view to.
+        examples: HTML page to write with the queries that fusion wins and loses most, with the catalogue's pictures.
     """
 
     model: str = "runs/quickstart/model"
@@ -81,6 +83,24 @@ class EvaluateArguments:
     ann: bool = False
     run_file: str | None = None
     per_query: str | None = None
+    examples: str | None = None
+
+
+@dataclass
+class Measured:
+    """What was found and how good it is.
+
+    Attributes:
+        rankings (`dict[str, list[np.ndarray]]`): view to the rows of the best products for each query.
+        values (`dict[str, dict[str, np.ndarray]]`): view to metric to values of shape `(queries,)`.
+        dim (`int` or `None`): length of our vectors.
+        shares (`dict[str, np.ndarray]`): share of each of our blocks in each query, `(queries,)`.
+    """
+
+    rankings: dict[str, list[np.ndarray]]
+    values: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    dim: int | None = None
+    shares: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def evaluate(
@@ -171,9 +191,10 @@ def measure_rankings(
 
 def measure_views(
     arguments: EvaluateArguments, split: RetrievalSplit, views: tuple[str, ...], metrics: tuple[str, ...]
-) -> tuple[dict[str, list[np.ndarray]], dict[str, dict[str, np.ndarray]], int | None]:
-    """Rankings and metrics of the views that were asked for, of any kind of model, and the vectors' length."""
-    depth, rankings, dim = depth_of(metrics), {}, None
+) -> Measured:
+    """Rankings and metrics of the views that were asked for, of any kind of model."""
+    depth, found = depth_of(metrics), Measured({})
+    rankings = found.rankings
     if arguments.model == "bm25":
         rankings["bm25"] = rank_by_words(split, depth)
     elif is_other_encoder(arguments.model):
@@ -181,22 +202,27 @@ def measure_views(
     else:
         needed = [view for view in VIEWS if view in views or {"rrf", "oracle"} & set(views) and view != "fused"]
         model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
-        dim = model.config.projection_dim
         products = product_features(model, processor, split, arguments.batch_size)
         if arguments.missing_images:
             products = without_pictures(products, arguments.missing_images)
         queries = query_features(model, processor, split.query_texts)
+        _, weights = embed_queries(model, queries)
+        found.dim, found.shares = (
+            model.config.projection_dim,
+            dict(zip(model.config.blocks, weights.T**2, strict=True)),
+        )
         how = {"quantization": arguments.quantization, "ann": arguments.ann}
-        rankings = rank(model, split, products, queries, tuple(needed), depth, **how)
+        rankings |= rank(model, split, products, queries, tuple(needed), depth, **how)
         if {"bm25", "rrf"} & set(views):
             rankings["bm25"] = rank_by_words(split, depth)
         if "rrf" in views:
             rankings["rrf"] = rank_by_ranks([rankings[name] for name in ("bm25", "text", "image")], depth)
-    values = {view: measure_rankings(split, found, metrics) for view, found in rankings.items()}
+    values = {view: measure_rankings(split, rows, metrics) for view, rows in rankings.items()}
     if "oracle" in views and "image" in values:
         values["oracle"] = {name: np.maximum(values["text"][name], values["image"][name]) for name in metrics}
     shown = [view for view in views if view in values] or list(values)
-    return rankings, {view: values[view] for view in shown}, dim
+    found.values = {view: values[view] for view in shown}
+    return found
 
 
 def without_pictures(products: TowerStates, share: float, seed: int = 0) -> TowerStates:
@@ -261,13 +287,15 @@ def main(arguments: EvaluateArguments) -> dict:
     started = time.perf_counter()
     views, metrics = tuple(arguments.views.split(",")), tuple(arguments.metrics.split(","))
     check_names(views, metrics)
+    if arguments.examples and not {"fused", "text"} <= set(views):
+        raise DataError("--examples compares the fused view with others: add fused, text and image to --views")
     if arguments.model != "bm25":
         check_model_name(arguments.model)
     split = load_split(arguments.data, arguments.split)
-    rankings, values, dim = measure_views(arguments, split, views, metrics)
+    found = measure_views(arguments, split, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}
-    report |= {"dim": dim, "missing_images": arguments.missing_images, "quantization": arguments.quantization}
-    report |= make_report(values, split)
+    report |= {"dim": found.dim, "missing_images": arguments.missing_images, "quantization": arguments.quantization}
+    report |= make_report(found.values, split)
     report |= {"problems": split.problems.lines(), "environment": environment()}
     report["seconds"] = round(time.perf_counter() - started, 2)
     print(format_report(report), flush=True)
@@ -275,9 +303,13 @@ def main(arguments: EvaluateArguments) -> dict:
     if arguments.report:
         write_json(Path(arguments.report), report)
     if arguments.run_file:
-        write_run(Path(arguments.run_file), split, next(iter(rankings.values())))
+        write_run(Path(arguments.run_file), split, next(iter(found.rankings.values())))
     if arguments.per_query:
-        write_per_query(Path(arguments.per_query), split, rankings, values)
+        write_per_query(Path(arguments.per_query), split, found.rankings, found.values)
+    if arguments.examples:
+        shown = {view: values[metrics[0]] for view, values in found.values.items() if view in VIEWS}
+        title = f"{arguments.model} on {arguments.data}, {arguments.split}: {metrics[0]}"
+        write_examples(Path(arguments.examples), split, shown, found.rankings, found.shares, title)
     return report
 
 

@@ -3,7 +3,7 @@
     python -m training.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
 Every number in README comes from a file in hub_card/results/, and every file there from a run's report.json or from
-`python -m training.ablate`.
+training.ablate, training.compare or training.bench_train.
 """
 
 import json
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from training.ablate import format_results
 from training.arguments import existing_file, run
+from training.bench_train import format_figures
+from training.compare import format_comparison
 from training.data import DataError
 from training.evaluate import format_report
 from training.run_folder import write_json, write_text
 
-START, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
-ABLATION_START, ABLATION_END = "<!-- ablation: written by `make ablation` -->", "<!-- end of ablation -->"
 RESULTS = Path("hub_card/results")
 
 
@@ -28,30 +28,55 @@ class ResultsArguments:
 
     Args:
         runs: Run folder by the name of its results file.
+        copy: Copy the runs' reports and the picture first; else the copies in hub_card/results/ are shown.
         readme: File whose part between the two markers is written.
         picture: Name of the run whose results.png is copied; pictures of catalogues of unclear licence stay out.
         ablations: Results of training.ablate to show, with commas between.
+        multishop: Results of training.compare to show.
+        bench: Results of training.bench_train to show.
     """
 
     runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
+    copy: bool = True
     readme: str = "README.md"
     picture: str = "quickstart"
     ablations: str = "hub_card/results/fusion_ablation.json,hub_card/results/fusion_fashion.json"
+    multishop: str = "hub_card/results/multishop.json"
+    bench: str = "hub_card/results/bench_train.json"
 
 
 def main(arguments: ResultsArguments) -> None:
     """Copies the reports and writes the tables."""
+    if arguments.copy:
+        copy_runs(arguments)
+    readme = Path(arguments.readme)
+    text = readme.read_text(encoding="utf-8")
+    for kind, tables in tables_of(arguments).items():
+        text = insert_tables(text, kind, tables)
+    write_text(readme, text)
+    print(f"wrote {readme} and {RESULTS}/", flush=True)
+
+
+def copy_runs(arguments: ResultsArguments) -> None:
+    """Copies the runs' reports, and the picture of one, to hub_card/results/."""
     for name, folder in arguments.runs.items():
         source = existing_file(f"{folder}/report.json", "a run folder that training.quickstart wrote")
         write_json(RESULTS / f"{name}.json", json.loads(source.read_text(encoding="utf-8")))
     shutil.copy(Path(arguments.runs[arguments.picture], "results.png"), RESULTS / f"{arguments.picture}.png")
-    reports = [json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in arguments.runs]
-    readme = Path(arguments.readme)
-    text = insert_tables(readme.read_text(encoding="utf-8"), [markdown(report) for report in reports])
-    ablations = [json.loads(Path(name).read_text(encoding="utf-8")) for name in arguments.ablations.split(",")]
-    tables = [format_results(ablation) for ablation in ablations]
-    write_text(readme, insert_tables(text, tables, ABLATION_START, ABLATION_END))
-    print(f"wrote {readme} and {RESULTS}/", flush=True)
+
+
+def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
+    """README's tables by kind, each kind being the make target that measures it."""
+
+    def read(name: str | Path) -> dict:
+        return json.loads(existing_file(name, "a results file").read_text(encoding="utf-8"))
+
+    return {
+        "results": [markdown(read(RESULTS / f"{name}.json")) for name in arguments.runs],
+        "ablation": [format_results(read(name)) for name in arguments.ablations.split(",")],
+        "multishop": [format_comparison(read(arguments.multishop))],
+        "bench": [format_figures(read(arguments.bench))],
+    }
 
 
 def markdown(report: dict) -> str:
@@ -59,16 +84,22 @@ def markdown(report: dict) -> str:
     return format_report(report).replace("\n", "\n\n", 1)
 
 
-def insert_tables(text: str, tables: list[str], start: str = START, end: str = END) -> str:
-    """The text with the tables, one after the other, between two markers.
+def insert_tables(text: str, kind: str, tables: list[str]) -> str:
+    """The text with the tables, one after the other, between the two markers of their kind.
 
     Raises:
         DataError: if a marker is missing.
     """
+    start, end = markers(kind)
     if start not in text or end not in text:
         raise DataError(f"the README lacks the lines {start!r} and {end!r}")
     before, rest = text.split(start)
     return "\n\n".join([before + start, *(table.strip() for table in tables), end]) + rest.split(end)[1]
+
+
+def markers(kind: str) -> tuple[str, str]:
+    """The lines before and after the tables of a kind."""
+    return f"<!-- {kind}: written by `make {kind}` -->", f"<!-- end of {kind} -->"
 
 
 if __name__ == "__main__":

@@ -145,6 +145,23 @@ def test_report_has_views_slices_and_comparisons(model, processor, tmp_path):
     assert not np.array_equal(values["text"]["ndcg@10"], values["image"]["ndcg@10"])
 
 
+def test_slices_by_frequency_and_by_missing_pictures(tmp_path):
+    corpus, queries, qrels = shop_rows()
+    for query, count in zip(queries, (60, 5, 30, 30, *[5] * 7, 10), strict=True):
+        query["frequency"] = count
+    corpus[1]["image"] = None
+    qrels.append({"query-id": "q-lamp-red", "corpus-id": "mug-green", "score": 1})
+    qrels.append({"query-id": "q-lamp-blue", "corpus-id": "mug-green", "score": 0})
+    split = load_split(write_shop(tmp_path / "shop", corpus, queries, qrels), "test")
+    found = {name: np.flatnonzero(mask).tolist() for name, mask in evaluate.slice_masks(split).items()}
+    assert found["head"] == [0] and found["torso"] == [2, 3], "60 of 170 searches, 60 more, and the rest"
+    assert sorted(found["head"] + found["torso"] + found["tail"]) == list(range(12))
+    assert found["picture missing"] == [1, 6]
+    del queries[3]["frequency"]
+    split = load_split(write_shop(tmp_path / "other", corpus, queries, qrels), "test")
+    assert not {"head", "torso", "tail"} & evaluate.slice_masks(split).keys()
+
+
 def test_unknown_views_and_metrics_are_refused_before_work():
     with pytest.raises(DataError, match="unknown view 'both'"):
         evaluate.check_names(("both",), ())

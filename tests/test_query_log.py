@@ -22,7 +22,8 @@ def log_file(tmp_path, rows, columns=COLUMNS):
 
 
 def read(tmp_path, rows, ids="abc", columns=COLUMNS, **how):
-    return read_log(log_file(tmp_path, rows, columns), LogColumns(), EVENTS, Engagement(**how), set(ids))
+    found = read_log(log_file(tmp_path, rows, columns), LogColumns(), EVENTS, Engagement(**how), set(ids))
+    return found.grades, found.texts, found.table
 
 
 def test_grades_are_values_for_shoppers_who_look_by_hand(tmp_path):

@@ -34,7 +34,7 @@ CORPUS_FEATURES = datasets.Features(
 )
 QUERY_FEATURES = datasets.Features(
     {name: datasets.Value("string") for name in ("_id", "text", "slice")}
-    | {"novel": datasets.Value("bool"), "attributes": datasets.Value("string")}
+    | {"novel": datasets.Value("bool"), "attributes": datasets.Value("string"), "frequency": datasets.Value("int64")}
 )
 QREL_FEATURES = datasets.Features(
     {"query-id": datasets.Value("string"), "corpus-id": datasets.Value("string"), "score": datasets.Value("int32")}
@@ -225,7 +225,7 @@ def write_split(folder: Path, split: str, corpus: list[dict], queries: list[dict
         split (`str`): the split's name.
         corpus (`list[dict]`): rows of `_id, title, description, category, brand, price, image`; the image is
             `{"bytes", "path"}` or `None`.
-        queries (`list[dict]`): rows of `_id, text, slice, novel, attributes`.
+        queries (`list[dict]`): rows of `_id, text, slice, novel, attributes, frequency` (how often it was asked).
         qrels (`list[dict]`): rows of `query-id, corpus-id, score`.
     """
     target = Path(folder) / split

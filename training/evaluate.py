@@ -232,14 +232,42 @@ def without_pictures(products: TowerStates, share: float, seed: int = 0) -> Towe
 
 
 def slice_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
-    """Which queries belong to each slice: the values of `slice`, and `novel` and `seen` from the column `novel`."""
+    """Which queries belong to each slice.
+
+    Slices are the values of the column `slice`; `novel` and `seen` by column `novel`; `head`, `torso` and `tail` by
+    column `frequency`, each with a third of all searches; `picture missing`, where a relevant product has none.
+    """
     names = [query.get("slice") for query in split.queries]
     masks = {name: np.array([other == name for other in names]) for name in sorted(set(filter(None, names)))}
     novel = [query.get("novel") for query in split.queries]
     for name, value in (("novel", True), ("seen", False)):
         if value in novel:
             masks[name] = np.array([other is value for other in novel])
-    return masks
+    missing = queries_that_miss_pictures(split)
+    found = masks | frequency_slices(split) | {"picture missing": missing}
+    return {name: mask for name, mask in found.items() if mask.any() and (name in masks or not mask.all())}
+
+
+def frequency_slices(split: RetrievalSplit) -> dict[str, np.ndarray]:
+    """The most frequent queries that make up a third of all searches, the next ones, and the rest; or nothing if the
+    queries don't tell how often they are asked."""
+    counts = np.array([query.get("frequency") or 0 for query in split.queries])
+    if not counts.all():
+        return {}
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    third = np.zeros(len(counts), dtype=np.int64)
+    third[order] = 3 * before // counts.sum()
+    return {name: third == number for number, name in enumerate(("head", "torso", "tail"))}
+
+
+def queries_that_miss_pictures(split: RetrievalSplit) -> np.ndarray:
+    """The queries `(queries,)` for which some relevant product has no picture."""
+    if "image" not in split.corpus.column_names:
+        return np.ones(len(split.queries), dtype=bool)
+    without = {name for name, digest in zip(split.product_ids, split.picture_digests, strict=True) if not digest}
+    relevant = (split.qrels[query["_id"]].items() for query in split.queries)
+    return np.array([any(score > 0 and product in without for product, score in found) for found in relevant])
 
 
 def make_report(values: dict[str, dict[str, np.ndarray]], split: RetrievalSplit) -> dict:

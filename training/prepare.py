@@ -24,7 +24,7 @@ from PIL import Image
 from modeling_mmfusion.processing_mmfusion import load_picture
 from training.arguments import run
 from training.data import DataError, write_card, write_split
-from training.query_log import Engagement, LogColumns, read_log, same_text
+from training.query_log import Engagement, Judged, LogColumns, read_log, same_text
 from training.query_synthesis import synthesise
 from training.tables import Table, one_line
 
@@ -124,18 +124,18 @@ def main(arguments: PrepareArguments) -> dict:
     products, table = read_products(arguments)
     groups = group_products(products)
     split_of = {item: choose_split(key, shares, arguments.seed) for item, key in groups.items()}
-    judgments, texts, log = {}, {}, None
+    judged = Judged({}, {}, {}, None)
     if arguments.log:
         log_options = arguments.log_columns, arguments.events, arguments.engagement
-        judgments, texts, log = read_log(arguments.log, *log_options, set(groups))
-    splits = _split_rows(list(shares), products, judgments, texts, split_of)
+        judged = read_log(arguments.log, *log_options, set(groups))
+    splits = _split_rows(list(shares), products, judged, split_of)
     if arguments.synthesise:
         for rows in (rows for split, rows in splits.items() if split != "test"):
             rows["queries"], rows["qrels"] = synthesise(rows["corpus"], arguments.synthesise, arguments.seed)
-    report = _report(arguments, splits, groups, table, log, len(judgments))
+    report = _report(arguments, splits, groups, table, judged.table, len(judged.grades))
     _write(arguments, splits, report)
     print(_counts(report))
-    for rows in filter(None, (table, log)):
+    for rows in filter(None, (table, judged.table)):
         print(f"{rows.name}: {rows.read:,} rows read, {rows.dropped:,} left out")
         rows.report()
     for warning in report["warnings"]:
@@ -260,19 +260,19 @@ def choose_split(key: str, shares: dict[str, float], seed: int) -> str:
     return last
 
 
-def _split_rows(names: list[str], products: list[dict], judgments: dict, texts: dict, split_of: dict) -> dict:
+def _split_rows(names: list[str], products: list[dict], judged: Judged, split_of: dict) -> dict:
     """The rows of each split, sorted; a query is in each split where a product is relevant to it."""
     splits = {split: {"corpus": [], "queries": [], "qrels": []} for split in names}
     for product in sorted(products, key=lambda product: product["id"]):
         row = {"_id": product["id"], **{key: product.get(key) or None for key in TEXT_FIELDS}}
         splits[split_of[product["id"]]]["corpus"].append({**row, "image": product["picture"]})
-    relevant = {(split_of[product], query) for (query, product), grade in judgments.items() if grade > 0}
+    relevant = {(split_of[product], query) for (query, product), grade in judged.grades.items() if grade > 0}
     ids = {pair: f"{pair[0]}-q-{hashlib.sha256(pair[1].encode()).hexdigest()[:16]}" for pair in sorted(relevant)}
     for (split, query), query_id in ids.items():
         novel = split != "train" and ("train", query) not in ids
-        row = {"_id": query_id, "text": texts[query], "slice": "", "novel": novel, "attributes": ""}
-        splits[split]["queries"].append(row)
-    for (query, product), grade in sorted(judgments.items()):
+        row = {"_id": query_id, "text": judged.texts[query], "slice": "", "novel": novel, "attributes": ""}
+        splits[split]["queries"].append(row | {"frequency": judged.frequencies[query]})
+    for (query, product), grade in sorted(judged.grades.items()):
         split = split_of[product]
         if query_id := ids.get((split, query)):
             splits[split]["qrels"].append({"query-id": query_id, "corpus-id": product, "score": grade})

@@ -16,7 +16,7 @@ The examination model is that of Joachims et al., Unbiased Learning-to-Rank with
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from training.tables import Table
@@ -71,7 +71,21 @@ class _Pair:
     looks: dict[str, float] = field(default_factory=dict)
 
 
-Judged = tuple[dict[tuple[str, str], int], dict[str, str], Table]
+@dataclass
+class Judged:
+    """What a log says.
+
+    Attributes:
+        grades (`dict[tuple[str, str], int]`): the grade of each pair of query (letter case apart) and product id.
+        texts (`dict[str, str]`): each query as it was first spelled.
+        frequencies (`dict[str, int]`): how many rows of the log ask each query.
+        table (`Table`): the table with its problems.
+    """
+
+    grades: dict[tuple[str, str], int]
+    texts: dict[str, str]
+    frequencies: dict[str, int]
+    table: Table | None
 
 
 def read_log(name: str, columns: LogColumns, events: dict[str, int], how: Engagement, ids: set[str]) -> Judged:
@@ -85,8 +99,7 @@ def read_log(name: str, columns: LogColumns, events: dict[str, int], how: Engage
         ids (`set[str]`): the products that there are.
 
     Returns:
-        `(dict, dict, Table)`: the grade of each pair of query (letter case apart) and product id, each query as it
-        was first spelled, and the table with its problems.
+        [`Judged`].
 
     Raises:
         DataError: if the log can't be read or no row says that a product is relevant.
@@ -97,6 +110,7 @@ def read_log(name: str, columns: LogColumns, events: dict[str, int], how: Engage
     bots = _bots(table, how) if "visitor" in table.columns else set()
     pairs: dict[tuple[str, str], _Pair] = defaultdict(_Pair)
     texts: dict[str, str] = {}
+    frequencies: Counter[str] = Counter()
     for number, row in table.rows():
         problem, query = _problem(row, ids, events, bots), " ".join(row["query"].split())
         if problem:
@@ -106,6 +120,7 @@ def read_log(name: str, columns: LogColumns, events: dict[str, int], how: Engage
         key = (same_text(query), row["product"])
         visitor = row.get("visitor") or str(number)
         texts.setdefault(key[0], query)
+        frequencies[key[0]] += 1
         pair = pairs[key]
         pair.values[visitor] = max(grade, pair.values.get(visitor, 0))
         if row.get("position") and row.get("grade") is None:
@@ -113,7 +128,7 @@ def read_log(name: str, columns: LogColumns, events: dict[str, int], how: Engage
     judgments = _grades(pairs, how, table)
     if not any(judgments.values()):
         raise table.left_nothing("no row says that a known product is relevant (a grade above 0)")
-    return judgments, texts, table
+    return Judged(judgments, texts, dict(frequencies), table)
 
 
 def same_text(text: str) -> str:

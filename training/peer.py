@@ -61,7 +61,7 @@ class PeerArguments:
     tests: str = ""
     text: str = "minilm"
     vision: str = "efficientnet-lite0"
-    epochs: int = 3
+    epochs: int = 2
     batch_size: int = 256
     learning_rate: float = 5e-5
     seed: int = 0

@@ -21,6 +21,7 @@ from training.result_sheet import SheetArguments
 
 SCRIPTS = (
     "prepare",
+    "convert",
     "demo_shop",
     "train",
     "evaluate",
@@ -82,6 +83,8 @@ def test_help_teaches(run_script, name):
         (["training.export", "--formats", "onnx,tflite"], "unknown format 'tflite'; use some of onnx, openvino"),
         (["training.export", "--formats", "openvino", "--quantize-query", "int8"], "goes with --formats onnx"),
         (["training.demo_shop", "--products", "3"], "at least 40 products"),
+        (["training.convert", "--source", "esci", "--input", "nowhere", "--output", "x"], "nowhere: no such folder"),
+        (["training.convert", "--source", "wands", "--input", "nowhere", "--output", "x"], "marqo-fashion"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(run_script, words, message):

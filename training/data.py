@@ -15,10 +15,11 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import datasets
@@ -217,16 +218,18 @@ def split_names(data: str | os.PathLike) -> list[str]:
         raise DataError(f"{data}: is no catalogue in the retrieval layout: {_reason(error)}") from error
 
 
-def write_split(folder: Path, split: str, corpus: list[dict], queries: list[dict], qrels: list[dict]) -> None:
-    """Writes one split of a catalogue as three Parquet files.
+def write_split(
+    folder: Path, split: str, corpus: Iterable[dict], queries: Iterable[dict], qrels: Iterable[dict]
+) -> None:
+    """Writes one split of a catalogue as three Parquet files, in chunks, so that an iterator needs little memory.
 
     Args:
         folder (`Path`): the catalogue's folder; the files go to `folder/split/`.
         split (`str`): the split's name.
-        corpus (`list[dict]`): rows of `_id, title, description, category, brand, price, image`; the image is
+        corpus (`Iterable[dict]`): rows of `_id, title, description, category, brand, price, image`; the image is
             `{"bytes", "path"}` or `None`.
-        queries (`list[dict]`): rows of `_id, text, slice, novel, attributes, frequency` (how often it was asked).
-        qrels (`list[dict]`): rows of `query-id, corpus-id, score`.
+        queries (`Iterable[dict]`): rows of `_id, text, slice, novel, attributes, frequency` (how often it was asked).
+        qrels (`Iterable[dict]`): rows of `query-id, corpus-id, score`.
     """
     target = Path(folder) / split
     target.mkdir(parents=True, exist_ok=True)
@@ -239,8 +242,9 @@ def write_split(folder: Path, split: str, corpus: list[dict], queries: list[dict
         partial = target / f".{name}.parquet"
         schema = features.arrow_schema
         with pq.ParquetWriter(partial, schema) as writer:
-            for start in range(0, len(rows), WRITTEN_ROWS):  # a chunk holds at most 2 GB of pictures
-                writer.write_table(pa.Table.from_pylist(rows[start : start + WRITTEN_ROWS], schema=schema))
+            rows = iter(rows)
+            while chunk := list(islice(rows, WRITTEN_ROWS)):  # a chunk holds at most 2 GB of pictures
+                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
         partial.rename(target / f"{name}.parquet")
 
 

@@ -3,6 +3,7 @@
     python -m training.evaluate --model runs/quickstart/model --data data/demo_shop --split test --report report.json
     python -m training.evaluate --model bm25 --data data/demo_shop
     python -m training.evaluate --model runs/quickstart/model --views fused,text,image,bm25,rrf,oracle
+    python -m training.evaluate --model runs/esci/model --data data/esci --judged-only --metrics ndcg@1000
 
 Search is exact unless --ann is given. Scores are compared to six decimals and ties go to the product that comes first
 in the corpus.
@@ -39,11 +40,19 @@ from training.metrics.product_retrieval.product_retrieval import (
     per_query,
     summarise,
 )
-from training.rankers import best_rows, is_other_encoder, rank_by_encoder, rank_by_ranks, rank_by_words
+from training.rankers import (
+    best_rows,
+    is_other_encoder,
+    judged_rows,
+    rank_by_encoder,
+    rank_by_ranks,
+    rank_by_words,
+)
 from training.run_folder import environment, write_json, write_text
 
 SCHEMA = 1
 QUERY_BATCH = 256
+RANDOM_ORDERS = 100
 OTHER_VIEWS = ("bm25", "rrf", "oracle")
 PER_QUERY = {"query-id": "_id", "text": "text", "slice": "slice", "novel": "novel"}
 
@@ -65,6 +74,8 @@ class EvaluateArguments:
         missing_images: Share of the products whose pictures are hidden, drawn at random.
         quantization: How products' vectors are stored: f32, f16, i8 (steps of 1/127) or b1 (signs alone).
         ann: Search by the approximate index instead of exactly.
+        judged_only: Rank each query's judged products alone, as ESCI is measured; ndcg@1000 takes whole lists. Any
+            order of such a list scores high, so the view random, the mean of 100 random orders, is measured beside.
         run_file: File to write the rankings of the first view to, in TREC's format.
         per_query: Parquet file to write each query's metrics and best ten products in each view to.
         examples: HTML page to write with the queries that fusion wins and loses most, with the catalogue's pictures.
@@ -81,6 +92,7 @@ class EvaluateArguments:
     missing_images: float = 0.0
     quantization: Literal["f32", "f16", "i8", "b1"] = "f32"
     ann: bool = False
+    judged_only: bool = False
     run_file: str | None = None
     per_query: str | None = None
     examples: str | None = None
@@ -142,24 +154,32 @@ def rank(
     depth: int,
     quantization: str = "f32",
     ann: bool = False,
+    among: list[np.ndarray] | None = None,
 ) -> dict[str, list[np.ndarray]]:
-    """Rows of the best products for each query in each view; see [`EvaluateArguments`]."""
+    """Rows of the best products for each query in each view; see [`EvaluateArguments`].
+
+    Exact search ranks the rows `among` alone, for each query, if they are given.
+    """
     vectors, _ = embed_queries(model, queries)
     rankings = {}
     for view in (view for view in views if view in VIEWS):
         found = quantize(embed_products(model, products, view), quantization)
-        rankings[view] = search_index(vectors, found, depth) if ann else search_exact(vectors, found, depth)
+        rankings[view] = search_index(vectors, found, depth) if ann else search_exact(vectors, found, depth, among)
     return rankings
 
 
-def search_exact(queries: np.ndarray, products: np.ndarray, k: int) -> list[np.ndarray]:
+def search_exact(
+    queries: np.ndarray, products: np.ndarray, k: int, among: list[np.ndarray] | None = None
+) -> list[np.ndarray]:
     """The best `k` rows of `products` `(N, dim)` by inner product for each of `queries` `(Q, dim)`, best first.
 
-    Scores are rounded to six decimals, so that rounding in the last place decides nothing; ties go to the lower row.
-    Memory does not grow with the number of queries beyond the results.
+    Only the rows `among`, for each query, are ranked if they are given. Scores are rounded to six decimals, so that
+    rounding in the last place decides nothing; ties go to the lower row. Memory does not grow with the number of
+    queries beyond the results.
     """
     batches = (queries[start : start + QUERY_BATCH] @ products.T for start in range(0, len(queries), QUERY_BATCH))
-    return [best_rows(scores, k) for batch in batches for scores in batch]
+    rows_of = iter(among or [None] * len(queries))
+    return [best_rows(scores, k, next(rows_of)) for batch in batches for scores in batch]
 
 
 def search_index(queries: np.ndarray, products: np.ndarray, k: int) -> list[np.ndarray]:
@@ -189,16 +209,35 @@ def measure_rankings(
     return per_query(rankings, split.qrels, metrics)
 
 
+def random_floor(split: RetrievalSplit, metrics: tuple[str, ...], seed: int = 0) -> dict[str, np.ndarray]:
+    """What a model that knows nothing gets where each query's judged products are ranked alone.
+
+    Args:
+        split (`RetrievalSplit`): queries and judgments.
+        metrics (`tuple[str, ...]`): such as `("ndcg@1000",)`.
+        seed (`int`, *optional*, defaults to 0): seed of the orders.
+
+    Returns:
+        `dict[str, np.ndarray]`: metric to values of shape `(queries,)`, each the mean over 100 random orders.
+    """
+    rng, judged = np.random.default_rng(seed), judged_rows(split)
+    floor = {name: np.zeros(len(split.queries)) for name in metrics}
+    for _ in range(RANDOM_ORDERS):
+        for name, found in measure_rankings(split, [rng.permutation(rows) for rows in judged], metrics).items():
+            floor[name] += found / RANDOM_ORDERS
+    return floor
+
+
 def measure_views(
     arguments: EvaluateArguments, split: RetrievalSplit, views: tuple[str, ...], metrics: tuple[str, ...]
 ) -> Measured:
     """Rankings and metrics of the views that were asked for, of any kind of model."""
     depth, found = depth_of(metrics), Measured({})
-    rankings = found.rankings
+    rankings, among = found.rankings, judged_rows(split) if arguments.judged_only else None
     if arguments.model == "bm25":
-        rankings["bm25"] = rank_by_words(split, depth)
+        rankings["bm25"] = rank_by_words(split, depth, among)
     elif is_other_encoder(arguments.model):
-        rankings["text"] = rank_by_encoder(arguments.model, split, depth, arguments.batch_size)
+        rankings["text"] = rank_by_encoder(arguments.model, split, depth, arguments.batch_size, among)
     else:
         needed = [view for view in VIEWS if view in views or {"rrf", "oracle"} & set(views) and view != "fused"]
         model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
@@ -211,10 +250,10 @@ def measure_views(
             model.config.projection_dim,
             dict(zip(model.config.blocks, weights.T**2, strict=True)),
         )
-        how = {"quantization": arguments.quantization, "ann": arguments.ann}
+        how = {"quantization": arguments.quantization, "ann": arguments.ann, "among": among}
         rankings |= rank(model, split, products, queries, tuple(needed), depth, **how)
         if {"bm25", "rrf"} & set(views):
-            rankings["bm25"] = rank_by_words(split, depth)
+            rankings["bm25"] = rank_by_words(split, depth, among)
         if "rrf" in views:
             rankings["rrf"] = rank_by_ranks([rankings[name] for name in ("bm25", "text", "image")], depth)
     values = {view: measure_rankings(split, rows, metrics) for view, rows in rankings.items()}
@@ -222,6 +261,8 @@ def measure_views(
         values["oracle"] = {name: np.maximum(values["text"][name], values["image"][name]) for name in metrics}
     shown = [view for view in views if view in values] or list(values)
     found.values = {view: values[view] for view in shown}
+    if arguments.judged_only:
+        found.values["random"] = random_floor(split, metrics)
     return found
 
 
@@ -307,6 +348,8 @@ def format_report(report: dict) -> str:
         rows.append([view, *cells])
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     sizes = f"{report['n_queries']:,} queries, {report['n_products']:,} products"
+    if report.get("judged_only"):
+        sizes += "; each query's judged products alone"
     return f"{report['data']}, {report['split']}: {sizes}\n{table}"
 
 
@@ -317,13 +360,15 @@ def main(arguments: EvaluateArguments) -> dict:
     check_names(views, metrics)
     if arguments.examples and not {"fused", "text"} <= set(views):
         raise DataError("--examples compares the fused view with others: add fused, text and image to --views")
+    if arguments.judged_only and arguments.ann:
+        raise DataError("--judged-only: ranks exactly; leave out --ann")
     if arguments.model != "bm25":
         check_model_name(arguments.model)
     split = load_split(arguments.data, arguments.split)
     found = measure_views(arguments, split, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}
     report |= {"dim": found.dim, "missing_images": arguments.missing_images, "quantization": arguments.quantization}
-    report |= make_report(found.values, split)
+    report |= {"judged_only": arguments.judged_only} | make_report(found.values, split)
     report |= {"problems": split.problems.lines(), "environment": environment()}
     report["seconds"] = round(time.perf_counter() - started, 2)
     print(format_report(report), flush=True)

@@ -179,9 +179,9 @@ def _find_picture(product: dict, arguments: PrepareArguments, table: Table, numb
     names = [name.strip() for name in product.get("image", "").split("|") if name.strip()]
     if not names and arguments.images:
         by_id = [product["id"] + ending for ending in PICTURE_ENDINGS]
-        names = [name for name in by_id if os.path.isfile(_inside(folder, name) or "")]
+        names = [name for name in by_id if os.path.isfile(path_inside(folder, name) or "")]
     for name in names:
-        path = _inside(folder, name)
+        path = path_inside(folder, name)
         if re.match(r"([a-z][a-z0-9+.-]*:)?//|data:", name, re.IGNORECASE):
             kind = "picture is a URL, which isn't fetched"
         elif not arguments.images:
@@ -200,7 +200,7 @@ def _find_picture(product: dict, arguments: PrepareArguments, table: Table, numb
     return None, ""
 
 
-def _inside(folder: str, name: str) -> str | None:
+def path_inside(folder: str, name: str) -> str | None:
     """The path of a file, links followed; `None` if it isn't in the folder."""
     path = os.path.realpath(os.path.join(folder, name.replace("\0", "")))
     return path if path.startswith(os.path.join(folder, "")) else None

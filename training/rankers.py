@@ -15,8 +15,13 @@ WORD = re.compile(r"\w+")
 RRF_K = 60  # of the paper
 
 
-def best_rows(scores: np.ndarray, k: int) -> np.ndarray:
-    """The rows of the best `k` of `scores` `(N,)`, best first; ties, to six decimals, go to the lower row."""
+def best_rows(scores: np.ndarray, k: int, among: np.ndarray | None = None) -> np.ndarray:
+    """The rows of the best `k` of `scores` `(N,)`, best first; ties, to six decimals, go to the lower row.
+
+    Only the rows `among`, in ascending order and at least one, are looked at if they are given.
+    """
+    if among is not None:
+        return among[best_rows(scores[among], k)]
     scores, k = np.round(scores, 6), min(k, len(scores))
     rows = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
     return rows[np.argsort(-scores[rows], kind="stable")][:k]
@@ -28,15 +33,23 @@ def listing_texts(split: RetrievalSplit) -> list[str]:
     return [join_fields(product) for product in split.corpus.select_columns(columns)]
 
 
-def rank_by_words(split: RetrievalSplit, depth: int) -> list[np.ndarray]:
+def judged_rows(split: RetrievalSplit) -> list[np.ndarray]:
+    """The rows of each query's judged products, in ascending order."""
+    row_of = {product: row for row, product in enumerate(split.product_ids)}
+    return [np.array(sorted(row_of[product] for product in split.qrels[query["_id"]])) for query in split.queries]
+
+
+def rank_by_words(split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
     """BM25 (k1 1.5, b 0.75, no stop words, no stemming) over the products' texts.
 
     Args:
         split (`RetrievalSplit`): corpus and queries.
         depth (`int`): products a query.
+        among (`list[np.ndarray]`, *optional*): rows to rank for each query; the whole corpus if not given.
 
     Returns:
-        `list[np.ndarray]`: rows of the corpus for each query, best first; only products that share a word with it.
+        `list[np.ndarray]`: rows of the corpus for each query, best first; only products that share a word with it,
+        unless `among` says which to rank.
 
     References:
         The library bm25s, https://huggingface.co/papers/2407.03618.
@@ -44,15 +57,17 @@ def rank_by_words(split: RetrievalSplit, depth: int) -> list[np.ndarray]:
     index = bm25s.BM25()
     index.index([_words(text) for text in listing_texts(split)], show_progress=False)
     rankings = []
-    for text in tqdm(split.query_texts, desc="BM25", unit="query", leave=False):
+    for number, text in enumerate(tqdm(split.query_texts, desc="BM25", unit="query", leave=False)):
         known = [word for word in _words(text) if word in index.vocab_dict]
         scores = index.get_scores(known) if known else np.zeros(len(split.product_ids))
-        rows = best_rows(scores, depth)
-        rankings.append(rows[scores[rows] > 0])
+        rows = best_rows(scores, depth, among[number] if among else None)
+        rankings.append(rows if among else rows[scores[rows] > 0])
     return rankings
 
 
-def rank_by_encoder(name: str, split: RetrievalSplit, depth: int, batch_size: int = 32) -> list[np.ndarray]:
+def rank_by_encoder(
+    name: str, split: RetrievalSplit, depth: int, batch_size: int = 32, among: list[np.ndarray] | None = None
+) -> list[np.ndarray]:
     """The products' texts by cosine to the query, with any text model of sentence-transformers.
 
     Args:
@@ -60,6 +75,7 @@ def rank_by_encoder(name: str, split: RetrievalSplit, depth: int, batch_size: in
         split (`RetrievalSplit`): corpus and queries.
         depth (`int`): products a query.
         batch_size (`int`, *optional*, defaults to 32): texts at a time.
+        among (`list[np.ndarray]`, *optional*): rows to rank for each query; the whole corpus if not given.
 
     Raises:
         DataError: if it can't be loaded.
@@ -73,7 +89,10 @@ def rank_by_encoder(name: str, split: RetrievalSplit, depth: int, batch_size: in
     options = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": False}
     products = encoder.encode_document(listing_texts(split), **options)
     queries = encoder.encode_query(split.query_texts, **options)
-    return [best_rows(products @ query, depth) for query in queries]
+    return [
+        best_rows(products @ query, depth, rows)
+        for query, rows in zip(queries, among or [None] * len(queries), strict=True)
+    ]
 
 
 def rank_by_ranks(rankings: list[list[np.ndarray]], depth: int) -> list[np.ndarray]:

@@ -87,7 +87,7 @@ class Table(Problems):
         for number, record in tqdm(_records(Path(self.name)), desc=self.name, total=self.size, unit=" rows"):
             self.read += 1
             if isinstance(record, dict):
-                yield number, {key: _cell_text(record.get(column)) for key, column in self.columns.items()}
+                yield number, {key: cell_text(record.get(column)) for key, column in self.columns.items()}
             else:
                 self.note("broken row (left out)", number, "(all)", record)
 
@@ -95,7 +95,7 @@ class Table(Problems):
         """How often each value of a field occurs; the rows are not counted as read by it."""
         column = self.columns[key]
         records = (record for _, record in _records(Path(self.name)) if isinstance(record, dict))
-        return Counter(_cell_text(record.get(column)) for record in records)
+        return Counter(cell_text(record.get(column)) for record in records)
 
     def left_nothing(self, what: str) -> DataError:
         """The error to raise if no row can be used."""
@@ -154,10 +154,10 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict]]:
     return enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
 
 
-def _cell_text(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A cell as text without space around it; a list has `|` between its items."""
     if isinstance(value, list):
-        return " | ".join(map(_cell_text, value))
+        return " | ".join(map(cell_text, value))
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, float) and value.is_integer():

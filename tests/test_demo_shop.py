@@ -17,7 +17,7 @@ PRODUCTS, QUERIES = 60, 40
 SPLITS = ("train", "dev", "test")
 COLUMNS = {
     "corpus": {"_id", "title", "description", "category", "brand", "price", "image"},
-    "queries": {"_id", "text", "slice", "novel", "attributes"},
+    "queries": {"_id", "text", "slice", "novel", "attributes", "frequency"},
     "qrels": {"query-id", "corpus-id", "score"},
 }
 

@@ -25,8 +25,7 @@ section { margin: 2.5rem 0 }
 .results li.relevant { border-color: #2e9e5b }
 .results img, .results .none { width: 100%; height: 7rem; object-fit: contain; background: #fff; display: block }
 .results .none { background: #8883; display: grid; place-content: center }
-.bar { display: flex; height: 1.1rem; max-width: 30rem; font-size: .7rem; color: #fff; overflow: hidden }
-.bar span { padding: 0 .3rem; white-space: nowrap; overflow: hidden }
+.bar { display: flex; height: .6rem; max-width: 30rem }
 """
 
 
@@ -97,11 +96,14 @@ def _query(split, row: int, values, rankings, shares, results: int) -> str:
 
 
 def _bar(shares: dict[str, float]) -> str:
-    parts = [
-        f"<span style='background:{shade};width:{100 * share:.1f}%'>{escape(name)} {100 * share:.0f}%</span>"
-        for shade, (name, share) in zip(SHADES, shares.items(), strict=False)
-    ]
-    return f"<div class='bar' title='share of each block in the query'>{''.join(parts)}</div>"
+    """The share of each block in the query, as a bar and in words."""
+    shown = list(zip(SHADES, shares.items(), strict=False))
+    bar = "".join(f"<span style='background:{shade};width:{100 * share:.1f}%'></span>" for shade, (_, share) in shown)
+    words = "".join(
+        f"<span style='color:{shade}'>&#9632;</span> {escape(name)} {100 * share:.0f}% "
+        for shade, (name, share) in shown
+    )
+    return f"<div class='bar'>{bar}</div><p>{words}</p>"
 
 
 def _product(split: RetrievalSplit, row: int, qrels: dict[str, int]) -> str:

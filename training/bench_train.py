@@ -105,9 +105,9 @@ def main(arguments: BenchArguments) -> dict:
         processor.save_pretrained(folder)
         for name in tqdm(names, desc="contestants"):
             figures[name] = in_a_process(arguments, name, folder)
-    report = {"options": asdict(arguments), "figures": figures, "ratios": ratios(figures)}
-    report["environment"] = environment()
-    write_json(Path(arguments.output), report)
+            tqdm.write(f"{name}: {figures[name]['pairs_per_second']:.1f} pairs/s, {figures[name]['peak_mb']:,.0f} MB")
+            report = {"options": asdict(arguments), "figures": figures, "ratios": ratios(figures)}
+            write_json(Path(arguments.output), report | {"environment": environment()})
     print(format_figures(report), flush=True)
     return report
 

@@ -7,7 +7,8 @@ It trains two two-tower models with MultipleNegativesRankingLoss: queries agains
 pictures. The whole text encoder is trained, and a linear layer over the frozen image encoder's pooled output. The
 report has each catalogue's `text`, `image` and `averaged`, the mean of both models' cosines.
 
-Batches are of one catalogue each and hold no text twice, as that library advises; nothing else is masked.
+Batches are of one catalogue each and hold no text twice, as that library advises; nothing else is masked. It needs
+sentence-transformers, which `pip install -e '.[test]'` brings.
 """
 
 from dataclasses import asdict, dataclass

@@ -59,12 +59,12 @@ VARIANTS = {
     "no domain stage": ["--domain.epochs=0"],
     "no align stage": ["--align.epochs=0"],
     "no fuse stage": ["--fuse.epochs=0"],
-    # as many pairs through the encoder as in the three stages of hm.yaml, and more
+    # more pairs through the encoder than in the three stages of hm.yaml with one epoch of align
     "one stage": [
         "--domain.epochs=0",
         "--align.epochs=0",
         "--fuse.text=lora",
-        "--fuse.epochs=5",
+        "--fuse.epochs=3",
         "--fuse.batch_size=128",
         "--fuse.positives_per_query=1",
     ],

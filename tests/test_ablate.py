@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import TINY_DIMS
+from PIL import Image
 
 from training import ablate
 from training.ablate import AblateArguments
@@ -29,6 +30,7 @@ def arguments(towers, shop, tmp_path) -> AblateArguments:
 def test_variants_and_seeds_are_trained_once_and_compared(arguments, shop, monkeypatch, capsys):
     results = ablate.main(arguments)
     assert json.loads(Path(arguments.results).read_text())["variants"] == results["variants"]
+    assert Image.open(Path(arguments.results).with_suffix(".png")).width > 500, "it is drawn as well"
     rows = results["variants"]
     assert list(rows) == ["experts", "gated", "text only"] and rows["gated"]["dims"] == TINY_DIMS["vector_dim"]
     for row in rows.values():

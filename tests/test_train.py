@@ -120,6 +120,24 @@ def test_a_share_of_the_trained_weights_lies_between_start_and_end(towers, shop,
     assert started[name].shape == states[1][name].shape
 
 
+def test_another_fusion_type_starts_from_fine_tuned_encoders(towers, shop, tmp_path):
+    arguments = recipe(towers, shop, tmp_path / "run", epochs=2, text="full")
+    tuned = load_model(train.main(arguments))[0].state_dict()
+    arguments.model.encoders = str(tmp_path / "run" / "model")
+    arguments.model.config |= {"fusion_type": "sum"}
+    started = train.build_model(arguments.model)[0]
+    assert started.config.fusion_type == "sum"
+    towers_of = {name: value for name, value in started.state_dict().items() if name.startswith(TOWERS)}
+    assert all(torch.equal(value, tuned[name]) for name, value in towers_of.items())
+    pretrained = train.build_model(ModelArguments(arguments.model.text, arguments.model.vision))[0].state_dict()
+    name = next(name for name in tuned if name.startswith("text_model.") and name.endswith("query.weight"))
+    assert not torch.equal(started.state_dict()[name], pretrained[name]), "the encoder was fine-tuned"
+
+    arguments.model.text = str(towers["query"])
+    with pytest.raises(DataError, match=r"--model.encoders .*: has other encoders than --model.text"):
+        train.build_model(arguments.model)
+
+
 def dev_data(model, processor, shop):
     split = load_split(shop, "dev")
     queries = query_features(model, processor, split.query_texts)

@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from training.ablation_plot import draw_ablation
 from training.arguments import StageArguments, TrainArguments, parse, run
 from training.data import DataError, RetrievalSplit, hide_modality, load_split
 from training.embedding import TowerStates, load_model, prepare_for_inference
@@ -115,6 +116,7 @@ def main(arguments: AblateArguments) -> dict:
     write_json(Path(arguments.results), results)
     text = format_results(results)
     write_text(Path(arguments.results).with_suffix(".md"), text)
+    draw_ablation(results, Path(arguments.results).with_suffix(".png"))
     print(text, flush=True)
     return results
 

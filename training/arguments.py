@@ -55,6 +55,8 @@ class ModelArguments:
         config: Fields of MMFusionConfig to set, such as {image_dim: 256}.
         processor: Arguments of MMFusionProcessor to set, such as {query_prefix: "query: "}.
         start: Model folder or Hub id to go on from, such as an earlier stage's; the others are then not read.
+        encoders: Model folder or Hub id whose encoders, fine-tuned by an earlier stage, get new heads; it has to be
+            made of the same encoders as this one.
     """
 
     text: str = "minilm"
@@ -63,6 +65,7 @@ class ModelArguments:
     config: dict[str, Any] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     start: str | None = None
+    encoders: str | None = None
 
 
 @dataclass

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.ablate import format_results
+from training.ablation_plot import draw_ablation
 from training.arguments import existing_file, run
 from training.bench_train import format_figures
 from training.compare import format_comparison
@@ -46,9 +47,11 @@ class ResultsArguments:
 
 
 def main(arguments: ResultsArguments) -> None:
-    """Copies the reports and writes the tables."""
+    """Copies the reports, draws the ablations and writes the tables."""
     if arguments.copy:
         copy_runs(arguments)
+    for name in arguments.ablations.split(","):
+        draw_ablation(read_results(name), Path(name).with_suffix(".png"))
     readme = Path(arguments.readme)
     text = readme.read_text(encoding="utf-8")
     for kind, tables in tables_of(arguments).items():
@@ -67,16 +70,17 @@ def copy_runs(arguments: ResultsArguments) -> None:
 
 def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
     """README's tables by kind, each kind being the make target that measures it."""
-
-    def read(name: str | Path) -> dict:
-        return json.loads(existing_file(name, "a results file").read_text(encoding="utf-8"))
-
     return {
-        "results": [markdown(read(RESULTS / f"{name}.json")) for name in arguments.runs],
-        "ablation": [format_results(read(name)) for name in arguments.ablations.split(",")],
-        "multishop": [format_comparison(read(arguments.multishop))],
-        "bench": [format_figures(read(arguments.bench))],
+        "results": [markdown(read_results(RESULTS / f"{name}.json")) for name in arguments.runs],
+        "ablation": [format_results(read_results(name)) for name in arguments.ablations.split(",")],
+        "multishop": [format_comparison(read_results(arguments.multishop))],
+        "bench": [format_figures(read_results(arguments.bench))],
     }
+
+
+def read_results(name: str | Path) -> dict:
+    """A results file."""
+    return json.loads(existing_file(name, "a results file").read_text(encoding="utf-8"))
 
 
 def markdown(report: dict) -> str:

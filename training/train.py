@@ -23,6 +23,7 @@ from pathlib import Path
 if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
 from huggingface_hub.errors import StrictDataclassError
@@ -34,6 +35,7 @@ from training.calibration import sample_rows, start_text_head
 from training.checkpoints import Checkpoints, cannot_write
 from training.data import DataError, Problems, RetrievalSplit, hide_modality, load_split
 from training.embedding import load_model, prepare_for_inference, product_texts, query_features, text_features
+from training.feature_cache import TOWERS
 from training.losses import view_weights
 from training.mine import read_scores
 from training.run_folder import digest, environment, new_folder, write_config, write_json, write_text
@@ -198,7 +200,27 @@ def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProce
         processor = MMFusionProcessor.from_towers(**towers, **arguments.processor)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise DataError(f"can't build a model from {arguments}: {' '.join(str(error).split())[:300]}") from error
+    if arguments.encoders:
+        take_encoders(model, arguments.encoders)
     return model, processor
+
+
+def take_encoders(model: MMFusionModel, name: str) -> None:
+    """Gives a model the encoders of another one, whose heads and fusion network may differ.
+
+    Args:
+        model (`MMFusionModel`): changed in place.
+        name (`str`): folder or Hub id of the other model.
+
+    Raises:
+        DataError: if the other model has other encoders.
+    """
+    theirs = {key: value for key, value in load_model(name, device="cpu")[0].state_dict().items() if _is_encoders(key)}
+    ours = {key: value for key, value in model.state_dict().items() if _is_encoders(key)}
+    odd = [key for key in sorted(ours.keys() | theirs.keys()) if not _same_shape(ours.get(key), theirs.get(key))]
+    if odd:
+        raise DataError(f"--model.encoders {name}: has other encoders than --model.text and --model.vision: {odd[0]}")
+    model.load_state_dict(theirs, strict=False)
 
 
 def save_model(accelerator: Accelerator, model: MMFusionModel, processor: MMFusionProcessor, folder: Path) -> None:
@@ -208,6 +230,14 @@ def save_model(accelerator: Accelerator, model: MMFusionModel, processor: MMFusi
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
     accelerator.wait_for_everyone()
+
+
+def _is_encoders(key: str) -> bool:
+    return key.startswith(TOWERS)
+
+
+def _same_shape(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is not None and other is not None and one.shape == other.shape
 
 
 def _start_text_head(accelerator, model, processor, splits: list[RetrievalSplit], sample: bool) -> None:

@@ -1,5 +1,6 @@
 import json
 import math
+import tracemalloc
 
 import evaluate as evaluate_library
 import numpy as np
@@ -109,6 +110,22 @@ def test_intervals_and_comparisons():
     assert compare(values, values) == {"diff": 0.0, "ci95": [0.0, 0.0], "p": 1.0}
     noise = compare(values, rng.permutation(values))
     assert noise["p"] > 0.05 and noise["ci95"][0] < 0 < noise["ci95"][1]
+
+
+def test_many_queries_need_little_memory(shop, monkeypatch):
+    rng = np.random.default_rng(0)
+    values = rng.random((2, 200_000))
+    tracemalloc.start()
+    compare(*values, samples=20)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3e8, "all draws at once would take more"
+    split = load_split(shop, "test")
+    found = [rng.permutation(len(split.product_ids)) for _ in split.queries]
+    whole = evaluate.measure_rankings(split, found, ("ndcg@10", "mrr@3"))
+    monkeypatch.setattr(evaluate, "MEASURED_QUERIES", 5)
+    for name, values in evaluate.measure_rankings(split, found, ("ndcg@10", "mrr@3")).items():
+        assert values.tolist() == whole[name].tolist()
 
 
 def test_exact_search_finds_the_best_and_breaks_ties_by_row():

@@ -48,6 +48,7 @@ REQUIRED_COLUMNS = {
 CONTENT_COLUMNS = ("title", "description", "image")
 
 
+READ_ROWS = 100
 WRITTEN_ROWS = 1000
 
 
@@ -113,7 +114,7 @@ class RetrievalSplit:
         if "image" not in self.corpus.column_names:
             return [""] * len(self.product_ids)
         digests = []
-        for image in self.corpus.select_columns(["image"]):
+        for image in rows_of(self.corpus, ["image"]):
             pictures = image["image"] if isinstance(image["image"], list) else [image["image"]]
             contents = [_picture_content(picture) for picture in pictures]
             digests.append(hashlib.sha256(b"".join(contents)).hexdigest() if any(contents) else "")
@@ -185,7 +186,7 @@ def load_products(data: str | os.PathLike, split: str) -> RetrievalSplit:
     if isinstance(corpus.features.get("image"), datasets.Image):
         corpus = corpus.cast_column("image", datasets.Image(decode=False))
     problems = Problems()
-    ids = ["" if value is None else str(value) for value in corpus["_id"]]
+    ids = ["" if value is None else str(value) for value in corpus["_id"][:]]
     places = _usable_rows(ids, source, problems)
     if len(places) < len(ids):
         corpus = corpus.select(places)
@@ -203,6 +204,12 @@ def hide_modality(split: RetrievalSplit, modality: str) -> RetrievalSplit:
     else:
         hidden = [name for name in names if name not in ("_id", "image")] if modality == "image" else []
     return replace(split, corpus=split.corpus.remove_columns(hidden)) if hidden else split
+
+
+def rows_of(table: datasets.Dataset, columns: list[str]) -> Iterator[dict]:
+    """The rows of some columns; several times faster than iterating over the table, in little memory."""
+    for batch in table.select_columns(columns).iter(READ_ROWS):
+        yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 
 def split_names(data: str | os.PathLike) -> list[str]:
@@ -362,7 +369,7 @@ def _usable_rows(ids: list[str], source: str, problems: Problems) -> list[int]:
 
 def _read_queries(table: datasets.Dataset, source: str, problems: Problems) -> list[dict]:
     queries, seen = [], set()
-    for row, query in enumerate(table):
+    for row, query in enumerate(rows_of(table, table.column_names)):
         query_id = "" if query["_id"] is None else str(query["_id"])
         if not isinstance(query["text"], str) or not query["text"].strip():
             problems.add("query without text (left out)", f"{source} row {row}, field text")
@@ -378,7 +385,7 @@ def _read_qrels(
     table: datasets.Dataset, source: str, query_ids: set[str], product_ids: set[str], problems: Problems
 ) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    columns = (table[name] for name in REQUIRED_COLUMNS["qrels"])
+    columns = (table[name][:] for name in REQUIRED_COLUMNS["qrels"])
     for row, (query_id, product_id, score) in enumerate(zip(*columns, strict=True)):
         try:
             grade = float(score)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
 from modeling_mmfusion.processing_mmfusion import is_missing, load_picture
-from training.data import DataError, RetrievalSplit
+from training.data import DataError, RetrievalSplit, rows_of
 from training.feature_cache import Found, cache_key, cached_features, encoder_fingerprint
 
 BATCH_SIZE = 16  # on a CPU the fastest of 4, 8, 16, 32 and 64: a larger batch's feature maps leave the cache
@@ -122,7 +122,7 @@ def product_features(
 def product_texts(processor: MMFusionProcessor, split: RetrievalSplit) -> list[str]:
     """Each product of a split as text."""
     columns = [name for name in split.corpus.column_names if name != "image"]
-    return [processor.product_text(product) for product in split.corpus.select_columns(columns)]
+    return [processor.product_text(product) for product in rows_of(split.corpus, columns)]
 
 
 def text_features(

@@ -52,6 +52,7 @@ from training.run_folder import environment, write_json, write_text
 
 SCHEMA = 1
 QUERY_BATCH = 256
+MEASURED_QUERIES = 1000
 RANDOM_ORDERS = 100
 OTHER_VIEWS = ("bm25", "rrf", "oracle")
 PER_QUERY = {"query-id": "_id", "text": "text", "slice": "slice", "novel": "novel"}
@@ -201,12 +202,17 @@ def quantize(vectors: np.ndarray, how: str) -> np.ndarray:
 def measure_rankings(
     split: RetrievalSplit, found: list[np.ndarray], metrics: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    """Each query's metrics of some rankings."""
-    rankings = {
-        query["_id"]: [split.product_ids[row] for row in rows]
-        for query, rows in zip(split.queries, found, strict=True)
-    }
-    return per_query(rankings, split.qrels, metrics)
+    """Each query's metrics of some rankings, in a memory that does not grow with their number."""
+    values = {name: [] for name in metrics}
+    for start in range(0, len(found), MEASURED_QUERIES):
+        some = slice(start, start + MEASURED_QUERIES)
+        rankings = {
+            query["_id"]: [split.product_ids[row] for row in rows]
+            for query, rows in zip(split.queries[some], found[some], strict=True)
+        }
+        for name, part in per_query(rankings, split.qrels, metrics).items():
+            values[name].append(part)
+    return {name: np.concatenate(parts) for name, parts in values.items()}
 
 
 def random_floor(split: RetrievalSplit, metrics: tuple[str, ...], seed: int = 0) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ Returns:
     `dict[str, float]`: the mean of each metric over the queries.
 """
 _CITATION = ""
+MAX_SIGNS = 2**24  # numbers that the randomisation test holds at a time
 
 
 def measure_of(name: str) -> "ir_measures.measures.Measure":
@@ -91,8 +92,9 @@ def compare(first: np.ndarray, second: np.ndarray, samples: int = 1000, seed: in
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     diff = float(np.mean(difference))
     rng, draws, as_extreme = np.random.default_rng(seed), 10 * samples, 0
-    for start in range(0, draws, 1000):
-        signs = rng.integers(0, 2, (min(1000, draws - start), len(difference)), dtype=np.int8) * 2.0 - 1.0
+    at_a_time = max(1, min(1000, MAX_SIGNS // max(len(difference), 1)))
+    for start in range(0, draws, at_a_time):
+        signs = rng.integers(0, 2, (min(at_a_time, draws - start), len(difference)), dtype=np.int8) * 2.0 - 1.0
         as_extreme += int(np.sum(np.abs(signs @ difference) / len(difference) >= abs(diff) - 1e-12))
     interval = list(bootstrap_interval(difference, samples, seed))
     return {"diff": diff, "ci95": interval, "p": (as_extreme + 1) / (draws + 1)}

@@ -85,6 +85,19 @@ def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, process
     np.testing.assert_array_equal(pictures.arrays["image_features"], first.arrays["image_features"])
 
 
+@pytest.mark.parametrize("name", ["rows.json", "text_features.npy"])
+def test_a_damaged_cache_is_told_and_computed_again(model, processor, tmp_path, capsys, name):
+    shop = odd_shop(tmp_path)
+    first = product_features(model, processor, load_split(shop, "test"))
+    damaged = [file for file in (tmp_path / "cache" / "features").rglob(name)]
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:-2])
+    assert damaged
+    again = product_features(model, processor, load_split(shop, "test"))
+    np.testing.assert_array_equal(again.arrays["text_features"], first.arrays["text_features"])
+    assert capsys.readouterr().out.count("is damaged and computed again") == len(damaged)
+
+
 def test_fingerprints_tell_models_apart_and_using_one_does_not_change_them(towers, model, processor):
     before = towers_fingerprint(model, processor), model_fingerprint(model, processor)
     processor(queries=["a long query of red cotton", "mug"], products=[{"title": "lamp"}])

@@ -32,8 +32,17 @@ def cached_features(key: str, compute: Callable[[], Found]) -> Found:
         What `compute` gives.
     """
     folder = cache_folder() / "features" / key
-    if not (folder / "rows.json").is_file():
-        _write(folder, *compute())
+    if (folder / "rows.json").is_file():
+        try:
+            return _read(folder)
+        except (OSError, ValueError, EOFError) as error:
+            print(f"warning: {folder}: is damaged and computed again: {error}", flush=True)
+            shutil.rmtree(folder)
+    _write(folder, *compute())
+    return _read(folder)
+
+
+def _read(folder: Path) -> Found:
     arrays = {file.stem: np.load(file, mmap_mode="c") for file in sorted(folder.glob("*.npy"))}
     return arrays, [tuple(row) for row in json.loads((folder / "rows.json").read_text())]
 

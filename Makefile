@@ -8,6 +8,14 @@ IKEA ?= ../shared/data/ikea
 FASHION ?= ../shared/data/fashion
 AMAZON ?= ../shared/data/amazon
 LAUNCH ?= --config_file training/accelerate/cpu.yaml
+TRAIN_MULTISHOP = $(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml
+# other fusion types and the image alone get heads on the text encoder that our align stage has fine-tuned
+TRAIN_ON_ENCODERS = $(TRAIN_MULTISHOP) --align.epochs 0 --model.encoders runs/multishop/align
+MULTISHOP_MODELS = {mmfusion: runs/multishop/model, text only: runs/multishop_text/model, \
+	image only: runs/multishop_image/model, gated: runs/multishop_gated/model, \
+	text 0.5 + image 0.5: runs/multishop_mean0.5/model, text 0.7 + image 0.3: runs/multishop_mean0.7/model, \
+	text 0.9 + image 0.1: runs/multishop_mean0.9/model, sum: runs/multishop_sum/model, \
+	concat: runs/multishop_concat/model, zero-shot text: minilm}
 FASHION_SEEDS ?= 0,1,2
 FASHION_VARIANTS ?= experts,gated,weighted_mean,text only,image only,sum,concat
 
@@ -40,13 +48,16 @@ ablation: $(VENV)/installed  ## compare fusion types on HM, FASHION and IKEA (so
 	$(PYTHON) -m training.results --copy=false
 
 multishop: $(VENV)/installed  ## train on three shops and compare with other systems (some hours), and write README's table
-	$(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml
-	$(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml \
-		--data.modality text --output runs/multishop_text
+	$(TRAIN_MULTISHOP) --output runs/multishop
+	$(TRAIN_MULTISHOP) --output runs/multishop_text --data.modality text
+	$(TRAIN_ON_ENCODERS) --output runs/multishop_image --data.modality image
+	for type in gated sum concat; do \
+		$(TRAIN_ON_ENCODERS) --output runs/multishop_$$type --model.config.fusion_type $$type || exit 1; done
+	for weight in 0.5 0.7 0.9; do $(TRAIN_ON_ENCODERS) --output runs/multishop_mean$$weight \
+		--model.config.fusion_type weighted_mean --model.config.text_mean_weight $$weight || exit 1; done
 	$(PYTHON) -m training.peer --data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)"
 	$(PYTHON) -m training.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --peer runs/peer/report.json \
-		--models "{mmfusion: runs/multishop/model, text only: runs/multishop_text/model, zero-shot text: minilm}" \
-		--results hub_card/results/multishop.json
+		--models "$(MULTISHOP_MODELS)" --results hub_card/results/multishop.json
 	$(PYTHON) -m training.results --copy=false
 
 bench: $(VENV)/installed  ## compare the training's speed and memory with sentence-transformers, and write README's table

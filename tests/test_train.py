@@ -185,6 +185,33 @@ def test_calibration_moves_the_routers_alone_and_in_few_directions(model, proces
         assert (model.query_heads.familiarity(torch.zeros(1, 16)) == 1).all()
 
 
+def test_the_query_router_learns_from_whole_dev_corpora_and_only_it(model, processor, shop):
+    judgments, queries, products = dev_data(model, processor, shop)
+    calibration.learn_familiar_texts(model, [queries], [products])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    relevance = torch.zeros(len(queries), len(products))
+    for query, found in enumerate(judgments.positives):
+        relevance[query, list(found)] = torch.tensor(list(found.values()), dtype=torch.float32)
+
+    def loss():
+        with torch.no_grad():
+            output = model(query_states=queries.states(slice(None)), product_states=products.states(slice(None)))
+        return calibration.info_nce(output.logits_per_query, relevance).mean().item()
+
+    started = loss()
+    scores, inputs, found, _ = calibration._dev_scores(model, judgments, queries, products, seed=0)
+    with torch.no_grad():
+        output = model(query_states=queries.states(slice(None)), product_states=products.states(slice(None)))
+        logits = torch.einsum("qpb,qb->qp", scores, model.query_heads.router(*inputs))
+    torch.testing.assert_close(logits, output.logits_per_query, msg="it sees the model's own logits")
+    torch.testing.assert_close(found, relevance)
+    calibration.calibrate_query_router(model, [(judgments, queries, products)], seed=0)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"query_heads.router.weight", "query_heads.router.bias"} and loss() < started
+    turned = model.query_heads.router.weight.detach() - before["query_heads.router.weight"]
+    assert torch.linalg.matrix_rank(turned, rtol=1e-4) <= calibration.DIRECTIONS
+
+
 def test_a_tracker_that_is_not_installed_is_named_and_one_that_is_gets_each_epoch(towers, shop, tmp_path, monkeypatch):
     arguments = recipe(towers, shop, tmp_path / "run", epochs=2)
     arguments.tracker = "wandb"

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import torch
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from modeling_mmfusion import MMFusionModel
 from training.arguments import StageArguments
@@ -13,6 +14,7 @@ from training.losses import info_nce
 from training.sampling import Judgments, PairSampler, epoch_batches
 
 STEPS, RATE = 60, 0.03
+DIRECTIONS, PENALTY = 4, 0.01  # of the queries' texts, along which the dev splits may turn the weights of blocks
 SAMPLE = 2048  # texts of each side that stand for a catalogue's where an encoder would have to run over all
 
 
@@ -98,6 +100,74 @@ def calibrate_routers(
         for router, weight, gain, bias in zip(routers, weights, gains, biases, strict=True):
             router.weight.copy_(gain * weight)
             router.bias.copy_(bias)
+
+
+def calibrate_query_router(
+    model: MMFusionModel, data: list[tuple[Judgments, TowerStates, TowerStates]], seed: int
+) -> None:
+    """Fits how queries weigh the blocks to the dev splits' whole corpora; nothing else changes.
+
+    A batch of a few hundred products is easier to search than a corpus, so [`calibrate_routers`] still trusts the
+    learned blocks too much. And a router that is free to learn knows a few hundred dev queries by heart: only its
+    biases and its weights along the four main directions of the queries' texts are fitted here, to whole corpora or,
+    of a large one, some thousand products. The scores' scale is free meanwhile.
+
+    Args:
+        model (`MMFusionModel`): the trained model, to which the training's texts are familiar.
+        data (`list`): judgments, queries and products of each dev split.
+        seed (`int`): seed of the samples of large splits.
+    """
+    if model.text_head is None:
+        return
+    router = model.query_heads.router
+    catalogues = [_dev_scores(model, *found, seed) for found in data]
+    texts = torch.cat([texts for _, (texts, _), _, _ in catalogues])
+    centred = texts - texts.mean(dim=0)
+    axes = torch.linalg.svd(centred, full_matrices=False)[2][:DIRECTIONS]
+    axes = axes / (centred @ axes.T).std(dim=0, correction=0).clamp(min=1e-6)[:, None]
+    turns = torch.zeros(len(router.bias), len(axes), device=model.device, requires_grad=True)
+    bias = router.bias.detach().clone().requires_grad_()
+    log_scale = torch.zeros((), device=model.device, requires_grad=True)
+    optimizer = torch.optim.Adam([turns, bias, log_scale], lr=RATE)
+
+    def changed() -> dict[str, torch.Tensor]:
+        turn = turns @ axes
+        return {"weight": router.weight.detach() + turn, "bias": bias - turn @ texts.mean(dim=0)}
+
+    for _ in range(STEPS):
+        loss = PENALTY * turns.square().sum()
+        for scores, inputs, relevance, ignored in catalogues:
+            logits = torch.einsum("qpb,qb->qp", scores, functional_call(router, changed(), inputs)) * log_scale.exp()
+            loss = loss + info_nce(logits, relevance, ignored).mean() / len(catalogues)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        found = changed()
+        router.weight.copy_(found["weight"])
+        router.bias.copy_(found["bias"])
+
+
+@torch.no_grad()
+def _dev_scores(
+    model: MMFusionModel, judgments: Judgments, queries: TowerStates, products: TowerStates, seed: int
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Each block's part of each pair's logit `(queries, products, blocks)` before the query's weights, what the query
+    router looks at, and the relevant and ignored pairs."""
+    asked = sample_rows(len(queries), seed)
+    pairs = [(query, next(iter(judgments.positives[query]))) for query in asked.tolist()]
+    pairs += [(pairs[0][0], product) for product in sample_rows(len(products), seed).tolist()]
+    batch = PairSampler(judgments, 1, len(pairs), seed).collate(pairs)
+    of_queries = queries.states(batch.queries, model.device)
+    query_blocks, _ = model.query_heads(of_queries, model.query_text_head or model.text_head)
+    product_blocks, lengths = model.product_heads(products.states(batch.products, model.device), model.text_head)
+    parts = [
+        F.normalize(q, dim=-1) @ F.normalize(p, dim=-1).T for q, p in zip(query_blocks, product_blocks, strict=True)
+    ]
+    scores = torch.stack(parts, dim=-1) * lengths * model.logit_scale()[0]
+    heads, texts = model.query_heads, of_queries.text_features
+    relevance, ignored, _, _ = batch.tensors(model.device)
+    return scores, (heads.norm(texts), heads.familiarity(texts)), relevance, ignored
 
 
 def joined_texts(states: list[TowerStates]) -> torch.Tensor:

@@ -15,7 +15,13 @@ from transformers import get_cosine_schedule_with_warmup
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training.adapters import add_lora
 from training.arguments import LoraArguments, StageArguments
-from training.calibration import calibrate_routers, forget_familiar_texts, learn_familiar_texts, sample_rows
+from training.calibration import (
+    calibrate_query_router,
+    calibrate_routers,
+    forget_familiar_texts,
+    learn_familiar_texts,
+    sample_rows,
+)
 from training.checkpoints import Checkpoints, copy_of, write_into
 from training.data import DataError, RetrievalSplit
 from training.distributed import Share
@@ -116,11 +122,14 @@ def train_stage(
     )
     lines = trainer.run_epochs()
     model.eval()
+    found = []
     if stage.fused_weight > 0:
         states = [measured_states(model, processor, split, trained_encoders(stage)) for split in data.dev]
         found = [(Judgments(positives_of(split)), q, p) for split, (p, q) in zip(data.dev, states, strict=True)]
         calibrate_routers(model, found, stage, run.seed)
     learn_from_texts(model, processor, data.train, stage, run.seed)
+    if found:
+        calibrate_query_router(model, found, run.seed)
     accelerator.free_memory()
     return lines, peft_model
 

@@ -107,6 +107,8 @@ def unread(image: gr.Image) -> gr.Image:
 class Page:
     """The handlers of the page's events; each gives what the components show.
 
+    Their names differ from the endpoints', which gradio would rename otherwise.
+
     Args:
         endpoints (`Endpoints`): what answers.
     """
@@ -115,7 +117,7 @@ class Page:
         self.endpoints = endpoints
         self.shop = endpoints.shop
 
-    def ask(self, text, picture, weight, *rest):
+    def on_ask(self, text, picture, weight, *rest):
         """A new query: what was asked, the results, and a closed drawer."""
         if not (text or "").strip() and not picture:
             return None, cards.empty_board(), ""
@@ -125,7 +127,7 @@ class Page:
             return None, cards.problem_board(str(complaint)), ""
         return query, self.show(query, *rest), ""
 
-    def again(self, query: Query | None, *rest):
+    def on_again(self, query: Query | None, *rest):
         """The same query with other filters."""
         return cards.empty_board() if query is None else self.show(query, *rest)
 
@@ -140,7 +142,7 @@ class Page:
             return cards.problem_board(str(complaint))
         return cards.board(catalogue, query, found, 1000 * (time.perf_counter() - begin))
 
-    def open(self, event: gr.EventData, query: Query | None, where, yours) -> str:
+    def on_open(self, event: gr.EventData, query: Query | None, where, yours) -> str:
         """The drawer that tells why the picked product was found."""
         try:
             catalogue = self.endpoints.place(where, yours)
@@ -154,7 +156,7 @@ class Page:
         overlay = None if seen is None else data_address(with_map(*seen))
         return cards.drawer(catalogue, query, row, hit, overlay)
 
-    def similar(self, event: gr.EventData, *rest):
+    def on_similar(self, event: gr.EventData, *rest):
         """Products like the drawer's, with what was typed as a difference."""
         where, yours = rest[-2:]
         try:
@@ -163,7 +165,7 @@ class Page:
             return None, cards.problem_board(str(complaint)), ""
         return query, self.show(query, *rest), ""
 
-    def upload(self, file, progress=gr.Progress()):  # noqa: B008
+    def on_upload(self, file, progress=gr.Progress()):  # noqa: B008
         """A visitor's file: their catalogue, the report, where to search, and an empty file field."""
         if not file:
             return gr.skip(), gr.skip(), gr.skip(), None
@@ -176,15 +178,13 @@ class Page:
         shown = cards.upload_report(report["products"], report["with_picture"], report["problems"])
         return yours, shown, "yours", None
 
-    def choices(self, where, yours):
+    def on_choices(self, where, yours):
         """The filters' choices for the catalogue that is searched."""
         catalogue = yours if where == "yours" and yours is not None else self.shop
-        return [
-            gr.Dropdown(choices=catalogue.values(column), value=[], interactive=True)
-            for column in ("category", "brand")
-        ]
+        fresh = [gr.Dropdown(choices=catalogue.values(column), value=[]) for column in ("category", "brand")]
+        return [*fresh, 0, catalogue.highest_price]
 
-    def tradeoff(self, storage: str, dim: int) -> str:
+    def on_tradeoff(self, storage: str, dim: int) -> str:
         """The readouts of a choice of storage and length."""
         tradeoffs = self.endpoints.tradeoffs
         return cards.tradeoff(tradeoffs.measure(storage, int(dim)), tradeoffs.measure("f32", tradeoffs.whole))
@@ -236,8 +236,8 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
             category = gr.Dropdown(shop.values("category"), label="Category", elem_id="category", **many)
             brand = gr.Dropdown(shop.values("brand"), label="Brand", elem_id="brand", **many)
             with gr.Row():
-                low = gr.Number(label="Price from", value=None, placeholder="any", min_width=80, elem_id="low")
-                high = gr.Number(label="Price to", value=None, placeholder="any", min_width=80, elem_id="high")
+                low = gr.Number(label="Price from", value=0, min_width=80, elem_id="low")
+                high = gr.Number(label="Price to", value=shop.highest_price, min_width=80, elem_id="high")
             presence = gr.Radio(list(PRESENCE), value="any", label="Picture", elem_id="presence")
         with gr.Column(min_width=260), gr.Accordion("Your products", open=False, elem_id="yours"):
             gr.Markdown(HELP)
@@ -254,22 +254,23 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
     rest = [category, brand, low, high, presence, k, layout, where, yours]
     shown, quiet = [asked, board, drawer], {"api_visibility": "private", "concurrency_id": "search"}
     new = {"inputs": [text, picture, weight, *rest], "outputs": shown, **quiet}
-    gr.on([text.submit, go.click, picture.change], page.ask, **new)
-    picks.pick(chosen, None, text, **quiet).then(page.ask, **new)
+    gr.on([text.submit, go.click, picture.change], page.on_ask, **new)
+    picks.pick(chosen, None, text, **quiet).then(page.on_ask, **new)
     changes = [category.change, brand.change, low.change, high.change, presence.change, k.release, layout.change]
-    gr.on(changes, page.again, [asked, *rest], board, **quiet)
-    board.pick(page.open, [asked, where, yours], drawer, **quiet)
-    drawer.pick(page.similar, rest, shown, **quiet)
+    gr.on(changes, page.on_again, [asked, *rest], board, **quiet)
+    board.pick(page.on_open, [asked, where, yours], drawer, **quiet)
+    drawer.pick(page.on_similar, rest, shown, **quiet)
     heavy = {"concurrency_id": "heavy", "concurrency_limit": 1}
-    file.upload(page.upload, file, [yours, report, where, file], api_visibility="private", **heavy)
-    where.change(page.choices, [where, yours], [category, brand], **quiet).then(
-        page.again, [asked, *rest], board, **quiet
+    file.upload(page.on_upload, file, [yours, report, where, file], api_visibility="private", **heavy)
+    where.change(page.on_choices, [where, yours], [category, brand, low, high], **quiet).then(
+        page.on_again, [asked, *rest], board, **quiet
     )
 
     with gr.Group(visible=False):
         answer, trigger = gr.JSON(), gr.Button()
         view, product, words = gr.Textbox("fused"), gr.Textbox(), gr.Textbox()
         count, low, high = gr.Number(12), gr.Number(None), gr.Number(None)
+        presence, where = gr.Textbox("any"), gr.Textbox("shop")
     api = {"concurrency_id": "search"}
     place = [where, yours]
     trigger.click(
@@ -303,11 +304,11 @@ def tradeoff_tab(page: Page, endpoints: Endpoints) -> None:
         "<div class='state'><p>Choose how vectors are stored to measure it.</p></div>", elem_id="readout"
     )
     events = {"api_visibility": "private", "concurrency_id": "heavy", "concurrency_limit": 1}
-    gr.on([storage.change, dim.release], page.tradeoff, [storage, dim], readout, **events)
+    gr.on([storage.change, dim.release], page.on_tradeoff, [storage, dim], readout, **events)
     with gr.Group(visible=False):
-        answer, trigger, length = gr.JSON(), gr.Button(), gr.Number(None)
+        answer, trigger, length, form = gr.JSON(), gr.Button(), gr.Number(None), gr.Textbox("f32")
     trigger.click(
-        endpoints.tradeoff, [storage, length], answer, api_name="tradeoff", concurrency_id="heavy", concurrency_limit=1
+        endpoints.tradeoff, [form, length], answer, api_name="tradeoff", concurrency_id="heavy", concurrency_limit=1
     )
 
 

@@ -160,7 +160,8 @@ class Filters:
     Attributes:
         categories (`list[str]`): only these; all if empty.
         brands (`list[str]`): only these; all if empty.
-        price_from (`float` or `None`): the least price; products without a price are left out then.
+        price_from (`float` or `None`): the least price. A bound that leaves out some price leaves out products without
+            a price as well.
         price_to (`float` or `None`): the highest.
         presence (`str`): `any`, `with picture` or `without picture`.
     """
@@ -240,6 +241,12 @@ class Catalogue:
         """The different values of `category` or `brand`, sorted."""
         return sorted({str(product[column]) for product in self.products if product.get(column)})
 
+    @property
+    def highest_price(self) -> int:
+        """The highest price, rounded up; 0 if there are no prices."""
+        known = self.prices[~np.isnan(self.prices)]
+        return math.ceil(known.max()) if len(known) else 0
+
     def row(self, product_id: str) -> int:
         """The row of a product.
 
@@ -262,9 +269,10 @@ class Catalogue:
                 raise Complaint(f"No product has the {column} {str(unknown[0])[:80]!r}; choose one of the list.")
             if wanted:
                 kept &= np.array([product.get(column) in wanted for product in self.products])
-        if filters.price_from is not None:
-            kept &= self.prices >= filters.price_from  # not-a-number, where there is no price, passes no comparison
-        if filters.price_to is not None:
+        # not-a-number, which stands where there is no price, passes no comparison
+        if filters.price_from is not None and (self.prices < filters.price_from).any():
+            kept &= self.prices >= filters.price_from
+        if filters.price_to is not None and (self.prices > filters.price_to).any():
             kept &= self.prices <= filters.price_to
         if filters.presence not in PRESENCE:
             raise Complaint(f"The picture filter is one of {', '.join(PRESENCE)}.")
@@ -334,7 +342,7 @@ class Catalogue:
             hits.append(Hit(row, rank, float(scores[view][row]), contributions, grade, ranks))
         return hits
 
-    def like(self, product_id: str, text: str = "", weight: float = 0.5) -> Query:
+    def like(self, product_id: str, text: str | None = None, weight: float = 0.5) -> Query:
         """A query for products like one of the catalogue, or "like this, but ...".
 
         Args:

@@ -68,7 +68,7 @@ class Endpoints:
     @polite
     def search(
         self,
-        query: str = "",
+        query: str | None = None,
         picture: str | None = None,
         view: str = "fused",
         k: int = 12,
@@ -88,14 +88,20 @@ class Endpoints:
 
     @polite
     def compare(
-        self, query: str = "", picture: str | None = None, k: int = 10, where: str = "shop", yours=None
+        self, query: str | None = None, picture: str | None = None, k: int = 10, where: str = "shop", yours=None
     ) -> dict:
         """The same in all three views, with nDCG@10 where the query is judged (`/compare`)."""
         return found(self.place(where, yours), lambda: self.query(query, picture), Filters(), k, VIEWS)
 
     @polite
     def similar(
-        self, product_id: str, text: str = "", k: int = 12, weight: float = 0.5, where: str = "shop", yours=None
+        self,
+        product_id: str,
+        text: str | None = None,
+        k: int = 12,
+        weight: float = 0.5,
+        where: str = "shop",
+        yours=None,
     ) -> dict:
         """Products like one of the catalogue, or with `text` "like this, but ..." (`/similar`)."""
         catalogue = self.place(where, yours)

@@ -121,7 +121,8 @@ def read_zip(content: bytes, upload: Upload) -> None:
     else:
         for name, picture in list(pictures.items())[:MAX_PRODUCTS]:
             title = PurePosixPath(name).stem.replace("_", " ").replace("-", " ")
-            add_product({"_id": name, "title": title}, picture, upload)
+            if (image := made_small(picture, upload)) is not None:
+                add_product({"_id": name, "title": title}, image, upload)
         if len(pictures) > MAX_PRODUCTS:
             upload.problems[f"product beyond the first {MAX_PRODUCTS} left out"] += len(pictures) - MAX_PRODUCTS
 
@@ -195,7 +196,8 @@ def read_csv(content: bytes, pictures: dict[str, bytes], upload: Upload, folder:
                 upload.problems[f"product beyond the first {MAX_PRODUCTS} left out"] += 1
                 continue
             values = {name: row[place].strip() for name, place in columns.items() if place < len(row)}
-            add_product(values, find_picture(values.pop("image", ""), pictures, folder, upload), upload)
+            picture = find_picture(values.pop("image", ""), pictures, folder, upload)
+            add_product(values, made_small(picture, upload), upload)
     except csv.Error as error:
         upload.problems[f"the table was read up to line {reader.line_num}: {error}"] += 1
 
@@ -228,17 +230,22 @@ def find_picture(name: str, pictures: dict[str, bytes], folder: str, upload: Upl
     return None
 
 
-def add_product(values: dict[str, str], picture: bytes | None, upload: Upload) -> None:
-    """Adds a product, with its picture made small; counts what is wrong with it."""
+def made_small(picture: bytes | None, upload: Upload) -> bytes | None:
+    """A picture as a small JPEG; `None`, and counted, if it can't be read."""
+    if picture is None:
+        return None
+    try:
+        return small_jpeg(picture, PICTURE_SIZE)
+    except ValueError as error:
+        upload.problems[str(error)] += 1
+        return None
+
+
+def add_product(values: dict[str, str], image: bytes | None, upload: Upload) -> None:
+    """Adds a product with its small picture; counts what is wrong with it."""
     product = {name: value[:MAX_FIELD_CHARACTERS] for name, value in values.items() if value}
     if any(len(value) > MAX_FIELD_CHARACTERS for value in values.values()):
         upload.problems[f"product with a field cut to {MAX_FIELD_CHARACTERS:,} characters"] += 1
-    image = None
-    if picture is not None:
-        try:
-            image = small_jpeg(picture, PICTURE_SIZE)
-        except ValueError as error:
-            upload.problems[str(error)] += 1
     if image is None and not product.get("title") and not product.get("description"):
         upload.problems["row without title, description and picture left out"] += 1
         return

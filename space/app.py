@@ -39,8 +39,7 @@ LAUNCH = {
 PICK = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-do]');
-  if (!button) return;
-  if (button.dataset.do === 'close') { props.value = ''; return; }
+  if (!button || button.dataset.do === 'close') return;
   trigger('pick', {...button.dataset});
 });
 element.addEventListener('submit', (event) => {
@@ -61,12 +60,20 @@ DRAWER = (
     PICK
     + """
 let opener = null;
+const shut = () => {
+  props.value = '';
+  opener?.focus();
+  opener = null;
+};
+element.addEventListener('click', (event) => { if (event.target.closest('.close')) shut(); });
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && element.querySelector('.drawer')) { props.value = ''; }
+  if (event.key === 'Escape' && element.querySelector('.drawer')) shut();
 });
 watch('value', () => {
   const close = element.querySelector('.close');
-  if (close) { opener = document.activeElement; close.focus(); } else if (opener) { opener.focus(); opener = null; }
+  if (!close) return;
+  opener = opener || document.activeElement;
+  close.focus();
 });
 """
 )
@@ -256,7 +263,7 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
     new = {"inputs": [text, picture, weight, *rest], "outputs": shown, **quiet}
     gr.on([text.submit, go.click, picture.change], page.on_ask, **new)
     picks.pick(chosen, None, text, **quiet).then(page.on_ask, **new)
-    changes = [category.change, brand.change, low.change, high.change, presence.change, k.release, layout.change]
+    changes = [category.change, brand.change, low.change, high.change, presence.change, k.change, layout.change]
     gr.on(changes, page.on_again, [asked, *rest], board, **quiet)
     board.pick(page.on_open, [asked, where, yours], drawer, **quiet)
     drawer.pick(page.on_similar, rest, shown, **quiet)
@@ -304,7 +311,7 @@ def tradeoff_tab(page: Page, endpoints: Endpoints) -> None:
         "<div class='state'><p>Choose how vectors are stored to measure it.</p></div>", elem_id="readout"
     )
     events = {"api_visibility": "private", "concurrency_id": "heavy", "concurrency_limit": 1}
-    gr.on([storage.change, dim.release], page.on_tradeoff, [storage, dim], readout, **events)
+    gr.on([storage.change, dim.change], page.on_tradeoff, [storage, dim], readout, **events)
     with gr.Group(visible=False):
         answer, trigger, length, form = gr.JSON(), gr.Button(), gr.Number(None), gr.Textbox("f32")
     trigger.click(

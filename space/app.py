@@ -10,12 +10,18 @@ import os
 import sys
 import time
 
+# before numpy and torch are there: many visitors use all cores, more threads for each only get in the way
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# gradio would sum up its last 10,000 events after each one, which takes longer than a search
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 
 import cards
 import gradio as gr
 import numpy as np
-import torch
 from catalogue import PRESENCE, VIEWS, Catalogue, Complaint, Filters, Query
 from endpoints import Endpoints
 from pictures import data_address, with_map
@@ -24,6 +30,7 @@ from theme import STYLE, THEME
 from tradeoff import STORAGE
 from upload import HELP, MAX_FILE_BYTES
 
+SEARCHES_AT_ONCE = 16  # their queries are embedded together
 EXAMPLES = 6
 EXAMPLE_WORDS = 5
 FALLBACK_EXAMPLES = ["green striped mug", "navy wool scarf", "floral cushion", "red dotted dress"]
@@ -259,13 +266,17 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
     drawer = gr.HTML("", js_on_load=DRAWER, elem_id="why")
 
     rest = [category, brand, low, high, presence, k, layout, where, yours]
-    shown, quiet = [asked, board, drawer], {"api_visibility": "private", "concurrency_id": "search"}
+    shown, quiet = (
+        [asked, board, drawer],
+        {"api_visibility": "private", "concurrency_id": "search", "concurrency_limit": SEARCHES_AT_ONCE},
+    )
     new = {"inputs": [text, picture, weight, *rest], "outputs": shown, **quiet}
     gr.on([text.submit, go.click, picture.change], page.on_ask, **new)
     picks.pick(chosen, None, text, **quiet).then(page.on_ask, **new)
     changes = [category.change, brand.change, low.change, high.change, presence.change, k.change, layout.change]
     gr.on(changes, page.on_again, [asked, *rest], board, **quiet)
-    board.pick(page.on_open, [asked, where, yours], drawer, **quiet)
+    explaining = {"concurrency_id": "explain", "concurrency_limit": 2}
+    board.pick(page.on_open, [asked, where, yours], drawer, api_visibility="private", **explaining)
     drawer.pick(page.on_similar, rest, shown, **quiet)
     heavy = {"concurrency_id": "heavy", "concurrency_limit": 1}
     file.upload(page.on_upload, file, [yours, report, where, file], api_visibility="private", **heavy)
@@ -278,7 +289,7 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
         view, product, words = gr.Textbox("fused"), gr.Textbox(), gr.Textbox()
         count, low, high = gr.Number(12), gr.Number(None), gr.Number(None)
         presence, where = gr.Textbox("any"), gr.Textbox("shop")
-    api = {"concurrency_id": "search"}
+    api = {"concurrency_id": "search", "concurrency_limit": SEARCHES_AT_ONCE}
     place = [where, yours]
     trigger.click(
         endpoints.search,
@@ -289,7 +300,7 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
     )
     trigger.click(endpoints.compare, [text, picture, count, *place], answer, api_name="compare", **api)
     trigger.click(endpoints.similar, [product, words, count, weight, *place], answer, api_name="similar", **api)
-    trigger.click(endpoints.explain, [text, product, picture, *place], answer, api_name="explain", **api)
+    trigger.click(endpoints.explain, [text, product, picture, *place], answer, api_name="explain", **explaining)
     trigger.click(endpoints.upload, file, [answer, yours], api_name="upload", **heavy)
 
 
@@ -349,7 +360,6 @@ def main() -> None:
 
     On the Hub a missing setting is told on the page; elsewhere on the terminal.
     """
-    torch.set_num_threads(1)  # two visitors at a time; on a shared machine two threads each are slower than one
     try:
         page = lay_out(start())
     except SetupError as error:

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from batching import Batched
 from pictures import data_address, small_jpeg
 from transformers import AutoModel, AutoProcessor
 
@@ -56,6 +57,10 @@ class Encoder:
 
     Args:
         name (`str`): folder or Hub id of a saved model; it brings its own code.
+
+    Attributes:
+        blocks (`tuple[str, ...]`): names of the blocks of a vector, such as `text`, `lexical`, `image` and `cross`.
+        block_dims (`tuple[int, ...]`): their widths.
     """
 
     def __init__(self, name: str):
@@ -63,17 +68,10 @@ class Encoder:
         self.model = AutoModel.from_pretrained(name, trust_remote_code=True).eval().requires_grad_(False)
         self.model.vision_model.to(memory_format=torch.channels_last)  # 1.5 to 4 times faster on a CPU
         self.processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+        self.blocks = tuple(self.model.config.blocks)
+        self.block_dims = tuple(self.model.output_dims)
+        self.words = Batched(self._words)
         self.query = lru_cache(maxsize=2000)(self._query)
-
-    @property
-    def blocks(self) -> tuple[str, ...]:
-        """Names of the blocks of a vector, such as `text`, `lexical`, `image` and `cross`."""
-        return self.model.config.blocks
-
-    @property
-    def block_dims(self) -> tuple[int, ...]:
-        """Their widths."""
-        return self.model.output_dims
 
     def products(self, products: list[dict], progress: Callable[[Iterable], Iterable] = iter) -> dict[str, np.ndarray]:
         """Embeds products.
@@ -95,13 +93,19 @@ class Encoder:
                     vectors.append(features.pooler_output.float().numpy())
         return {view: np.concatenate(vectors) for view, vectors in found.items()}
 
-    @torch.inference_mode()
     def texts(self, texts: list[str]) -> np.ndarray:
         """Unit vectors `(N, dim)` of queries, float32."""
-        batches = [texts[start : start + 64] for start in range(0, len(texts), 64)]
-        inputs = (self.processor.process_queries(batch) for batch in batches)
-        vectors = [self.model.get_query_features(**batch).pooler_output.float().numpy() for batch in inputs]
-        return np.concatenate(vectors) if vectors else np.zeros((0, sum(self.block_dims)), np.float32)
+        batches = [texts[start : start + BATCH_SIZE] for start in range(0, len(texts), BATCH_SIZE)]
+        vectors = [query.vector for batch in batches for query in self._words(batch)]
+        return np.stack(vectors) if vectors else np.zeros((0, sum(self.block_dims)), np.float32)
+
+    @torch.inference_mode()
+    def _words(self, texts: list[str]) -> list[Query]:
+        """A batch of queries of words alone; `words` takes one and batches it with those of other threads."""
+        features = self.model.get_query_features(**self.processor.process_queries(texts))
+        shares = features.block_weights.square().tolist()
+        rows = zip(texts, features.pooler_output.float().numpy(), shares, strict=True)
+        return [Query(text, vector, dict(zip(self.blocks, row, strict=True))) for text, vector, row in rows]
 
     def inputs(self, text: str, picture: bytes | None, picture_weight: float) -> dict:
         """What the model's query tower takes for a text, a picture (as bytes) or both."""
@@ -115,6 +119,8 @@ class Encoder:
     @torch.inference_mode()
     def _query(self, text: str, picture: bytes | None = None, picture_weight: float = 0.5) -> Query:
         """A query of words, of a picture or of both; `query` is the same and remembers the last 2,000."""
+        if picture is None:
+            return self.words(text)
         features = self.model.get_query_features(**self.inputs(text, picture, picture_weight))
         shares = features.block_weights[0].square().tolist()
         vector = features.pooler_output[0].float().numpy()
@@ -123,13 +129,14 @@ class Encoder:
     def query_from(self, vector: np.ndarray, **fields) -> Query:
         """A query that is a vector `(dim,)` already, such as a product's."""
         vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
-        return Query(vector=vector, shares=self.contributions(vector, vector), **fields)
+        return Query(vector=vector, shares=self.contributions(vector, vector[None])[0], **fields)
 
-    def contributions(self, query: np.ndarray, product: np.ndarray) -> dict[str, float]:
-        """What each block adds to the inner product of two vectors `(dim,)`; the same as the model's `explain`."""
-        ends = np.cumsum(self.block_dims)[:-1]
-        parts = np.split(query * product, ends)
-        return {name: float(part.sum()) for name, part in zip(self.blocks, parts, strict=True)}
+    def contributions(self, query: np.ndarray, products: np.ndarray) -> list[dict[str, float]]:
+        """What each block adds to the inner products of a vector `(dim,)` with others `(N, dim)`; the same as the
+        model's `explain`."""
+        starts = np.cumsum([0, *self.block_dims[:-1]])
+        sums = np.add.reduceat(products * query, starts, axis=1).tolist()
+        return [dict(zip(self.blocks, row, strict=True)) for row in sums]
 
     def picture_map(self, query: Query, product: dict) -> tuple[np.ndarray, np.ndarray] | None:
         """What the image encoder sees of a product and where the score comes from.
@@ -334,12 +341,12 @@ class Catalogue:
         return ndcg([usable.get(row, 0) for row in rows.tolist()], list(usable.values()))
 
     def _hits(self, query, view, scores, rows, grades) -> list[Hit]:
+        contributions = self.encoder.contributions(query.vector, self.vectors[view][rows])
         hits = []
-        for rank, row in enumerate(rows.tolist(), start=1):
+        for rank, (row, parts) in enumerate(zip(rows.tolist(), contributions, strict=True), start=1):
             grade = None if grades is None else grades.get(self.products[row]["_id"], 0)
             ranks = {name: int((found > found[row]).sum()) + 1 for name, found in scores.items()}
-            contributions = self.encoder.contributions(query.vector, self.vectors[view][row])
-            hits.append(Hit(row, rank, float(scores[view][row]), contributions, grade, ranks))
+            hits.append(Hit(row, rank, float(scores[view][row]), parts, grade, ranks))
         return hits
 
     def like(self, product_id: str, text: str | None = None, weight: float = 0.5) -> Query:

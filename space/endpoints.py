@@ -115,7 +115,7 @@ class Endpoints:
         """Why a product has its score: what each block adds, and the map of its picture (`/explain`)."""
         catalogue = self.place(where, yours)
         asked, row = self.query(query, picture), catalogue.row(product_id)
-        contributions = catalogue.encoder.contributions(asked.vector, catalogue.vectors["fused"][row])
+        contributions = catalogue.encoder.contributions(asked.vector, catalogue.vectors["fused"][[row]])[0]
         seen = catalogue.encoder.picture_map(asked, catalogue.product_inputs(row))
         return {
             "product": shown(catalogue, row),

@@ -1,0 +1,237 @@
+"""Where the model and the catalogue come from, and the vectors that are kept between starts.
+
+    MMFUSION_MODEL, MMFUSION_DATA   Hub ids or folders of a model and of a catalogue in the retrieval layout
+    MMFUSION_SPLIT                  the catalogue's split, `test` if not given
+    MMFUSION_RUN                    a run folder of the quickstart, in place of MMFUSION_MODEL
+    MMFUSION_PREPARED               folder for prepared vectors, `prepared/` beside this file if not given
+
+Without a model the quickstart's run is taken, and trained first if it is not there (in a checkout of mmfusion; it
+takes some minutes). Without a catalogue it is the small shop in `shop/`.
+
+The first start embeds the catalogue and writes its vectors to the prepared folder; later ones read them. A Space that
+was started once with its model and catalogue and then pushed starts quickly everywhere.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import datasets
+import numpy as np
+from catalogue import Catalogue, Encoder, normalised
+from pictures import read_picture
+from tqdm.auto import tqdm
+
+HERE = Path(__file__).resolve().parent
+SHOP = HERE / "shop"
+CHECKOUT = HERE.parent
+MAX_PRODUCTS = 10_000
+MAX_JUDGED = 1_000
+COLUMNS = ("title", "description", "category", "brand", "price")
+
+
+class SetupError(RuntimeError):
+    """The Space can't start; the message says what to set."""
+
+
+def start() -> Catalogue:
+    """Loads or prepares the model and the catalogue that the environment names.
+
+    Raises:
+        SetupError: if there is no model, or one of the two can't be read.
+    """
+    started = time.perf_counter()
+    model, data = model_name(), data_name()
+    print(f"mmfusion: model {model}, catalogue {data}", flush=True)
+    with named_in_errors(model):
+        encoder = Encoder(model)
+    with named_in_errors(data):
+        catalogue = load_catalogue(data, os.environ.get("MMFUSION_SPLIT", "test"), encoder)
+    print(f"mmfusion: {len(catalogue):,} products, ready in {time.perf_counter() - started:.0f} s", flush=True)
+    return catalogue
+
+
+def model_name() -> str:
+    """The model's folder or Hub id; see the module.
+
+    Raises:
+        SetupError: if a run has no model, or there is neither a model nor a checkout to train one in.
+    """
+    if name := os.environ.get("MMFUSION_MODEL"):
+        return name
+    run = Path(os.environ.get("MMFUSION_RUN") or CHECKOUT / "runs" / "quickstart")
+    if (run / "model" / "config.json").is_file():
+        return str(run / "model")
+    if "MMFUSION_RUN" in os.environ:
+        raise SetupError(f"{run}: no model there yet; run: make quickstart")
+    if not (CHECKOUT / "training" / "quickstart.py").is_file():
+        raise SetupError("Set the variable MMFUSION_MODEL to the Hub id of an mmfusion model, and start again.")
+    print("mmfusion: no model yet: the demo shop is drawn and a model trained on it, about three minutes", flush=True)
+    if subprocess.run([sys.executable, "-m", "training.quickstart"], cwd=CHECKOUT, check=False).returncode:
+        raise SetupError("The quickstart failed, see above; or set MMFUSION_MODEL to the Hub id of a model.")
+    return str(run / "model")
+
+
+def data_name() -> str:
+    """The catalogue's folder or Hub id; see the module."""
+    return os.environ.get("MMFUSION_DATA") or str(SHOP)
+
+
+@contextmanager
+def named_in_errors(name: str) -> Iterator[None]:
+    """Turns errors of the loaders into one sentence that names what was loaded.
+
+    Raises:
+        SetupError: in place of them.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SetupError(f"{name} can't be read: {type(error).__name__}: {reason}") from error
+
+
+def load_catalogue(data: str, split: str, encoder: Encoder) -> Catalogue:
+    """Reads a catalogue in the retrieval layout, with the judged queries if it has them, and its vectors.
+
+    Args:
+        data (`str`): folder or Hub dataset id.
+        split (`str`): its split.
+        encoder (`Encoder`): the model.
+    """
+    corpus = load_table(data, "corpus", split)
+    total, corpus = len(corpus), corpus.select(range(min(len(corpus), MAX_PRODUCTS)))
+    pictures = Pictures(corpus)
+    columns = {name: corpus[name][:] for name in COLUMNS if name in corpus.column_names}
+    products = [
+        {"_id": str(product_id), **{name: values[row] for name, values in columns.items()}}
+        for row, product_id in enumerate(corpus["_id"])
+    ]
+    for row, product in enumerate(products):
+        product["pictured"] = pictures(row) is not None
+    judged = {} if total > MAX_PRODUCTS else load_judged(data, split)
+    vectors = prepared_vectors(encoder, products, pictures, list(judged))
+    queries = vectors.pop("queries")
+    name = Path(data).name if Path(data).is_dir() else data
+    if total > MAX_PRODUCTS:
+        print(f"mmfusion: {data}: the first {MAX_PRODUCTS:,} of {total:,} products are shown", flush=True)
+        name = f"{name} (first {MAX_PRODUCTS:,} of {total:,} products)"
+    return Catalogue(name, products, pictures, vectors, encoder, judged, queries)
+
+
+def load_table(data: str, config: str, split: str) -> datasets.Dataset:
+    """One table of the retrieval layout."""
+    # of a local folder that was written again, `datasets` would give the old rows
+    mode = "force_redownload" if Path(data).is_dir() else None
+    return datasets.load_dataset(data, config, split=split, download_mode=mode)
+
+
+def load_judged(data: str, split: str) -> dict[str, dict[str, int]]:
+    """Query text to product id to grade, of at most 1,000 queries; nothing if the catalogue has no judgments."""
+    try:
+        queries, qrels = load_table(data, "queries", split), load_table(data, "qrels", split)
+    except (OSError, ValueError, KeyError):  # a catalogue without queries is a catalogue still
+        print(f"mmfusion: {data} has no judged queries, so no nDCG is shown", flush=True)
+        return {}
+    grades: dict[str, dict[str, int]] = {}
+    rows = zip(qrels["query-id"], qrels["corpus-id"], qrels["score"], strict=True)
+    for query_id, product_id, score in rows:
+        grades.setdefault(str(query_id), {})[str(product_id)] = int(score)
+    judged, seen = {}, set()
+    for query_id, text in zip(queries["_id"], queries["text"], strict=True):
+        found = grades.get(str(query_id), {})
+        if max(found.values(), default=0) > 0 and normalised(text) not in seen and len(judged) < MAX_JUDGED:
+            judged[text] = found
+            seen.add(normalised(text))
+    return judged
+
+
+class Pictures:
+    """The pictures of a catalogue's rows, read when they are asked for.
+
+    Args:
+        corpus (`datasets.Dataset`): with a column `image` or without; of several pictures the first is shown.
+    """
+
+    def __init__(self, corpus: datasets.Dataset):
+        self.table = None
+        if "image" in corpus.column_names:
+            feature = corpus.features["image"]
+            plain = datasets.Image(decode=False)
+            self.table = corpus.select_columns(["image"]).cast_column(
+                "image", plain if isinstance(feature, datasets.Image) else datasets.List(plain)
+            )
+
+    def __call__(self, row: int) -> bytes | None:
+        """A row's picture file, or `None`."""
+        stored = self.table[row]["image"] if self.table is not None else None
+        if isinstance(stored, list):
+            stored = stored[0] if stored else None
+        return (stored or {}).get("bytes") or None
+
+
+def prepared_vectors(
+    encoder: Encoder, products: list[dict], pictures: Pictures, queries: list[str]
+) -> dict[str, np.ndarray]:
+    """The vectors of products in each view and of judged `queries`; made now if they are not in the prepared folder.
+
+    Pictures that can't be read are counted, and their products embedded by their text.
+    """
+    folder = Path(os.environ.get("MMFUSION_PREPARED") or HERE / "prepared")
+    file = folder / f"{fingerprint(encoder, products, pictures, queries)}.npz"
+    if file.is_file():
+        with np.load(file) as arrays:
+            return dict(arrays)
+    readable = usable_products(products, pictures)
+    vectors = encoder.products(readable, lambda batches: tqdm(batches, desc="embedding", unit="batch"))
+    vectors["queries"] = encoder.texts(queries)
+    try:
+        write_vectors(file, vectors)
+    except OSError as error:
+        print(f"mmfusion: {folder}: vectors can't be kept, the next start makes them again ({error})", flush=True)
+    return vectors
+
+
+def usable_products(products: list[dict], pictures: Pictures) -> list[dict]:
+    """The products with those pictures that can be read."""
+    usable, bad = [], 0
+    for row, product in enumerate(products):
+        content = pictures(row)
+        try:
+            if content is not None:
+                read_picture(content)
+        except ValueError:
+            content, bad = None, bad + 1
+        usable.append({**product, "image": content})
+    if bad:
+        print(f"mmfusion: {bad:,} pictures can't be read; their products are embedded by their text", flush=True)
+    return usable
+
+
+def write_vectors(file: Path, vectors: dict[str, np.ndarray]) -> None:
+    """Writes a prepared file whole or not at all, and removes those of other models and catalogues."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.stem}.{os.getpid()}.npz")
+    np.savez(partial, **vectors)
+    partial.replace(file)
+    for other in file.parent.glob("*.npz"):
+        if other != file:
+            other.unlink(missing_ok=True)
+
+
+def fingerprint(encoder: Encoder, products: list[dict], pictures: Pictures, queries: list[str]) -> str:
+    """A digest of the model's weights, the products, their pictures and the judged queries."""
+    digest = hashlib.sha256(encoder.processor.to_json_string().encode())
+    for name, tensor in encoder.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy())
+    for row, product in enumerate(products):
+        digest.update(repr(sorted(product.items())).encode())
+        digest.update(pictures(row) or b"")
+    digest.update("\0".join(queries).encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,45 @@
+"""A headless Chromium for the tests and the screenshots of the Space, driven by Playwright."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+FLAGS += ["--disable-component-update", "--no-first-run", "--use-fake-device-for-media-stream"]
+DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
+
+
+def chromium() -> str | None:
+    """Path of an installed Chromium or Chrome, or `None`."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def open_page(url: str, size: dict = DESKTOP, dark: bool = False) -> Iterator[tuple]:
+    """A page in a new browser, and the list that its console errors go to.
+
+    What is not on this machine is not asked for: requests to other hosts get an empty answer.
+
+    Args:
+        url (`str`): where to go.
+        size (`dict`, *optional*): `DESKTOP` or `PHONE`.
+        dark (`bool`, *optional*, defaults to `False`): as a visitor who prefers dark pages.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        context = browser.new_context(
+            viewport=size, is_mobile=size is PHONE, has_touch=size is PHONE, color_scheme="dark" if dark else "light"
+        )
+        context.route(lambda address: not address.startswith(url), lambda route: route.fulfill(body=""))
+        page, errors = context.new_page(), []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.wait_for_selector("#query textarea, #query input")
+        try:
+            yield page, errors
+        finally:
+            browser.close()

@@ -1,0 +1,177 @@
+"""Measures the Space with many visitors at once: errors, latency, throughput, memory, and how long it takes to start.
+
+    python -m training.bench_space --run runs/quickstart --data data/demo_shop
+
+The Space runs in a process of its own on loopback. Each client asks its queries one after the other, all clients at
+once; then more queries are asked to see whether memory grows. No two queries are alike. The clients are plain HTTP
+with one open connection each: gradio_client opens one for every request, which would take more of this machine than
+the Space does.
+"""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from training.arguments import run
+from training.data import DataError, load_split
+from training.run_folder import environment, write_json
+
+APP = Path(__file__).resolve().parents[1] / "space" / "app.py"
+START_SECONDS = 900
+SLOW_START = "the catalogue was embedded at this start; run it again for the start with prepared vectors"
+
+
+@dataclass
+class BenchSpaceArguments:
+    """Which Space to load, and how much.
+
+    Args:
+        run: Run folder with the model.
+        data: Catalogue with judged queries.
+        clients: Clients at once.
+        queries: Queries of each, one after the other.
+        memory_queries: Queries over which memory is watched, by eight clients.
+        output: JSON file for the results; null only prints them.
+    """
+
+    run: str = "runs/quickstart"
+    data: str = "data/demo_shop"
+    clients: int = 50
+    queries: int = 20
+    memory_queries: int = 2000
+    output: str | None = None
+
+
+def main(arguments: BenchSpaceArguments) -> dict:
+    """Starts the Space, loads it, stops it; prints and returns what was measured."""
+    before = os.getloadavg()[0]
+    process, address, seconds, prepared = start_space(arguments)
+    try:
+        texts = queries(arguments)
+        clients = [httpx.Client(base_url=f"{address}/gradio_api/call/", timeout=120) for _ in range(arguments.clients)]
+        watch_memory(clients[:8], texts, 200, process.pid)  # so that lazy imports and caches are there
+        load = ask_all(clients, texts, arguments.queries)
+        memory = watch_memory(clients[:8], texts, arguments.memory_queries, process.pid)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    report = {"arguments": asdict(arguments), "start_seconds": round(seconds, 1), "start_was_prepared": prepared}
+    report |= {"load": load, "memory": memory, "load_average_before": round(before, 2), "environment": environment()}
+    if arguments.output:
+        write_json(Path(arguments.output), report)
+    print(format_report(report), flush=True)
+    return report
+
+
+def start_space(arguments: BenchSpaceArguments) -> tuple[subprocess.Popen, str, float, bool]:
+    """The Space's process, its address, the seconds until it answered, and whether its vectors were prepared.
+
+    Raises:
+        DataError: if it ends or does not answer; its last lines are named.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {"MMFUSION_RUN": arguments.run, "MMFUSION_DATA": arguments.data, "GRADIO_SERVER_PORT": str(port)}
+    begin, address = time.perf_counter(), f"http://127.0.0.1:{port}"
+    words = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen([sys.executable, str(APP)], env={**os.environ, **settings}, **words)
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if "Running on" in line:
+            seconds = time.perf_counter() - begin
+            ThreadPoolExecutor(1).submit(process.stdout.read)  # or the pipe fills up
+            return process, address, seconds, not any("embedding" in found for found in seen)
+        if time.perf_counter() - begin > START_SECONDS:
+            process.kill()
+    raise DataError(f"the Space did not start: {' '.join(''.join(seen[-3:]).split())[-300:]}")
+
+
+def queries(arguments: BenchSpaceArguments, seed: int = 0) -> list[str]:
+    """As many different queries as are asked in all: judged queries with words of products' titles."""
+    split, rng = load_split(arguments.data, "test"), random.Random(seed)
+    words = sorted({word for title in split.corpus["title"] for word in str(title).lower().split()})
+    wanted = arguments.clients * arguments.queries + arguments.memory_queries + 200
+    found: dict[str, None] = {}
+    while len(found) < wanted:
+        found[f"{rng.choice(split.queries)['text']} {' '.join(rng.sample(words, 2))}"] = None
+    return list(found)
+
+
+def results(client: httpx.Client, text: str) -> list[dict]:
+    """What the endpoint `/search` finds.
+
+    Raises:
+        httpx.HTTPError, KeyError, ValueError: if it answers with an error.
+    """
+    event = client.post("v2/search", json={"query": text}).raise_for_status().json()["event_id"]
+    answer = client.get(f"v2/search/{event}").raise_for_status().text
+    return json.loads(answer.split("data: ", 1)[1])[0]["results"]
+
+
+def ask(client: httpx.Client, texts: list[str], count: int) -> tuple[list[float], int]:
+    """Milliseconds of `count` queries, taken from the end of `texts`, and how many of them failed."""
+    times, errors = [], 0
+    for _ in range(count):
+        begin = time.perf_counter()
+        try:
+            errors += not results(client, texts.pop())
+        except (httpx.HTTPError, KeyError, ValueError, IndexError):
+            errors += 1
+        times.append(1000 * (time.perf_counter() - begin))
+    return times, errors
+
+
+def ask_all(clients: list[httpx.Client], texts: list[str], count: int) -> dict:
+    """Latency, throughput and errors of all clients at once, `count` queries each."""
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(len(clients)) as pool:
+        found = list(pool.map(lambda client: ask(client, texts, count), clients))
+    seconds = time.perf_counter() - begin
+    times = np.concatenate([times for times, _ in found])
+    percentiles = {f"p{share}_ms": round(float(np.percentile(times, share)), 1) for share in (50, 95, 99)}
+    totals = {"queries": len(times), "errors": sum(errors for _, errors in found), "clients": len(clients)}
+    return totals | percentiles | {"queries_per_second": round(len(times) / seconds, 1)}
+
+
+def watch_memory(clients: list[httpx.Client], texts: list[str], count: int, pid: int) -> dict:
+    """The Space's memory in MB after each tenth of `count` queries, and their errors."""
+    megabytes, errors = [resident_megabytes(pid)], 0
+    for _ in range(10):
+        errors += ask_all(clients, texts, count // 10 // len(clients))["errors"]
+        megabytes.append(resident_megabytes(pid))
+    return {"queries": count // 10 // len(clients) * len(clients) * 10, "errors": errors, "megabytes": megabytes}
+
+
+def resident_megabytes(pid: int) -> float:
+    """Resident memory of a process, by Linux' /proc."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+def format_report(report: dict) -> str:
+    """The results for a terminal."""
+    load, memory = report["load"], report["memory"]
+    prepared = "" if report["start_was_prepared"] else f" ({SLOW_START})"
+    return (
+        f"start: {report['start_seconds']:.0f} s{prepared}\n"
+        f"{load['clients']} clients x {load['queries'] // load['clients']} queries: {load['errors']} errors, "
+        f"p50 {load['p50_ms']:.0f} ms, p95 {load['p95_ms']:.0f} ms, {load['queries_per_second']:.1f} queries/s\n"
+        f"memory over {memory['queries']:,} queries: {memory['megabytes'][0]:.0f} to {memory['megabytes'][-1]:.0f} MB "
+        f"(machine's load before: {report['load_average_before']:.1f})"
+    )
+
+
+if __name__ == "__main__":
+    run(main, BenchSpaceArguments, __doc__)

@@ -214,8 +214,8 @@ class VectorGraph:
         count, lost = max(CANDIDATES["i8"], self.candidates), []
         for row, best in self._own_searches(np.array(unsure, dtype=np.int64), count, threads):
             vector = self.stored(np.array([row]))[0].astype(np.float32)
-            copies = len(best) == count and self.scores(vector, best).min() > vector @ vector - COPIES
-            if row not in best and not copies:
+            copies = np.count_nonzero(self.scores(vector, best) > vector @ vector - COPIES)
+            if row not in best and copies < count:
                 lost.append(row)
         return np.array(lost, dtype=np.int64)
 

@@ -177,7 +177,7 @@ def passes(table: pa.Table, where: Mapping[str, Any]) -> np.ndarray:
 def _matches(column: pa.ChunkedArray, wanted: Any) -> pa.ChunkedArray:
     if isinstance(wanted, tuple):
         low, high = wanted
-        numbers = _numbers(column)
+        numbers = numbers_of(column)
         at_least = pc.greater_equal(numbers, float("-inf") if low is None else float(low))
         return pc.and_(at_least, pc.less_equal(numbers, float("inf") if high is None else float(high)))
     if isinstance(wanted, bool) and pa.types.is_large_string(column.type):
@@ -186,7 +186,7 @@ def _matches(column: pa.ChunkedArray, wanted: Any) -> pa.ChunkedArray:
     return pc.is_in(column, value_set=pa.array(values, type=column.type))
 
 
-def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def numbers_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as float64; strings that are no number become null."""
     if pa.types.is_large_string(column.type):
         column = pc.if_else(pc.match_substring_regex(column, NUMBER), pc.utf8_trim_whitespace(column), None)

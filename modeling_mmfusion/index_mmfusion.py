@@ -1,24 +1,47 @@
-"""`ProductIndex`: product vectors in a usearch index, with their ids and what a result list shows of them.
+"""`ProductIndex`: product vectors in a usearch graph, with their ids and what a result list shows of them.
 
-The model files never import this one, so a model loads where usearch and pyarrow are not installed.
+The model files never import this one, so a model loads where usearch, pyarrow and bm25s are not installed.
+
+| file | what |
+|---|---|
+| `generations_mmfusion.py` | files on disk: atomic saves, checksums |
+| `catalogue_mmfusion.py` | products by row, changes, filters |
+| `graph_mmfusion.py` | the graph, and exact vectors that have the last word on its candidates |
+| `words_mmfusion.py` | BM25 and reciprocal rank fusion |
+| `locks_mmfusion.py` | searches and changes of several threads |
 """
 
-import json
 import os
-import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from usearch.index import Index
 
-FORMAT = 1
+from .catalogue_mmfusion import Catalogue, map_table, write_table
+from .generations_mmfusion import (
+    FORMAT,
+    ProductIndexError,
+    check_file,
+    describe,
+    last_generation,
+    read_manifest,
+    remove_older,
+    saving,
+    write_manifest,
+)
+from .graph_mmfusion import CANDIDATES, RowVectors, VectorGraph, check_vectors
+from .locks_mmfusion import SearchLock
+from .processing_mmfusion import PRODUCT_FIELDS
+from .words_mmfusion import ProductWords, fuse_rankings
 
-
-class ProductIndexError(ValueError):
-    """A folder that is no index of ours, or vectors that don't fit. The message is one line."""
+EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored
+MOST_ASKED = 10_000  # candidates that the graph is asked for before all that pass are scored
+FUSED_DEPTH = 100  # of the rankings by vectors and by words that are joined
+CHANGED_TOGETHER = 256  # products that searches wait for
 
 
 @dataclass
@@ -29,128 +52,461 @@ class SearchResult:
         product_id (`str`): the catalogue's `_id`.
         score (`float`): inner product of the query's and the product's vector; 1 is the most.
         product (`dict`): the other columns that were stored with it, such as title and price.
+        contributions (`dict[str, float]`): what each block of the vectors adds to the score, if the index knows the
+            blocks; they sum to it.
     """
 
     product_id: str
     score: float
     product: dict
+    contributions: dict[str, float] = field(default_factory=dict)
 
 
 class ProductIndex:
     """Approximate nearest-neighbour search over product vectors by inner product.
 
+    The graph holds vectors in the precision of its `dtype`; but for f32 its best candidates are scored again with
+    float16 vectors that lie beside it in a memory-mapped file. Scores are the exact inner products with those.
+
+    Searches of several threads run side by side; changes wait for them and are seen by the next search. What was
+    changed is on disk after [`~ProductIndex.save`]. See [`~ProductIndex.build`] and [`~ProductIndex.load`].
+
     Args:
-        index (`usearch.index.Index`): keys are row numbers of `products`.
-        products (`pyarrow.Table`): a row a vector, with `_id` and any columns to show.
+        graph (`VectorGraph`): the vectors by row.
+        catalogue (`Catalogue`): the products by row.
         model (`str`): fingerprint of the model that made the vectors; queries of another one don't fit.
+        blocks (`dict[str, int]`): widths of the vectors' blocks by name, in their order; empty if not known.
 
     Example:
 
     ```python
-    >>> index = ProductIndex.build(vectors, pa.table({"_id": ids, "title": titles}))
+    >>> index = ProductIndex.build(vectors, pa.table({"_id": ids, "title": titles, "price": prices}), dtype="i8")
     >>> index.save("runs/myshop/index")
-    >>> ProductIndex.load("runs/myshop/index").search(query_vectors, k=3)[0][0].product["title"]
+    >>> index = ProductIndex.load("runs/myshop/index", view=True)
+    >>> index.search(query_vectors, k=3, where={"price": (5, 20)})[0][0].product["title"]
     ```
     """
 
-    def __init__(self, index: Index, products: pa.Table, model: str = ""):
-        self.index = index
-        self.products = products
+    def __init__(
+        self, graph: VectorGraph, catalogue: Catalogue, model: str = "", blocks: Mapping[str, int] | None = None
+    ):
+        self.graph = graph
+        self.catalogue = catalogue
+        self.words: ProductWords | None = None
         self.model = model
+        self.blocks = dict(blocks or {})
+        self.generation = 0
+        self.folder: Path | None = None  # that it was loaded from or saved to
+        self.is_view = False
+        self._files: dict[str, dict] = {}
+        self._unsaved = {"graph", "products", "vectors", "words"}
+        self._rows_without_words: set[int] = set()  # whose texts are newer than the words
+        self._lock = SearchLock()
+        self._one_change = RLock()
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.catalogue)
+
+    def __contains__(self, product_id: str) -> bool:
+        return product_id in self.catalogue.rows
 
     @property
     def dim(self) -> int:
         """Length of the vectors."""
-        return self.index.ndim
+        return self.graph.dim
+
+    @property
+    def products(self) -> pa.Table:
+        """All products, with `_id` and the columns to show."""
+        table = self.catalogue.merged()
+        return table.filter(table.column("_id").is_valid()) if self.catalogue.free else table
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files of the folder that hold this generation, by part; empty before the first save."""
+        return {part: self.folder / facts["name"] for part, facts in self._files.items()}
 
     @classmethod
-    def build(cls, vectors: np.ndarray, products: pa.Table, model: str = "", dtype: str = "f32") -> "ProductIndex":
+    def build(
+        cls,
+        vectors: np.ndarray,
+        products: pa.Table,
+        model: str = "",
+        dtype: str = "f32",
+        blocks: Mapping[str, int] | None = None,
+        words: bool = False,
+        threads: int = 1,
+        progress: bool = False,
+    ) -> "ProductIndex":
         """Indexes vectors.
 
         Args:
-            vectors (`np.ndarray` of shape `(N, dim)`): unit vectors, float32.
+            vectors (`np.ndarray` of shape `(N, dim)`): unit vectors, float32 or float16; float16 ones are kept and
+                not copied.
             products (`pyarrow.Table`): N rows with the column `_id`; ids must differ.
             model (`str`, *optional*): fingerprint of the model that made the vectors.
-            dtype (`str`, *optional*, defaults to `"f32"`): how vectors are stored: f32, bf16, f16 or i8.
+            dtype (`str`, *optional*, defaults to `"f32"`): how the graph stores vectors: f32, bf16, f16, i8 or b1.
+            blocks (`Mapping[str, int]`, *optional*): widths of the vectors' blocks, for `SearchResult.contributions`.
+            words (`bool`, *optional*, defaults to `False`): index the products' words too, for hybrid search.
+            threads (`int`, *optional*, defaults to 1): threads to build with, 0 for one a core. With more than one,
+                builds differ a little; each product is then searched for, and added again if it is not found.
+            progress (`bool`, *optional*, defaults to `False`): show a progress bar.
 
         Raises:
-            ProductIndexError: if there is nothing to index, the numbers of rows differ or an id comes twice.
+            ProductIndexError: if there is nothing to index, the numbers of rows differ, an id is missing or comes
+                twice, a vector is not finite or the dtype is unknown.
         """
-        ids = products.column("_id").to_pylist()
-        if not ids or len(ids) != len(vectors):
+        if dtype not in CANDIDATES:
+            raise ProductIndexError(f"unknown dtype {dtype!r}; use one of {', '.join(CANDIDATES)}")
+        ids = products.column("_id")
+        if not len(ids) or len(ids) != len(vectors):
             raise ProductIndexError(
                 f"an index needs as many products as vectors and at least one: {len(ids)}, {len(vectors)}"
             )
-        if len(set(ids)) < len(ids):
-            raise ProductIndexError("an index needs products with different _id values")
-        index = Index(ndim=vectors.shape[1], metric="ip", dtype=dtype)
-        index.add(np.arange(len(vectors)), vectors, threads=1)  # with more threads, builds differ
-        return cls(index, products, model)
+        if ids.null_count or len(ids.unique()) < len(ids):
+            raise ProductIndexError("an index needs products with different _id values, none of them missing")
+        if blocks and sum(blocks.values()) != vectors.shape[1]:
+            raise ProductIndexError(f"the blocks {dict(blocks)} don't make vectors of {vectors.shape[1]} dimensions")
+        index = cls(VectorGraph.build(vectors, dtype, threads, progress), Catalogue(products), model, blocks)
+        if words:
+            index.words = ProductWords.build(index.catalogue.texts())
+        return index
 
-    def search(self, queries: np.ndarray, k: int = 10) -> list[list[SearchResult]]:
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        texts: Sequence[str] | None = None,
+        threads: int = 1,
+    ) -> list[list[SearchResult]]:
         """The best products for each query, best first.
+
+        With `where` the graph is asked for more, in the hope that enough pass; if they don't, or if few products pass
+        at all, all that pass are scored. So there are always `k` results if `k` products pass.
 
         Args:
             queries (`np.ndarray` of shape `(Q, dim)`): query vectors, float32.
             k (`int`, *optional*, defaults to 10): products a query; fewer if the index holds fewer.
+            where (`Mapping[str, Any]`, *optional*): conditions by column, all of which must hold: a value, a list of
+                values, or a tuple `(low, high)` of numbers with both ends included, `None` for no bound. Strings that
+                are numbers can be compared with numbers. A missing value fulfils no condition. For example
+                `{"category": ["mugs", "cups"], "price": (5, 20), "in_stock": True}`.
+            texts (`Sequence[str]`, *optional*): the queries as texts, for hybrid search: reciprocal rank fusion of
+                the 100 best by vectors and by words (BM25). Scores stay those of the vectors.
+            threads (`int`, *optional*, defaults to 1): threads for many queries, 0 for one a core.
 
         Raises:
-            ProductIndexError: if the vectors' width is not the index's.
+            ProductIndexError: if the vectors' width is not the index's, a column is unknown or compared with what it
+                does not hold, or `texts` are given and the index was built without words.
         """
-        if queries.shape[1] != self.index.ndim:
-            raise ProductIndexError(f"queries have {queries.shape[1]} dimensions, the index has {self.index.ndim}")
-        matches = self.index.search(queries, min(k, len(self)), threads=1)
-        keys, distances = np.atleast_2d(matches.keys), np.atleast_2d(matches.distances)
-        return [self._results(*row) for row in zip(keys, distances, strict=True)]
+        with self._lock:
+            found = self._find(queries, k, where, texts, threads)
+            return [self._results(query, *one) for query, one in zip(queries, found, strict=True)]
+
+    def search_ids(self, queries: np.ndarray, k: int = 10, **options) -> list[tuple[list[str], np.ndarray]]:
+        """The ids and scores `(k,)` of [`~ProductIndex.search`], without what else is known of the products."""
+        with self._lock:
+            found = self._find(queries, k, **options)
+            return [([product["_id"] for product in self.catalogue.take(rows, ["_id"])], s) for rows, s in found]
+
+    def check_model(self, model: str, blocks: Mapping[str, int] | None = None) -> None:
+        """Refuses a model whose queries don't fit.
+
+        Args:
+            model (`str`): the model's fingerprint.
+            blocks (`Mapping[str, int]`, *optional*): widths of the blocks of its vectors.
+
+        Raises:
+            ProductIndexError: if the vectors are another model's, or cut to another length.
+        """
+        where = self.folder or "the index"
+        if model != self.model:
+            raise ProductIndexError(
+                f"{where}: was built with another model ({self.model or 'unknown'}) than the queries' ({model}); "
+                "embed the products with this model and index them again"
+            )
+        if blocks is not None and self.blocks and list(blocks.items()) != list(self.blocks.items()):
+            raise ProductIndexError(f"{where}: its vectors have the blocks {self.blocks}, the queries' {dict(blocks)}")
+
+    def add(self, vectors: np.ndarray, products: pa.Table | list[dict], threads: int = 1) -> None:
+        """Adds new products, all of them or, after an error, none.
+
+        Args:
+            vectors (`np.ndarray` of shape `(N, dim)`): unit vectors, float32 or float16.
+            products (`pyarrow.Table` or `list[dict]`): N products with `_id` and some of the index's columns.
+            threads (`int`, *optional*, defaults to 1): threads to add with.
+
+        Raises:
+            ProductIndexError: if an id is known already or comes twice, a column is not the index's, or the vectors
+                don't fit.
+        """
+        with self._one_change:
+            table = self._check_change(products, vectors)
+            if known := [one for one in table.column("_id").to_pylist() if one in self]:
+                raise ProductIndexError(f"product {known[0]!r} is in the index already; update it")
+            for start in range(0, len(table), CHANGED_TOGETHER):
+                part = self.catalogue.conform(table.slice(start, CHANGED_TOGETHER)).to_pylist()
+                rows = np.array(self.catalogue.next_rows(len(part)))
+                self._rows_without_words.update(rows.tolist())
+                self._store(rows, part, vectors[start : start + CHANGED_TOGETHER], threads)
+
+    def update(self, products: pa.Table | list[dict], vectors: np.ndarray | None = None, threads: int = 1) -> None:
+        """Changes products, all of them or, after an error, none. Columns that are not given keep their values.
+
+        Args:
+            products (`pyarrow.Table` or `list[dict]`): N products with `_id` and the columns that changed.
+            vectors (`np.ndarray` of shape `(N, dim)`, *optional*): their new vectors; the old ones if not given,
+                which is much faster: so for prices and stock.
+            threads (`int`, *optional*, defaults to 1): threads to add with.
+
+        Raises:
+            ProductIndexError: if an id is unknown or comes twice, a column is not the index's, or the vectors don't
+                fit.
+        """
+        with self._one_change:
+            table = self._check_change(products, vectors)
+            self._check_known(table)
+            names = table.column_names
+            for start in range(0, len(table), CHANGED_TOGETHER):
+                changes = self.catalogue.conform(table.slice(start, CHANGED_TOGETHER)).select(names).to_pylist()
+                rows = np.array([self.catalogue.rows[change["_id"]] for change in changes])
+                if {"text", *PRODUCT_FIELDS} & set(names):
+                    self._rows_without_words.update(rows.tolist())
+                whole = [{**a, **b} for a, b in zip(self.catalogue.take(rows), changes, strict=True)]
+                part = None if vectors is None else vectors[start : start + CHANGED_TOGETHER]
+                self._store(rows, whole, part, threads)
+
+    def remove(self, product_ids: Iterable[str]) -> None:
+        """Removes products, all of them or, after an error, none.
+
+        Raises:
+            ProductIndexError: if an id is unknown or comes twice.
+        """
+        with self._one_change:
+            table = self._check_change([{"_id": product_id} for product_id in product_ids], None)
+            self._check_known(table)
+            ids = table.column("_id").to_pylist()
+            for start in range(0, len(ids), CHANGED_TOGETHER):
+                with self._lock.changing():
+                    rows = [self.catalogue.remove(one) for one in ids[start : start + CHANGED_TOGETHER]]
+                    self.graph.remove(np.array(rows))
+            self._unsaved |= {"graph", "products"}
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes `index.usearch`, `products.parquet` and `index.json`; the folder appears whole or not at all."""
-        folder = Path(folder)
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir(parents=True)
-        try:
-            self.index.save(str(partial / "index.usearch"))
-            pq.write_table(self.products, partial / "products.parquet")
-            facts = {"format": FORMAT, "count": len(self), "dim": self.index.ndim, "model": self.model}
-            (partial / "index.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        """Writes the index as the folder's next generation; a kill at any moment leaves the old one or the new one.
 
-    @classmethod
-    def load(cls, folder: str | os.PathLike) -> "ProductIndex":
-        """Reads a folder that `save` wrote.
+        Searches go on meanwhile, and so do processes that have the older generation open; they see the new one after
+        [`~ProductIndex.refresh`]. Parts that did not change are not written again.
 
         Raises:
-            ProductIndexError: if it is none, or its files don't belong together.
+            ProductIndexError: if another process has saved since this index was loaded from the folder.
+            OSError: if the folder can't be written; the old generation is then untouched.
         """
-        folder = Path(folder)
-        if not (folder / "index.json").is_file():
-            raise ProductIndexError(f"{folder}: is no index (index.json is missing); build one with training.index")
+        folder = Path(folder).resolve()
+        with self._one_change, saving(folder):
+            if self.words and self._rows_without_words:
+                self.words = ProductWords.build(self.catalogue.texts())
+                self._unsaved.add("words")
+            kept = self._files_to_keep(folder)
+            generation = last_generation(folder) + 1
+            files = {**kept, **self._write_parts(folder, generation, set(kept))}
+            manifest = {"format": FORMAT, "generation": generation, "count": len(self), "dim": self.dim}
+            manifest |= {"dtype": self.graph.dtype, "model": self.model, "blocks": self.blocks}
+            manifest |= {"strays": self.graph.strays.tolist(), "files": files}
+            write_manifest(folder, manifest)
+            remove_older(folder, manifest)
+            with self._lock.changing():
+                self._use_files(folder, manifest)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, view: bool = False, verify: bool = True) -> "ProductIndex":
+        """Opens the newest generation that [`~ProductIndex.save`] wrote.
+
+        Args:
+            folder (`str`): the index's folder.
+            view (`bool`, *optional*, defaults to `False`): map the graph into memory in place of reading it: it opens
+                at once, its memory is shared by all processes and can be reclaimed. It can't be changed then.
+            verify (`bool`, *optional*, defaults to `True`): check the files' sha256, for which they are all read.
+                Without it a damaged file may end the process.
+
+        Raises:
+            ProductIndexError: if it is no index, or a file is missing or damaged.
+        """
+        folder = Path(folder).resolve()
+        while True:
+            manifest = read_manifest(folder)
+            try:
+                return cls._open(folder, manifest, view, verify)
+            except (ProductIndexError, FileNotFoundError) as error:
+                if read_manifest(folder)["generation"] != manifest["generation"]:
+                    continue  # saved anew meanwhile
+                if isinstance(error, FileNotFoundError):
+                    name = Path(error.filename).name
+                    raise ProductIndexError(f"{folder}: the index is damaged: {name} is missing") from error
+                raise
+
+    def refresh(self) -> bool:
+        """Opens the folder's newest generation if another process has saved one since; whether there was one.
+
+        Raises:
+            ProductIndexError: if this index has changes that were not saved, or the new generation is damaged.
+        """
+        with self._one_change:
+            if self.folder is None or read_manifest(self.folder)["generation"] == self.generation:
+                return False
+            if self._unsaved:
+                raise ProductIndexError(f"{self.folder}: was saved by another process, and changes here are not saved")
+            newest = ProductIndex.load(self.folder, self.is_view)
+            newest.graph.candidates = self.graph.candidates
+            with self._lock.changing():
+                self.__dict__.update(newest.__dict__ | {"_lock": self._lock, "_one_change": self._one_change})
+            return True
+
+    def _find(self, queries, k, where=None, texts=None, threads=1) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Rows and scores of the best products for each query."""
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise ProductIndexError(f"queries have {queries.shape[-1]} dimensions, the index has {self.dim}")
+        if texts is not None and self.words is None:
+            raise ProductIndexError("the index has no words for hybrid search; build it with words (--words)")
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        depth = k if texts is None else max(k, FUSED_DEPTH)
+        if where:
+            mask = self.catalogue.passing(where)
+            found = [self._nearest_passing(query, depth, mask) for query in queries]
+        else:
+            found = self._nearest(queries, depth, threads)
+        if texts is None:
+            return found
+        mask, fused = self.catalogue.passing(where or {}), []
+        if self._rows_without_words:
+            mask = mask.copy()
+            mask[list(self._rows_without_words)] = False
+        for query, text, (nearest, _) in zip(queries, texts, found, strict=True):
+            rows = fuse_rankings([nearest, self.words.best(text, depth, mask)], k)
+            fused.append((rows, self.graph.scores(query, rows)))
+        return fused
+
+    def _nearest(self, queries: np.ndarray, k: int, threads: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for query, rows in zip(queries, self.graph.nearest(queries, self.graph.count_for(k), threads), strict=True):
+            if len(rows) < min(k, len(self)):  # the graph lost its way
+                rows = np.flatnonzero(self.catalogue.passing({}))
+            found.append(self.graph.ranked(query, rows, k))
+        return found
+
+    def _nearest_passing(self, query: np.ndarray, k: int, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        passing = int(np.count_nonzero(mask))
+        if passing > EXACT_ROWS:
+            enough = min(k if self.graph.exact is None else 4 * k, passing)
+            count = int(self.graph.count_for(k) * len(self) / passing)
+            while count <= MOST_ASKED:
+                rows = self.graph.nearest(query[None], count)[0]
+                rows = rows[mask[rows]]
+                if len(rows) >= enough:
+                    return self.graph.ranked(query, rows, k)
+                count *= 4
+        return self.graph.ranked(query, np.flatnonzero(mask), k)
+
+    def _results(self, query: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> list[SearchResult]:
+        parts = [{}] * len(rows)
+        if self.blocks and len(rows):
+            starts = np.cumsum([0, *self.blocks.values()])[:-1]
+            sums = np.add.reduceat(self.graph.stored(rows).astype(np.float32) * query, starts, axis=1).tolist()
+            parts = [dict(zip(self.blocks, values, strict=True)) for values in sums]
+        products = self.catalogue.take(rows)
+        found = zip(products, scores.tolist(), parts, strict=True)
+        return [SearchResult(product.pop("_id"), score, product, part) for product, score, part in found]
+
+    def _check_change(self, products: pa.Table | list[dict], vectors: np.ndarray | None) -> pa.Table:
+        """The products as a table, if they may be stored."""
+        if self.is_view:
+            raise ProductIndexError("the index was opened with view=True and can't be changed; load it without")
+        table = products if isinstance(products, pa.Table) else pa.Table.from_pylist(products)
+        ids = table.column("_id").to_pylist() if "_id" in table.column_names else []
+        if len(set(ids)) != len(table) or not all(isinstance(product_id, str) for product_id in ids):
+            raise ProductIndexError("products to change need different _id values, strings, none of them missing")
+        if not ids:
+            return self.catalogue.table.slice(0, 0)
+        self.catalogue.conform(table)
+        if vectors is not None:
+            if len(vectors) != len(table):
+                raise ProductIndexError(f"there are {len(table)} products and {len(vectors)} vectors")
+            check_vectors(vectors, self.dim)
+        return table
+
+    def _check_known(self, table: pa.Table) -> None:
+        if unknown := [one for one in table.column("_id").to_pylist() if one not in self]:
+            raise ProductIndexError(f"product {unknown[0]!r} is not in the index; add it")
+
+    def _store(self, rows: np.ndarray, products: list[dict], vectors: np.ndarray | None, threads: int) -> None:
+        """Stores whole products in their rows, or in the next new ones."""
+        with self._lock.changing():
+            if vectors is not None:
+                self.graph.put(rows, vectors, threads)
+            for row, product in zip(rows.tolist(), products, strict=True):
+                self.catalogue.put(row, product)
+        self._unsaved |= {"products"} if vectors is None else {"graph", "products", "vectors"}
+
+    def _files_to_keep(self, folder: Path) -> dict[str, dict]:
+        """The files of a folder that already hold what this index would write there."""
+        if self.folder != folder:
+            return {}
+        if read_manifest(folder)["generation"] != self.generation:
+            raise ProductIndexError(
+                f"{folder}: another process has saved since this index was loaded; load it and do the changes again"
+            )
+        return {part: facts for part, facts in self._files.items() if part.split("_")[0] not in self._unsaved}
+
+    def _write_parts(self, folder: Path, generation: int, kept: set[str]) -> dict[str, dict]:
+        """Writes the parts whose files are not kept, and gives what `index.json` says of them."""
+        files = {
+            "graph": folder / f"graph-{generation:06d}.usearch",
+            "products": folder / f"products-{generation:06d}.arrow",
+        }
+        if "graph" not in kept:
+            self.graph.save(files["graph"])
+        if "products" not in kept:
+            write_table(self.catalogue.merged(), files["products"])
+        if self.graph.exact is not None:
+            files["vectors"] = folder / f"vectors-{generation:06d}.npy"
+            if "vectors" not in kept:
+                self.graph.exact.save(files["vectors"])
+        if self.words is not None and "words_data" not in kept:
+            files |= self.words.save(folder, generation)
+        return {part: describe(file) for part, file in files.items() if part not in kept}
+
+    def _use_files(self, folder: Path, manifest: dict) -> None:
+        """Takes the files that were just saved in place of what is held in memory."""
+        self._mark_saved(folder, manifest)
+        self._rows_without_words = set()
+        self.catalogue.rebase(map_table(self.files["products"]))
+        if self.graph.exact is not None:
+            self.graph.exact = RowVectors.map(self.files["vectors"])
+        if self.words is not None:
+            self.words = ProductWords.load(self.files)
+
+    def _mark_saved(self, folder: Path, manifest: dict) -> None:
+        self.folder, self.generation, self._files = folder, manifest["generation"], manifest["files"]
+        self._unsaved = set()
+
+    @classmethod
+    def _open(cls, folder: Path, manifest: dict, view: bool, verify: bool) -> "ProductIndex":
+        files = {part: check_file(folder, facts, verify) for part, facts in manifest["files"].items()}
         try:
-            facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            index = Index.restore(str(folder / "index.usearch"))
-            products = pq.read_table(folder / "products.parquet")
-        except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ProductIndexError(f"{folder}: the index is damaged: {reason}") from error
-        if index is None or facts.get("format") != FORMAT or not len(index) == products.num_rows == facts["count"]:
+            graph = VectorGraph.open(files["graph"], files.get("vectors"), manifest["dim"], manifest["strays"], view)
+            catalogue = Catalogue(map_table(files["products"]))
+            index = cls(graph, catalogue, manifest["model"], manifest["blocks"])
+            index.words = ProductWords.load(files) if "words_data" in files else None
+        except (pa.ArrowException, KeyError) as error:
+            raise ProductIndexError(f"{folder}: can't be read: {' '.join(str(error).split())[:200]}") from error
+        if not len(graph) == len(catalogue) == manifest["count"]:
             raise ProductIndexError(
                 f"{folder}: its files don't belong together; build the index again with training.index"
             )
-        return cls(index, products, facts["model"])
-
-    def _results(self, keys: np.ndarray, distances: np.ndarray) -> list[SearchResult]:
-        rows = self.products.take(keys.tolist()).to_pylist()
-        return [
-            SearchResult(row.pop("_id"), float(1.0 - distance), row)
-            for row, distance in zip(rows, distances, strict=True)
-        ]
+        index.is_view = view
+        index._mark_saved(folder, manifest)
+        return index
 
 
 __all__ = ["ProductIndexError", "ProductIndex", "SearchResult"]

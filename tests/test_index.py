@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from modeling_mmfusion import index_mmfusion
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
 
 
@@ -53,12 +54,273 @@ def test_what_does_not_fit_is_refused():
 def test_a_folder_that_is_no_index_is_refused_by_name(tmp_path):
     with pytest.raises(ProductIndexError, match="nowhere: is no index"):
         ProductIndex.load(tmp_path / "nowhere")
-    folder = tmp_path / "index"
-    ProductIndex.build(*catalogue(20)).save(folder)
-    (folder / "index.json").write_text(json.dumps({"format": 1, "count": 19, "dim": 16, "model": ""}))
-    with pytest.raises(ProductIndexError, match="don't belong together"):
-        ProductIndex.load(folder)
-    for name in ("products.parquet", "index.json"):
-        (folder / name).write_text("torn")
-        with pytest.raises(ProductIndexError, match="damaged"):
+    folder, other = tmp_path / "index", tmp_path / "other"
+    index = ProductIndex.build(*catalogue(20), dtype="i8")
+    index.save(folder)
+    ProductIndex.build(*catalogue(20), dtype="i8", model="other").save(other)
+    for part, file in index.files.items():
+        kept = file.read_bytes()
+        for wrong in (b"torn", kept[:-1], kept + b" ", kept[:-1] + bytes([kept[-1] ^ 1])):
+            file.write_bytes(wrong)
+            with pytest.raises(ProductIndexError, match=f"{part}-0000.*: the index is damaged"):
+                ProductIndex.load(folder, view=True)
+        file.unlink()
+        with pytest.raises(ProductIndexError, match=f"damaged: {part}-000001.* is missing"):
             ProductIndex.load(folder)
+        file.write_bytes(kept)
+    assert len(ProductIndex.load(folder)) == 20
+    manifest = (folder / "index.json").read_text()
+    for wrong in ("torn", "[]", "{}", manifest.replace('"model": ""', '"model": "x"')):
+        (folder / "index.json").write_text(wrong)
+        with pytest.raises(ProductIndexError, match="index.json: the index is damaged"):
+            ProductIndex.load(folder)
+    (folder / "index.json").write_text(json.dumps({"format": 1, "count": 20, "dim": 16, "model": ""}))
+    with pytest.raises(ProductIndexError, match="older format"):
+        ProductIndex.load(folder)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16", "i8", "b1"])
+def test_scores_are_exact_in_any_storage_and_a_view_finds_the_same(tmp_path, dtype):
+    vectors, products = catalogue(2000, dim=64)
+    index = ProductIndex.build(vectors, products, dtype=dtype)
+    queries = vectors[:50]
+    expected = np.sort(queries @ vectors.astype("f4" if dtype == "f32" else "f2").astype("f4").T, axis=1)[:, ::-1][
+        :, :10
+    ]
+    found = index.search(queries, 10)
+    scores = np.array([[one.score for one in results] for results in found])
+    recall = (scores > expected[:, -1:] - 1e-6).mean()
+    assert recall > (0.6 if dtype == "b1" else 0.98)  # signs of random vectors say little
+    for query, results in zip(queries, found, strict=True):
+        for one in results:
+            exact = vectors[int(one.product_id[4:])].astype(np.float32 if dtype == "f32" else np.float16)
+            assert one.score == pytest.approx(float(exact.astype(np.float32) @ query), abs=1e-6)
+    index.save(tmp_path / "index")
+    for view in (True, False):
+        again = ProductIndex.load(tmp_path / "index", view=view).search(queries, 10)
+        assert [[one.product_id for one in r] for r in again] == [[one.product_id for one in r] for r in found]
+
+
+def test_contributions_of_the_blocks_sum_to_the_score():
+    vectors, products = catalogue()
+    blocks = {"text": 10, "image": 6}
+    results = ProductIndex.build(vectors, products, dtype="i8", blocks=blocks).search(vectors[:3], 5)
+    for query, found in zip(vectors, results, strict=False):
+        product = vectors[int(found[1].product_id[4:])]
+        assert found[1].contributions["image"] == pytest.approx(query[10:] @ product[10:], abs=1e-3)
+        assert sum(found[1].contributions.values()) == pytest.approx(found[1].score, abs=1e-6)
+    with pytest.raises(ProductIndexError, match="don't make vectors of 16"):
+        ProductIndex.build(vectors, products, blocks={"text": 10})
+
+
+def test_queries_of_another_model_are_refused():
+    index = ProductIndex.build(*catalogue(10), model="abc", blocks={"text": 10, "image": 6})
+    index.check_model("abc", {"text": 10, "image": 6})
+    with pytest.raises(ProductIndexError, match=r"another model \(abc\) than the queries' \(xyz\)"):
+        index.check_model("xyz")
+    with pytest.raises(ProductIndexError, match="has|have the blocks"):
+        index.check_model("abc", {"image": 6, "text": 10})
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i8"])
+def test_products_are_added_updated_and_removed_by_id(tmp_path, dtype):
+    vectors, products = catalogue(40)
+    index = ProductIndex.build(vectors[:30], products.slice(0, 30), dtype=dtype)
+    index.save(tmp_path / "index")
+    index.add(vectors[30:], products.slice(30))
+    index.remove(["sku-003", "sku-004"])
+    index.update([{"_id": "sku-005", "title": "New title"}])
+    index.update([{"_id": "sku-006"}], -vectors[6:7])
+    index.add(vectors[3:4], [{"_id": "again"}])
+    with pytest.raises(ProductIndexError, match="'sku-003' is not in the index"):
+        index.update([{"_id": "sku-003"}])
+    index.save(tmp_path / "index")
+    for opened in (index, ProductIndex.load(tmp_path / "index"), ProductIndex.load(tmp_path / "index", view=True)):
+        assert len(opened) == 39 and opened.products.num_rows == 39
+        assert "sku-003" not in opened and "again" in opened and "sku-035" in opened
+        best = [found[0] for found in opened.search(np.concatenate([vectors[3:6], -vectors[6:7], vectors[35:36]]), 1)]
+        assert [one.product_id for one in best][0::2] == ["again", "sku-005", "sku-035"]
+        assert best[0].product == {"title": None} and best[2].product == {"title": "New title"}
+        assert best[3].product_id == "sku-006" and best[3].product == {"title": "Product 6"}
+        assert best[1].product_id != "sku-004"
+        assert all(one.product_id != "sku-004" for one in opened.search(vectors[4:5], 50)[0])
+    assert len(list((tmp_path / "index").iterdir())) == (3 if dtype == "f32" else 4), "older files are left"
+
+
+def test_a_change_that_can_not_be_made_changes_nothing():
+    vectors, products = catalogue(30)
+    index = ProductIndex.build(vectors[:20], products.slice(0, 20))
+    before = index.products
+    new = products.slice(20, 2)
+    nan = np.full((2, 16), np.nan, dtype=np.float32)
+    for change, message in [
+        (lambda: index.add(vectors[18:22], products.slice(18, 4)), "'sku-018' is in the index already"),
+        (lambda: index.add(vectors[:2], pa.table({"_id": ["x", "x"]})), "different _id"),
+        (lambda: index.add(vectors[:1], [{"title": "no id"}]), "different _id"),
+        (lambda: index.add(vectors[:1], new), "2 products and 1 vectors"),
+        (lambda: index.add(nan, new), "no finite number"),
+        (lambda: index.add(vectors[:2, :8], new), r"\(2, 8\); the index wants \(products, 16\)"),
+        (lambda: index.add(vectors[:1], [{"_id": "x", "colour": "red"}]), "no column 'colour'; it has _id, title"),
+        (lambda: index.update([{"_id": "sku-001"}, {"_id": "x"}]), "'x' is not in the index"),
+        (lambda: index.remove(["sku-001", "x"]), "'x' is not in the index"),
+        (lambda: index.remove(["sku-001", "sku-001"]), "different _id"),
+    ]:
+        with pytest.raises(ProductIndexError, match=message):
+            change()
+        assert index.products.equals(before) and len(index) == 20
+
+
+def test_a_view_is_not_changed_and_sees_what_others_save(tmp_path):
+    vectors, products = catalogue(40)
+    index = ProductIndex.build(vectors[:30], products.slice(0, 30), dtype="i8")
+    index.save(tmp_path / "index")
+    view = ProductIndex.load(tmp_path / "index", view=True)
+    for change in (lambda: view.add(vectors[30:], products.slice(30)), lambda: view.remove(["sku-001"])):
+        with pytest.raises(ProductIndexError, match="view=True"):
+            change()
+    other = ProductIndex.load(tmp_path / "index")
+    index.add(vectors[30:], products.slice(30))
+    index.save(tmp_path / "index")
+    assert view.search(vectors[35:36], 1)[0][0].product_id != "sku-035", "the older generation is read on"
+    assert view.refresh() and not view.refresh()
+    assert view.search(vectors[35:36], 1)[0][0].product_id == "sku-035"
+    other.remove(["sku-001"])
+    for late in (lambda: other.save(tmp_path / "index"), other.refresh):
+        with pytest.raises(ProductIndexError, match="another process"):
+            late()
+
+
+def test_a_save_writes_only_the_parts_that_changed(tmp_path):
+    index = ProductIndex.build(*catalogue(30), dtype="i8", words=True)
+    index.save(tmp_path / "index")
+    graph, table = index.files["graph"], index.files["products"]
+    index.update([{"_id": "sku-001", "title": "Other"}])
+    index.save(tmp_path / "index")
+    assert index.files["graph"] == graph and index.files["products"] != table
+    assert ProductIndex.load(tmp_path / "index").search(catalogue(30)[0][1:2], 1)[0][0].product["title"] == "Other"
+
+
+def test_parallel_builds_are_mended_so_that_each_product_finds_itself():
+    vectors, products = catalogue(3000)
+    index = ProductIndex.build(vectors, products, dtype="i8", threads=4)
+    rows = np.arange(3000)
+    index.graph.remove(rows[::50])  # as if they had been lost: present as rows, unknown to the graph
+    assert index.graph.lost(rows).tolist() == rows[::50].tolist()
+    assert index.graph.mend(rows) == 60 and not len(index.graph.lost(rows))
+
+
+def test_hundreds_of_copies_hide_no_product(tmp_path):
+    vectors, products = catalogue(400)
+    vectors[100:] = vectors[100]
+    index = ProductIndex.build(vectors, products, dtype="i8", threads=2)
+    assert not len(index.graph.lost(np.arange(400)))
+    assert [r[0].product_id for r in index.search(vectors[:100], 1)] == products.column("_id").to_pylist()[:100]
+    assert len(index.search(vectors[100:101], 300)[0]) == 300
+
+
+def test_products_that_the_graph_can_not_find_are_strays(tmp_path, monkeypatch):
+    vectors, products = catalogue(100)
+    index = ProductIndex.build(vectors, products, dtype="i8")
+    monkeypatch.setattr(index.graph, "lost", lambda rows, threads: np.array([3, 7]))
+    index.graph.mend(np.arange(100))
+    index.graph.index.remove(np.array([3]))
+    index.graph.index.add(3, np.zeros(16, dtype=np.float32), threads=1)  # as if it could not be found
+    index.save(tmp_path / "index")
+    for opened in (index, ProductIndex.load(tmp_path / "index", view=True)):
+        opened.graph.candidates = 1
+        assert opened.search(vectors[3:4], 1)[0][0].product_id == "sku-003"
+    index.remove(["sku-003"])
+    assert index.graph.strays.tolist() == [7]
+
+
+FILTERED = pa.table(
+    {
+        "_id": [f"sku-{number}" for number in range(1000)],
+        "category": [["mugs", "lamps", None, "bowls"][number % 4] for number in range(1000)],
+        "price": [str(number / 10) if number % 10 else "on request" for number in range(1000)],
+        "in_stock": [number % 3 == 0 for number in range(1000)],
+        "rating": [number % 5 + 0.5 for number in range(1000)],
+    }
+)
+
+
+@pytest.mark.parametrize("exact_rows", [10_000, 20], ids=["all that pass are scored", "the graph is asked for more"])
+@pytest.mark.parametrize("dtype", ["f32", "i8"])
+def test_filters_give_the_best_that_pass(monkeypatch, exact_rows, dtype):
+    monkeypatch.setattr(index_mmfusion, "EXACT_ROWS", exact_rows)
+    monkeypatch.setattr(index_mmfusion, "MOST_ASKED", 10_000)
+    vectors = catalogue(1000)[0]
+    index = ProductIndex.build(vectors, FILTERED, dtype=dtype)
+    rows = FILTERED.to_pylist()
+    for where, passes in [
+        ({"category": "mugs"}, lambda row: row["category"] == "mugs"),
+        (
+            {"category": ["lamps", "bowls"], "in_stock": True},
+            lambda r: r["category"] in ("lamps", "bowls") and r["in_stock"],
+        ),
+        ({"price": (5, 20)}, lambda r: r["price"][0].isdigit() and 5 <= float(r["price"]) <= 20),
+        ({"price": (None, 0.4), "rating": (4.5, None)}, lambda r: r["_id"] == "sku-4"),
+        ({"rating": 1.5, "category": {"mugs"}}, lambda r: r["rating"] == 1.5 and r["category"] == "mugs"),
+    ]:
+        right = np.array([number for number, row in enumerate(rows) if passes(row)])
+        for query in vectors[:20]:
+            found = index.search(query[None], 10, where=where)[0]
+            best = right[np.argsort(-vectors[right] @ query)][:10]
+            assert len(found) == len(best) > 0
+            recall = len({one.product_id for one in found} & {f"sku-{number}" for number in best}) / len(best)
+            assert recall >= 0.8 and all(int(one.product_id[4:]) in right for one in found)
+    assert index.search(vectors[:1], where={"category": "shoes"}) == [[]]
+
+
+def test_filters_see_changes_and_refuse_what_can_not_be_compared():
+    vectors = catalogue(1000)[0]
+    index = ProductIndex.build(vectors, FILTERED, dtype="i8")
+    where = {"category": "shoes"}
+    assert index.search(vectors[:1], where=where) == [[]]
+    index.update([{"_id": "sku-7", "category": "shoes"}, {"_id": "sku-8", "category": "shoes"}])
+    index.add(vectors[:1], [{"_id": "new", "category": "shoes"}])
+    index.remove(["sku-8"])
+    assert {one.product_id for one in index.search(vectors[:1], where=where)[0]} == {"sku-7", "new"}
+    fresh = {"category": ["shoes"]}
+    assert {one.product_id for one in index.search(vectors[:1], where=fresh)[0]} == {"sku-7", "new"}
+    with pytest.raises(ProductIndexError, match="no column 'colour' to filter by; there are _id, category, price"):
+        index.search(vectors[:1], where={"colour": "red"})
+    for wrong in ({"rating": "good"}, {"in_stock": "yes"}, {"category": [5, "mugs"]}):
+        with pytest.raises(ProductIndexError, match=f"can't filter column '{next(iter(wrong))}'"):
+            index.search(vectors[:1], where=wrong)
+
+
+def test_hybrid_search_finds_model_numbers_and_passes_filters(tmp_path):
+    vectors, products = catalogue(300)
+    titles = [f"lamp {'X' if number % 2 else 'Y'}-{number:04d}" for number in range(300)]
+    products = products.set_column(1, "title", [titles])
+    index = ProductIndex.build(vectors, products, dtype="i8", words=True)
+    index.save(tmp_path / "index")
+    index = ProductIndex.load(tmp_path / "index")
+
+    def best(text, **options):
+        return [one.product_id for one in index.search(vectors[:1], 3, texts=[text], **options)[0]]
+
+    assert "sku-251" in best("0251") and "sku-251" not in [r.product_id for r in index.search(vectors[:1], 3)[0]]
+    assert best("nothing of that") == [one.product_id for one in index.search(vectors[:1], 3)[0]]
+    assert "sku-251" not in best("0251", where={"title": titles[:200]})
+    index.remove(["sku-251"])
+    index.add(vectors[251:252], [{"_id": "reused row", "title": "vase Z-9999"}])
+    assert not {"sku-251", "reused row"} & set(best("0251")), "the words of a product that was removed"
+    index.save(tmp_path / "index")
+    assert "reused row" in [
+        r.product_id for r in ProductIndex.load(tmp_path / "index").search(vectors[:1], 3, texts=["9999"])[0]
+    ]
+    with pytest.raises(ProductIndexError, match="has no words"):
+        ProductIndex.build(vectors, products).search(vectors[:1], texts=["lamp"])
+
+
+def test_an_emptied_index_finds_nothing_and_fills_again(tmp_path):
+    vectors, products = catalogue(30)
+    index = ProductIndex.build(vectors, products, dtype="i8", words=True)
+    index.remove(products.column("_id").to_pylist())
+    index.save(tmp_path / "index")
+    index = ProductIndex.load(tmp_path / "index")
+    assert index.search(vectors[:2], texts=["product", "7"]) == [[], []] and len(index) == 0
+    index.add(vectors, products)
+    assert [r[0].product_id for r in index.search(vectors, 1)] == products.column("_id").to_pylist()

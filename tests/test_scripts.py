@@ -146,7 +146,10 @@ def test_search_prints_what_exact_scoring_finds(run_folder, model, processor, sh
     scores = (query.pooler_output @ products.pooler_output.T)[0]
     expected = [load_split(shop, "test").product_ids[row] for row in scores.argsort(descending=True)[:4]]
     assert [found["product_id"] for found in answer["results"]] == expected
-    assert answer["results"][0]["score"] == pytest.approx(scores.max().item(), abs=1e-5)
+    assert answer["results"][0]["score"] == pytest.approx(scores.max().item(), abs=5e-4)
+    assert sum(answer["results"][0]["contributions"].values()) == pytest.approx(
+        answer["results"][0]["score"], abs=1e-5
+    )
     assert answer["results"][0]["product"]["price"] == "9.90"
     assert sum(answer["shares"].values()) == pytest.approx(1, abs=1e-5)
     search.main(search.SearchArguments("red mug", str(run_folder), k=2))
@@ -179,7 +182,7 @@ def test_the_result_sheet_frames_relevant_products(run_folder, shop, tmp_path):
 
 def test_search_refuses_an_index_of_another_model(run_folder, towers):
     make_model(towers, text_pooling="cls").save_pretrained(run_folder / "model")
-    with pytest.raises(DataError, match="index was built with another model"):
+    with pytest.raises(ProductIndexError, match="index: was built with another model"):
         search.Searcher(run_folder)
 
 

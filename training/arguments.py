@@ -6,7 +6,7 @@ Every script declares its options as a dataclass whose docstring is its `--help`
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -212,7 +212,9 @@ def make_parser(
     if recipe:
         parser.add_argument("--recipe", action="config", help="YAML file with any of the options below.")
     if positional:
-        parser.add_argument(positional, type=str)
+        default = next(option.default for option in fields(arguments) if option.name == positional)
+        optional = {} if default is MISSING else {"nargs": "?", "default": default}
+        parser.add_argument(positional, type=str, **optional)
     parser.add_class_arguments(arguments, skip={positional} if positional else None)
     return parser
 

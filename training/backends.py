@@ -28,6 +28,9 @@ class ExportedTowers:
             `query_tower_int8` for the quantised one.
         threads (`int`, *optional*, defaults to 0): threads to run on; 0 for one a core.
 
+    Attributes:
+        model (`str`): fingerprint of the model that was exported.
+
     Raises:
         DataError: if a file is missing.
     """
@@ -39,7 +42,8 @@ class ExportedTowers:
         self.query = query
         self.threads = threads
         manifest = existing_file(self.folder / MANIFEST, "a folder that training.export wrote")
-        self.inputs = json.loads(manifest.read_text())["inputs"]
+        facts = json.loads(manifest.read_text())
+        self.inputs, self.model = facts["inputs"], facts["model"]
 
     def query_vectors(self, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
         """Unit vectors `(batch, embedding_dim)`, float32, of what `processor.process_queries` returns."""

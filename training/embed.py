@@ -70,6 +70,7 @@ def main(arguments: EmbedArguments) -> Path:
         pq.write_table(table, partial / "vectors.parquet")
         manifest = {"data": arguments.data, "split": arguments.split, "model": model_fingerprint(model, processor)}
         manifest |= {"count": table.num_rows, "dim": model.config.projection_dim}
+        manifest["blocks"] = dict(zip(model.config.blocks, model.output_dims, strict=True))
         write_json(partial / "manifest.json", manifest)
     split.problems.report()
     print(f"vectors: {table.num_rows:,} products x {model.config.projection_dim} dimensions in {output}", flush=True)

@@ -8,12 +8,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from training.towers import cache_folder
 
 TOWERS = ("text_model.", "vision_model.", "query_model.")
@@ -109,6 +111,39 @@ def model_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str
     digest = hashlib.sha256(towers_fingerprint(model, processor).encode())
     _update_with_weights(digest, model, lambda name: not name.startswith(TOWERS))
     return digest.hexdigest()[:32]
+
+
+@dataclass
+class StoredModel:
+    """Of a saved model only what a fingerprint needs: configuration and weights, without modules.
+
+    Attributes:
+        config (`MMFusionConfig`): its configuration.
+        tensors (`dict[str, torch.Tensor]`): its weights, mapped into memory.
+    """
+
+    config: MMFusionConfig
+    tensors: dict[str, torch.Tensor]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point())
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights by name."""
+        return self.tensors
+
+
+def stored_fingerprint(folder: str | os.PathLike, processor: MMFusionProcessor) -> str:
+    """[`model_fingerprint`] of a model folder, for those who load a part of the model or none of it.
+
+    Raises:
+        OSError: if there is no model.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    return model_fingerprint(StoredModel(MMFusionConfig.from_pretrained(folder), tensors), processor)
 
 
 def _without_auto_map(settings: dict) -> dict:

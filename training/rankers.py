@@ -1,30 +1,14 @@
 """Rankings by what a model is to be compared with: words (BM25), other encoders, and several rankings as one."""
 
-import re
 from pathlib import Path
 
-import bm25s
 import numpy as np
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.processing_mmfusion import join_fields
+from modeling_mmfusion.words_mmfusion import ProductWords, best_rows, fuse_rankings
 from training.data import DataError, RetrievalSplit
-
-WORD = re.compile(r"\w+")
-RRF_K = 60  # of the paper
-
-
-def best_rows(scores: np.ndarray, k: int, among: np.ndarray | None = None) -> np.ndarray:
-    """The rows of the best `k` of `scores` `(N,)`, best first; ties, to six decimals, go to the lower row.
-
-    Only the rows `among`, in ascending order and at least one, are looked at if they are given.
-    """
-    if among is not None:
-        return among[best_rows(scores[among], k)]
-    scores, k = np.round(scores, 6), min(k, len(scores))
-    rows = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-    return rows[np.argsort(-scores[rows], kind="stable")][:k]
 
 
 def listing_texts(split: RetrievalSplit) -> list[str]:
@@ -54,14 +38,13 @@ def rank_by_words(split: RetrievalSplit, depth: int, among: list[np.ndarray] | N
     References:
         The library bm25s, https://huggingface.co/papers/2407.03618.
     """
-    index = bm25s.BM25()
-    index.index([_words(text) for text in listing_texts(split)], show_progress=False)
+    words = ProductWords.build(listing_texts(split))
     rankings = []
     for number, text in enumerate(tqdm(split.query_texts, desc="BM25", unit="query", leave=False)):
-        known = [word for word in _words(text) if word in index.vocab_dict]
-        scores = index.get_scores(known) if known else np.zeros(len(split.product_ids))
-        rows = best_rows(scores, depth, among[number] if among else None)
-        rankings.append(rows if among else rows[scores[rows] > 0])
+        if among:
+            rankings.append(best_rows(words.scores(text), depth, among[number]))
+        else:
+            rankings.append(words.best(text, depth))
     return rankings
 
 
@@ -105,15 +88,7 @@ def rank_by_ranks(rankings: list[list[np.ndarray]], depth: int) -> list[np.ndarr
     References:
         Cormack et al., Reciprocal Rank Fusion outperforms Condorcet (SIGIR 2009).
     """
-    fused = []
-    for rows_of_systems in zip(*rankings, strict=True):
-        scores: dict[int, float] = {}
-        for rows in rows_of_systems:
-            for rank, row in enumerate(rows.tolist(), start=1):
-                scores[row] = scores.get(row, 0.0) + 1 / (RRF_K + rank)
-        order = sorted(scores, key=lambda row: (-round(scores[row], 9), row))  # noqa: B023
-        fused.append(np.array(order[:depth], dtype=np.int64))
-    return fused
+    return [fuse_rankings(rows_of_systems, depth) for rows_of_systems in zip(*rankings, strict=True)]
 
 
 def is_other_encoder(name: str) -> bool:
@@ -122,10 +97,6 @@ def is_other_encoder(name: str) -> bool:
     config = folder / "config.json"
     ours = config.is_file() and '"mmfusion"' in config.read_text(encoding="utf-8", errors="replace")
     return (folder / "modules.json").is_file() and not ours
-
-
-def _words(text: str) -> list[str]:
-    return WORD.findall(text.lower())
 
 
 def _one_line(error: Exception) -> str:

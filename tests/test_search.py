@@ -1,0 +1,132 @@
+"""Searching from the command line and by `Searcher`; bringing an index up to date."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import make_model, picture, shop_rows, write_shop
+
+from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
+from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
+from training import embed, index, search
+from training.data import DataError
+from training.embedding import load_model
+from training.feature_cache import model_fingerprint, stored_fingerprint
+
+
+def write_run(folder, model, processor, shop, **options):
+    """A run with a model and an index of a shop."""
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    embed.main(embed.EmbedArguments(str(folder / "model"), str(shop), "test", str(folder / "vectors")))
+    index.main(index.IndexArguments(str(folder / "vectors"), str(folder / "index"), **options))
+    return folder
+
+
+@pytest.fixture
+def run(model, processor, shop, tmp_path):
+    return write_run(tmp_path / "run", model, processor, shop, words=True)
+
+
+@pytest.mark.parametrize("own_query_encoder", [False, True])
+def test_the_query_tower_alone_says_what_the_model_says(towers, processor, tmp_path, own_query_encoder):
+    model = make_model(towers, **({"query": towers["query"]} if own_query_encoder else {}))
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    tower, loading = MMFusionQueryModel.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    names = {name.split(".")[0] for name, _ in tower.named_parameters()}
+    assert not names & {"vision_model", "product_heads", "logit_scale"}
+    assert ("text_model" in names) is not own_query_encoder
+    inputs = processor.process_queries(["red mug", "a small striped lamp"])
+    with torch.no_grad():
+        expected, found = model.get_query_features(**inputs), tower.eval().get_query_features(**inputs)
+    torch.testing.assert_close(found.pooler_output, expected.pooler_output, atol=0, rtol=0)
+    whole, its_processor = load_model(tmp_path / "model", device="cpu")
+    assert stored_fingerprint(tmp_path / "model", its_processor) == model_fingerprint(whole, its_processor)
+
+
+def test_the_image_encoder_is_loaded_for_pictures_alone(run, model, processor, tmp_path):
+    searcher = search.Searcher(run)
+    searcher.search("red mug", 3)
+    assert "whole_model" not in vars(searcher)
+    (tmp_path / "red.png").write_bytes(picture("red"))
+    results, shares = searcher.search("", 12, image=str(tmp_path / "red.png"))
+    with torch.no_grad():
+        inputs = processor.process_products([{"image": picture("red")}])
+        query = model.get_query_features(pixel_values=inputs["pixel_values"], image_mask=inputs["image_mask"])
+    assert searcher.index.search(query.pooler_output.numpy(), 12)[0][0].score == pytest.approx(results[0].score)
+    assert shares["text"] == shares["lexical"] == 0
+    both, _ = searcher.search("plain mug", 12, image=str(tmp_path / "red.png"), image_weight=0.3)
+    assert [one.score for one in both] != [one.score for one in results]
+
+
+def test_a_file_of_queries_is_answered_line_by_line(run, tmp_path, capsys):
+    (tmp_path / "queries.jsonl").write_text(
+        '{"_id": 7, "text": "red mug"}\n[]\n{"text": " "}\n{"text": "clay bowl"}\n'
+    )
+    capsys.readouterr()
+    search.main(search.SearchArguments(run=str(run), k=2, queries=str(tmp_path / "queries.jsonl")))
+    out, err = capsys.readouterr()
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [(answer.get("_id"), answer["query"]) for answer in answers] == [("7", "red mug"), (None, "clay bowl")]
+    one, shares = search.Searcher(run).search("clay bowl", 2)
+    assert [found["product_id"] for found in answers[1]["results"]] == [found.product_id for found in one]
+    assert answers[1]["shares"] == pytest.approx(shares, abs=1e-5)
+    assert "1 x line that is no JSON" in err and "queries.jsonl line 2" in err and "1 x empty query" in err
+
+
+def test_conditions_and_words_from_the_command_line(run, capsys):
+    capsys.readouterr()
+    options = {"run": str(run), "json": True, "where": "price=5..10; title=plain lamp|plain bowl", "hybrid": True}
+    search.main(search.SearchArguments("mug", **options))
+    found = json.loads(capsys.readouterr().out)["results"]
+    assert {one["product"]["title"] for one in found} == {"plain lamp", "plain bowl"} and len(found) == 6
+    assert search.parse_where("price=..20;in_stock=true; brand = A B ") == {
+        "price": (None, 20.0),
+        "in_stock": True,
+        "brand": ["A B"],
+    }
+    for wrong, message in [
+        ("price", "write column=value"),
+        ("price=a..5", "'a' is no number"),
+        ("colour=red", "no column 'colour'"),
+    ]:
+        with pytest.raises((DataError, ProductIndexError), match=message):
+            search.main(search.SearchArguments("mug", **(options | {"where": wrong})))
+
+
+def test_a_tower_of_another_model_is_refused(run):
+    folder = run / "model" / "onnx"
+    folder.mkdir()
+    (folder / "export.json").write_text(json.dumps({"model": "another", "inputs": {}}))
+    with pytest.raises(ProductIndexError, match=r"built with another model .* than the queries' \(another\)"):
+        search.Searcher(run, tower="int8")
+
+
+def test_an_index_is_brought_up_to_date_with_the_vectors(run, model, processor, shop, tmp_path, capsys):
+    corpus, queries, qrels = shop_rows()
+    corpus[0]["title"] = "striped mug"  # another vector
+    corpus[1]["price"] = "12.00"  # the same vector
+    removed = corpus.pop(2)
+    corpus.append({**corpus[5], "_id": "new"})
+    write_shop(shop, corpus, queries, qrels)
+    embed.main(embed.EmbedArguments(str(run / "model"), str(shop), "test", str(run / "vectors")))
+    before = ProductIndex.load(run / "index")
+    capsys.readouterr()
+    options = {"vectors": str(run / "vectors"), "output": str(run / "index"), "sync": True}
+    index.main(index.IndexArguments(**options))
+    assert "1 added, 1 updated, 1 shown anew, 1 removed, 9 unchanged" in capsys.readouterr().out
+    found = ProductIndex.load(run / "index")
+    assert removed["_id"] in before and removed["_id"] not in found and found.generation == before.generation + 1
+    table = pq.read_table(run / "vectors" / "vectors.parquet")
+    vectors, products = embed.read_vectors(run / "vectors")
+    assert sorted(found.products.to_pylist(), key=str) == sorted(table.drop_columns("vector").to_pylist(), key=str)
+    scores = np.sort(vectors @ vectors.T, axis=1)[:, ::-1][:, 0]
+    assert [r[0].score for r in found.search(vectors, 1)] == pytest.approx(scores, abs=5e-4)
+    manifest = json.loads((run / "vectors" / "manifest.json").read_text())
+    (run / "vectors" / "manifest.json").write_text(json.dumps(manifest | {"model": "another"}))
+    with pytest.raises(ProductIndexError, match="another model"):
+        index.main(index.IndexArguments(**options))

@@ -95,13 +95,12 @@ def check_card(card: RepoCard, folder: Path) -> None:
 
 def empty_sections(text: str) -> list[str]:
     """Headings with nothing below them but headings of the same or a higher level, or the end."""
-    found = list(HEADING.finditer(text))
-    ends = [heading.start() for heading in found[1:]] + [len(text)]
-    levels = [len(heading.group(1)) for heading in found[1:]] + [0]
+    found = [(len(heading.group(1)), heading) for heading in HEADING.finditer(text)]
+    following = [(level, heading.start()) for level, heading in found[1:]] + [(0, len(text))]
     return [
         heading.group(2)
-        for heading, end, level in zip(found, ends, levels, strict=True)
-        if not text[heading.end() : end].strip() and level <= len(heading.group(1))
+        for (level, heading), (next_level, end) in zip(found, following, strict=False)
+        if not text[heading.end() : end].strip() and next_level <= level
     ]
 
 

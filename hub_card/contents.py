@@ -1,36 +1,37 @@
 """What a repository's folder may hold: no pickles, secrets, paths of a machine or links, and no more than a size."""
 
+import mmap
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hub_card.figures import CardError
 
+Buffer = bytes | mmap.mmap
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
 SECRET_NAMES = re.compile(
     r"^(\.env.*|\.netrc|\.git-credentials|id_(rsa|ed25519|ecdsa)|.*\.(pem|key|p12)|token|stored_tokens)$"
 )
+# Kinds of secrets: how they begin, which is quick to find, and what they look like.
 SECRETS = {
-    "a token of the Hub": rb"\bhf_[A-Za-z0-9]{30,}\b",
-    "a token of GitHub": rb"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,})\b",
-    "a key of AWS": rb"\bAKIA[0-9A-Z]{16}\b",
-    "a key of an API": rb"\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}\b",
-    "a token of Slack": rb"\bxox[abprs]-[A-Za-z0-9-]{20,}\b",
-    "a private key": rb"-----BEGIN [A-Z ]*PRIVATE KEY-----",
-    "a password in an address": rb"\b(?:https?|postgres(?:ql)?|mysql|mongodb|redis)://[^\s/:@\"']+:[^\s/@\"']+@",
+    "a token of the Hub": (b"hf_", rb"hf_[A-Za-z0-9]{30,}\b"),
+    "a token of GitHub": (b"gh", rb"gh[pousr]_[A-Za-z0-9]{36,}\b"),
+    "a fine-grained token of GitHub": (b"github_pat_", rb"github_pat_\w{40,}"),
+    "a key of AWS": (b"AKIA", rb"AKIA[0-9A-Z]{16}\b"),
+    "a key of an API": (b"sk-", rb"sk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}\b"),
+    "a token of Slack": (b"xox", rb"xox[abprs]-[A-Za-z0-9-]{20,}\b"),
+    "a private key": (b"-----BEGIN ", rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "a password in an address": (b"://", rb"://[^\s/:@\"'<>]{1,80}:[^\s/@\"'<>]{1,80}@[\w.-]+"),
 }
 ROOTS = "home root Users tmp work workspace mnt media data srv opt usr var private scratch content".split()
 ABSOLUTE = re.compile(
     rf"(?<![\w.:/~>)\]-])(?:/(?:{'|'.join(ROOTS)})(?:/[\w.+@-]+)+/?|[A-Za-z]:\\\\?[\w.-]+(?:\\\\?[\w.-]+)+)"
 )
-SECRET = re.compile(b"|".join(b"(?P<s%d>%b)" % item for item in enumerate(SECRETS.values())))
-LARGEST_TEXT = (
-    20_000_000  # larger files hold tensors or pictures, in which only this machine's own folders are looked for
-)
+ABSOLUTE_BYTES = re.compile(rb"(?:/[\w.+@-]{3,60}){3,12}")
 IGNORED = (".git", ".cache", "__pycache__")
+SNIFFED = 8192
 
 
 @dataclass
@@ -98,27 +99,57 @@ def check_file(path: Path) -> None:
         raise CardError(f"{path}: is a pickle or may hold one, which runs code when it is loaded; save as safetensors")
     if SECRET_NAMES.match(path.name):
         raise CardError(f"{path}: files of this name hold secrets; remove it")
-    content = path.read_bytes()
-    if found := SECRET.search(content):
-        kind = list(SECRETS)[int(found.lastgroup[1:])]
-        raise CardError(f"{path} line {line_of(content, found.start())}: holds {kind}; remove it and revoke it")
-    for place, name in machine_paths(content):
-        raise CardError(f"{path} line {line_of(content, place)}: names a path of this machine, {name}; remove it")
+    if path.stat().st_size == 0:
+        return
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for kind, (start, form) in SECRETS.items():
+            if found := first_match(content, start, re.compile(form)):
+                line = line_of(content, found.start())
+                raise CardError(f"{path} line {line}: holds {kind}; remove it and revoke it")
+        if found := machine_path(content):
+            place, name = found
+            raise CardError(f"{path} line {line_of(content, place)}: names a path of this machine, {name}; remove it")
 
 
-def machine_paths(content: bytes) -> Iterator[tuple[int, str]]:
-    """Absolute paths in a file, each with its place: any in a text, in others those of this machine's own folders."""
-    own = {str(folder) for folder in (Path.home(), Path.cwd(), Path(tempfile.gettempdir())) if len(folder.parts) > 1}
-    for name in sorted(own, key=len, reverse=True):
+def first_match(content: Buffer, start: bytes, form: re.Pattern[bytes]) -> re.Match[bytes] | None:
+    """The first match of a pattern that begins with `start`, not in the middle of a word."""
+    place = content.find(start)
+    while place >= 0:
+        inside = content[max(0, place - 1) : place].isalnum() and start[:1].isalnum()
+        if not inside and (found := form.match(content, place)):
+            return found
+        place = content.find(start, place + 1)
+    return None
+
+
+def machine_path(content: Buffer) -> tuple[int, str] | None:
+    """The first absolute path in a file and its place: of this machine's own folders, or what looks like one.
+
+    In files that are no text a path must be longer to be taken for one.
+    """
+    own = [Path.home(), Path.cwd(), Path(tempfile.gettempdir())]
+    for name in (str(folder) for folder in own if len(folder.parts) > 1):
         if (place := content.find(f"{name}/".encode())) >= 0:
-            yield place, name
-    if len(content) <= LARGEST_TEXT:
-        try:
-            found = ABSOLUTE.search(content.decode("utf-8"))
-        except UnicodeDecodeError:
-            return
-        if found:
-            yield len(content.decode("utf-8")[: found.start()].encode()), found.group()
+            return place, name
+    if is_text(content):
+        text = content[:].decode("utf-8", errors="replace")
+        found = ABSOLUTE.search(text)
+        return (len(text[: found.start()].encode()), found.group()) if found else None
+    for root in ROOTS:
+        if found := first_match(content, f"/{root}/".encode(), ABSOLUTE_BYTES):
+            return found.start(), found.group().decode()
+    return None
+
+
+def is_text(content: Buffer) -> bool:
+    """True if the start of a file is UTF-8 without a zero byte."""
+    start = content[:SNIFFED]
+    try:
+        start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 4:  # else a character was cut
+            return False
+    return b"\0" not in start
 
 
 def without_paths(text: str) -> str:
@@ -138,6 +169,6 @@ def is_pickle(path: Path) -> bool:
     return len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5 and end == b"."
 
 
-def line_of(content: bytes, place: int) -> int:
+def line_of(content: Buffer, place: int) -> int:
     """The line of a place in a file, counted from 1."""
-    return content.count(b"\n", 0, place) + 1
+    return content[:place].count(b"\n") + 1

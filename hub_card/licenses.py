@@ -88,7 +88,7 @@ def name_of(path: str) -> str:
     return path if is_hub_id(path) else Path(path).name
 
 
-def sources_of(run: Path, dataset_ids: list[str]) -> list[Source]:
+def sources_of(run: Path, dataset_ids: list[str], known: tuple[Path, ...] = ()) -> list[Source]:
     """What a run's weights come from: its catalogues, then its encoders or the model that it started from.
 
     A model that an earlier run made brings that run's sources along.
@@ -96,6 +96,7 @@ def sources_of(run: Path, dataset_ids: list[str]) -> list[Source]:
     Args:
         run (`Path`): run folder with `config.yaml`.
         dataset_ids (`list[str]`): Hub ids of its catalogues, in their order; empty if they are on no Hub.
+        known (`tuple[Path, ...]`, *optional*): runs that started from this one.
 
     Raises:
         CardError: if the numbers of catalogues and ids differ, or the configuration is not there.
@@ -110,7 +111,7 @@ def sources_of(run: Path, dataset_ids: list[str]) -> list[Source]:
         for path, repo_id in zip(paths, ids, strict=True)
     ]
     if config.has("config", "model/start"):
-        return found + sources_of_start(config("config", "model/start"))
+        return found + sources_of_start(config("config", "model/start"), (*known, run.resolve()))
     names = [
         config("config", f"model/{part}")
         for part in ("text", "vision", "query")
@@ -119,12 +120,15 @@ def sources_of(run: Path, dataset_ids: list[str]) -> list[Source]:
     return found + [encoder(name) for name in names]
 
 
-def sources_of_start(path: str) -> list[Source]:
-    """A model that a run started from and, if a run folder of ours made it, what that run was made of."""
+def sources_of_start(path: str, known: tuple[Path, ...]) -> list[Source]:
+    """A model that a run started from or, if a run folder of ours made it, what that run was made of.
+
+    Of a stage of the same run, whose configuration was written over, nobody knows any more: its licence is unclear.
+    """
     source = Source("model", path, name_of(path), license_of(path, "model"), path if is_hub_id(path) else None)
-    made_by = Path(path).parent
-    if source.license is None and (made_by / "config.yaml").is_file():
-        return sources_of(made_by, [])
+    made_by = Path(path).resolve().parent
+    if source.license is None and made_by not in known and (made_by / "config.yaml").is_file():
+        return sources_of(made_by, [], known)
     return [source]
 
 

@@ -290,9 +290,11 @@ class Push:
 
     def is_same(self, file: RepoFile) -> bool:
         """True if a file on the Hub is the folder's."""
-        content = (self.contents.folder / file.path).read_bytes()
+        path = self.contents.folder / file.path
         if file.lfs:
-            return file.lfs.sha256 == hashlib.sha256(content).hexdigest()
+            with path.open("rb") as stream:
+                return file.lfs.sha256 == hashlib.file_digest(stream, "sha256").hexdigest()
+        content = path.read_bytes()
         return file.blob_id == hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
 
     def load(self, commit: str) -> None:

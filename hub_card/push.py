@@ -107,9 +107,8 @@ def read_card(arguments: PushArguments, contents: Contents) -> RepoCard:
     """
     card = CARDS[REPO_TYPES[arguments.what]].load(contents.folder / "README.md")
     license, where = card.data.get("license"), f"{contents.folder}/README.md"
-    if arguments.what in ("model", "adapter") and "adapter_config.json" in contents.files != (
-        arguments.what == "adapter"
-    ):
+    is_adapter = "adapter_config.json" in contents.files
+    if arguments.what in ("model", "adapter") and is_adapter != (arguments.what == "adapter"):
         raise CardError(f"{contents.folder}: is no {arguments.what}; give another --what or --folder")
     allowed = OPEN + (NON_COMMERCIAL if arguments.what == "dataset" else [])
     if license not in allowed or UNCLEAR_TAG in (card.data.get("tags") or []):

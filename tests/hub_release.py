@@ -51,13 +51,13 @@ class Release:
 @pytest.fixture
 def release(tmp_path_factory) -> Release:
     """See [`make_release`]; the files that use it share one."""
-    return make_release(tmp_path_factory)
+    return make_release(tmp_path_factory.getbasetemp())
 
 
 @cache
-def make_release(tmp_path_factory) -> Release:
+def make_release(base_temp: Path) -> Release:
     """A run of two epochs whose data and encoders have open licences, and all repositories' folders."""
-    folder = tmp_path_factory.mktemp("release")
+    folder = base_temp / "release"
     shop = write_shop(folder / "shop", *shop_rows())
     write_card(shop, "Tiny shop", "apache-2.0", ["train", "dev", "test"], JUDGED, synthetic=True)
     towers = {"text": make_text_tower(folder / "text"), "vision": make_vision_tower(folder / "vision")}
@@ -91,6 +91,8 @@ def hub(tmp_path, monkeypatch) -> HubServer:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))

@@ -255,7 +255,9 @@ def write_split(
         partial.rename(target / f"{name}.parquet")
 
 
-def write_card(folder: Path, pretty_name: str, license: str, splits: list[str], body: str) -> None:
+def write_card(
+    folder: Path, pretty_name: str, license: str, splits: list[str], body: str, synthetic: bool = False
+) -> None:
     """Writes the dataset card, whose front matter tells `datasets` where each configuration's files are.
 
     Call it after [`write_split`]: only tables that are there are listed.
@@ -266,8 +268,11 @@ def write_card(folder: Path, pretty_name: str, license: str, splits: list[str], 
         license (`str`): a licence id of the Hub such as `apache-2.0`; `unknown` if nobody said.
         splits (`list[str]`): the splits that were written, in order.
         body (`str`): the card's text in Markdown.
+        synthetic (`bool`, *optional*, defaults to `False`): the catalogue is generated; its card and those of models
+            that are trained on it say so.
     """
     lines = ["---", f"pretty_name: {json.dumps(pretty_name)}", f"license: {license}"]
+    lines += ["annotations_creators:", "- machine-generated", "tags:", "- synthetic"] if synthetic else []
     lines += ["task_categories:", "- text-retrieval", "configs:"]
     for name in REQUIRED_COLUMNS:
         written = [split for split in splits if Path(folder, split, f"{name}.parquet").is_file()]

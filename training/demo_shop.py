@@ -596,7 +596,7 @@ def generate(out: Path, products: int = 2400, queries: int = 1600, seed: int = 0
             write_split(out, split, corpus, rows, qrels)
             report[split] = _count(shelf, rows, qrels)
     body = CARD.format(products=products, queries=queries, seed=seed, types=len(TYPES))
-    write_card(out, "Demo shop", "apache-2.0", list(SPLITS), body)
+    write_card(out, "Demo shop", "apache-2.0", list(SPLITS), body, synthetic=True)
     report["all"] = {
         "text tells the colour": _share(_tells(product, COLOUR_WORDS[product.colour]) for product in shop),
         "text tells the pattern": _share(_tells(product, sum(PATTERN_WORDS[product.pattern], ())) for product in shop),

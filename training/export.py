@@ -231,7 +231,17 @@ def export_onnx(case: Case, file: Path) -> None:
         except torch.onnx.errors.OnnxExporterError as error:
             reason = " ".join(str(error.__cause__ or error).split())[:300]
             raise DataError(f"{file.stem}: its encoders can't be exported: {reason}") from error
+        forget_origin(program)
         program.save(file)
+
+
+def forget_origin(program: torch.onnx.ONNXProgram) -> None:
+    """Removes the notes of an exported program that tell the source line, with its path, of every node."""
+    from onnxscript import ir
+
+    for graph in (program.model.graph, *program.model.functions.values()):
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            node.metadata_props.clear()
 
 
 def write_onnx(exported: Path, folder: Path) -> None:

@@ -1,0 +1,106 @@
+"""Builds a repository's folder for the Hub: model, adapter, dataset, metric or Space, each with its card.
+
+    python -m hub_card.build --what dataset --data data/demo_shop --repo-id me/demo-shop
+    python -m hub_card.build --what model --run runs/quickstart --repo-id me/mmfusion-demo --dataset-ids me/demo-shop
+    python -m hub_card.build --what adapter --run runs/myshop --repo-id me/myshop-lora --base-id me/mmfusion-demo
+    python -m hub_card.build --what metric --repo-id me/product_retrieval
+    python -m hub_card.build --what space --repo-id me/search --model-id me/mmfusion-demo --dataset-ids me/demo-shop
+
+Nothing is computed and nothing leaves the machine. Every number in a card is read from a result file; one without a
+source fails the build, and so does a dataset whose licence is missing or forbids sharing. Weights from material of
+unclear licence are built and marked; hub_card.push refuses them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from hub_card import build_code, build_data, build_model
+from hub_card.build_model import names_in
+from hub_card.figures import CardError
+from training.arguments import run
+from training.run_folder import new_folder
+
+What = Literal["model", "adapter", "dataset", "metric", "space"]
+
+
+@dataclass
+class BuildArguments:
+    """What to build, and from what.
+
+    Args:
+        repo_id: Id that the repository will have on the Hub, such as me/mmfusion-demo; the card's examples use it.
+        what: Kind of repository.
+        run: model, adapter: the run folder, with report.json of training.evaluate.
+        data: dataset: the catalogue's folder.
+        output: Folder to write; runs/hub/ and the kind if it is not given.
+        reports: model: reports to show, with commas between, the first as the main one; report.json of the run if it
+            is not given.
+        dataset_ids: Hub ids of the catalogues that the run was trained on, in their order with commas between; of a
+            Space the catalogue that it shows.
+        base_id: adapter: Hub id of the model that it belongs to.
+        model_id: space: Hub id of the model that it searches with.
+        license: model, adapter: licence of the weights, an id of the Hub.
+        language: Language of queries and listings, an ISO 639 code, several with commas between.
+    """
+
+    repo_id: str
+    what: What = "model"
+    run: str = "runs/quickstart"
+    data: str = "data/demo_shop"
+    output: str | None = None
+    reports: str | None = None
+    dataset_ids: str | None = None
+    base_id: str | None = None
+    model_id: str | None = None
+    license: str = "apache-2.0"
+    language: str = "en"
+
+
+BUILDERS: dict[str, Callable[[BuildArguments, Path], None]] = {
+    "model": build_model.build_model,
+    "adapter": build_model.build_adapter,
+    "dataset": build_data.build_dataset,
+    "metric": build_code.build_metric,
+    "space": build_code.build_space,
+}
+
+
+def main(arguments: BuildArguments) -> Path:
+    """Builds the folder, which appears whole or not at all, and returns it."""
+    check_ids(arguments)
+    output = Path(arguments.output or f"runs/hub/{arguments.what}")
+    with new_folder(output) as folder:
+        BUILDERS[arguments.what](arguments, folder)
+    files = [file for file in output.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    print(
+        f"{arguments.what}: {len(files)} files, {size / 1e6:.1f} MB in {output}; read {output / 'README.md'}",
+        flush=True,
+    )
+    return output
+
+
+def check_ids(arguments: BuildArguments) -> None:
+    """Refuses ids that the Hub would not take.
+
+    Raises:
+        CardError: naming the option.
+    """
+    ids = {"repo-id": arguments.repo_id, "base-id": arguments.base_id, "model-id": arguments.model_id}
+    named = [("dataset-ids", name) for name in names_in(arguments.dataset_ids)]
+    for option, name in [*ids.items(), *named]:
+        try:
+            if name is not None:
+                validate_repo_id(name)
+        except HFValidationError as error:
+            raise CardError(f"--{option} {name}: is no id of a repository, such as me/mmfusion-demo") from error
+        if name is not None and name.count("/") != 1:
+            raise CardError(f"--{option} {name}: lacks its owner; write owner/{name}")
+
+
+if __name__ == "__main__":
+    run(main, BuildArguments, __doc__)

@@ -1,0 +1,82 @@
+"""The folders of code: the metric for the `evaluate` library, and the Gradio Space."""
+
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import SpaceCard, SpaceCardData
+
+from hub_card.build_model import names_in
+from hub_card.cards import TEMPLATES, check_card, render
+from hub_card.figures import CardError
+
+ROOT = Path(__file__).resolve().parents[1]
+METRIC = ROOT / "training" / "metrics" / "product_retrieval" / "product_retrieval.py"
+SPACE = ROOT / "space"
+PACKAGE = ROOT / "modeling_mmfusion"
+SPACE_EXTRAS = ("index", "timm", "space")
+METRIC_PACKAGES = ("datasets", "evaluate", "ir-measures", "numpy")
+
+
+def build_metric(arguments: Any, folder: Path) -> None:
+    """Fills a folder with the metric, which the Hub keeps as a Space, where `evaluate.load` finds it.
+
+    Raises:
+        CardError: if the repository has another name than the metric's file, by which `evaluate` looks for it.
+    """
+    if arguments.repo_id.split("/")[1] != METRIC.stem:
+        raise CardError(f"--repo-id {arguments.repo_id}: the metric's repository must be called {METRIC.stem}")
+    shutil.copy(METRIC, folder)
+    (folder / "requirements.txt").write_text("\n".join(requirements(METRIC_PACKAGES)) + "\n", encoding="utf-8")
+    shutil.copy(TEMPLATES / "metric.html", folder / "index.html")
+    data = SpaceCardData(
+        title="Product retrieval",
+        sdk="static",
+        app_file="index.html",
+        license="apache-2.0",
+        tags=["evaluate", "metric", "retrieval", "mmfusion"],
+        emoji="📏",
+        colorFrom="indigo",
+        colorTo="pink",
+    )
+    card = render("metric.md", SpaceCard, data, repo_id=arguments.repo_id)
+    card.save(folder / "README.md")
+    check_card(card, folder)
+
+
+def build_space(arguments: Any, folder: Path) -> None:
+    """Fills a folder with the Space as it is, the ids of its model and catalogue, and what it needs to run alone.
+
+    Raises:
+        CardError: if `--model-id` or `--dataset-ids` is missing.
+    """
+    ids = names_in(arguments.dataset_ids)
+    if not arguments.model_id or len(ids) != 1:
+        raise CardError("a Space searches one catalogue with one model: give --model-id and one of --dataset-ids")
+    shutil.copytree(SPACE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    if "from modeling_mmfusion" in (folder / "app.py").read_text(encoding="utf-8"):
+        (folder / PACKAGE.name).mkdir()
+        for file in PACKAGE.glob("*.py"):
+            shutil.copy(file, folder / PACKAGE.name)
+    if not (folder / "requirements.txt").is_file():
+        lines = requirements(extras=SPACE_EXTRAS, without=("gradio", "mmfusion"))  # sdk_version names gradio's
+        (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    page = SpaceCard.load(SPACE / "README.md")
+    data = SpaceCardData(**page.data.to_dict() | {"models": [arguments.model_id], "datasets": ids})
+    body = page.text.strip()
+    card = render("space.md", SpaceCard, data, body=body, model_id=arguments.model_id, dataset_id=ids[0])
+    card.save(folder / "README.md")
+    check_card(card, folder)
+
+
+def requirements(
+    names: tuple[str, ...] = (), extras: tuple[str, ...] = (), without: tuple[str, ...] = ()
+) -> list[str]:
+    """Lines of pyproject.toml's dependencies: of some packages, or of the package with some of its extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    optional = project["optional-dependencies"]
+    chosen = extras or tuple(optional)
+    lines = dict.fromkeys([*project["dependencies"], *(line for extra in chosen for line in optional[extra])])
+    found = {line: line.replace("[", ">").split(">")[0].split("=")[0].strip() for line in lines}
+    return [line for line, name in found.items() if (name in names if names else name not in without)]

@@ -14,8 +14,6 @@ from hub_card.figures import CardError
 ROOT = Path(__file__).resolve().parents[1]
 METRIC = ROOT / "training" / "metrics" / "product_retrieval" / "product_retrieval.py"
 SPACE = ROOT / "space"
-PACKAGE = ROOT / "modeling_mmfusion"
-SPACE_EXTRAS = ("index", "timm", "space")
 METRIC_PACKAGES = ("datasets", "evaluate", "ir-measures", "numpy")
 
 
@@ -46,7 +44,7 @@ def build_metric(arguments: Any, folder: Path) -> None:
 
 
 def build_space(arguments: Any, folder: Path) -> None:
-    """Fills a folder with the Space as it is, the ids of its model and catalogue, and what it needs to run alone.
+    """Fills a folder with the Space as it is, and the ids of its model and catalogue; prepared vectors stay out.
 
     Raises:
         CardError: if `--model-id` or `--dataset-ids` is missing.
@@ -54,14 +52,7 @@ def build_space(arguments: Any, folder: Path) -> None:
     ids = names_in(arguments.dataset_ids)
     if not arguments.model_id or len(ids) != 1:
         raise CardError("a Space searches one catalogue with one model: give --model-id and one of --dataset-ids")
-    shutil.copytree(SPACE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    if "from modeling_mmfusion" in (folder / "app.py").read_text(encoding="utf-8"):
-        (folder / PACKAGE.name).mkdir()
-        for file in PACKAGE.glob("*.py"):
-            shutil.copy(file, folder / PACKAGE.name)
-    if not (folder / "requirements.txt").is_file():
-        lines = requirements(extras=SPACE_EXTRAS, without=("gradio", "mmfusion"))  # sdk_version names gradio's
-        (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shutil.copytree(SPACE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*", "prepared"))
     page = SpaceCard.load(SPACE / "README.md")
     data = SpaceCardData(**page.data.to_dict() | {"models": [arguments.model_id], "datasets": ids})
     body = page.text.strip()
@@ -70,13 +61,9 @@ def build_space(arguments: Any, folder: Path) -> None:
     check_card(card, folder)
 
 
-def requirements(
-    names: tuple[str, ...] = (), extras: tuple[str, ...] = (), without: tuple[str, ...] = ()
-) -> list[str]:
-    """Lines of pyproject.toml's dependencies: of some packages, or of the package with some of its extras."""
+def requirements(names: tuple[str, ...]) -> list[str]:
+    """Lines of pyproject.toml's dependencies, of any extra, of some packages."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    optional = project["optional-dependencies"]
-    chosen = extras or tuple(optional)
-    lines = dict.fromkeys([*project["dependencies"], *(line for extra in chosen for line in optional[extra])])
-    found = {line: line.replace("[", ">").split(">")[0].split("=")[0].strip() for line in lines}
-    return [line for line, name in found.items() if (name in names if names else name not in without)]
+    optional = project["optional-dependencies"].values()
+    lines = dict.fromkeys([*project["dependencies"], *(line for extra in optional for line in extra)])
+    return [line for line in lines if line.replace("[", ">").split(">")[0].split("=")[0].strip() in names]

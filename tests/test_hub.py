@@ -38,7 +38,8 @@ for what in ("model", "adapter", "dataset", "metric"):
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(block, {})
         found["code of " + what].append(out.getvalue())
-found["modules"] = sorted({str(module.__file__) for name, module in sys.modules.items() if "mmfusion" in name and module})
+modules = [module for name, module in sys.modules.items() if "mmfusion" in name and module]
+found["modules"] = sorted({str(module.__file__) for module in modules})
 print(json.dumps(found))
 """
 SPACE = """

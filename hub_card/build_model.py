@@ -15,7 +15,11 @@ from hub_card.figures import CardError, Figures
 from hub_card.licenses import UNCLEAR_TAG, WHEELS, Source, card_of, is_hub_id, name_of, sources_of
 from training.run_folder import write_json, write_text
 
-TAGS = "mmfusion multimodal e-commerce product-search retrieval two-tower sentence-transformers usearch".split()
+TAGS = "mmfusion multimodal e-commerce product-search retrieval two-tower".split()
+LIBRARY_TAGS = {
+    "transformers": ["sentence-transformers", "usearch"],
+    "peft": ["lora"],
+}  # what loads or takes it besides
 EXPORTS = ("onnx", "openvino")
 STAGES = ("domain", "align", "fuse")
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "timm", "numpy")
@@ -219,7 +223,7 @@ def card_data(
         license_name="unclear" if unclear else None,
         library_name=library,
         pipeline_tag="feature-extraction",
-        tags=[*TAGS, *(["lora"] if base else []), *([UNCLEAR_TAG] if unclear else [])],
+        tags=[*TAGS, *LIBRARY_TAGS[library], *([UNCLEAR_TAG] if unclear else [])],
         base_model=base or ids["model"] or None,
         base_model_relation=relation if base or ids["model"] else None,
         datasets=ids["data"] or None,

@@ -7,6 +7,9 @@ HM ?= ../shared/data/hm
 IKEA ?= ../shared/data/ikea
 FASHION ?= ../shared/data/fashion
 AMAZON ?= ../shared/data/amazon
+OWNER ?=
+NAME ?= $(subst _,-,$(notdir $(DATA)))
+TAG ?=
 LAUNCH ?= --config_file training/accelerate/cpu.yaml
 TRAIN_MULTISHOP = $(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml
 # other fusion types and the image alone get heads on the text encoder that our align stage has fine-tuned
@@ -18,11 +21,12 @@ MULTISHOP_MODELS = {mmfusion: runs/multishop/model, text only: runs/multishop_te
 	concat: runs/multishop_concat/model, zero-shot text: minilm}
 FASHION_SEEDS ?= 0,1,2
 FASHION_VARIANTS ?= experts,gated,weighted_mean,text only,image only,sum,concat
+RELEASE = $(if $(TAG),--tag "$(TAG)") --collection mmfusion
 
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space results ablation multishop bench lint format lock clean
+.PHONY: help quickstart test space hub release results ablation multishop bench lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -35,6 +39,22 @@ test: $(VENV)/installed  ## run all tests
 
 space: $(VENV)/installed  ## open the Space on the run in RUN
 	MMFUSION_RUN="$(RUN)" MMFUSION_DATA="$(DATA)" $(PYTHON) space/app.py
+
+hub: $(VENV)/installed  ## build the Hub's repositories of RUN and DATA for OWNER, into runs/hub: read their cards
+	$(if $(OWNER),,$(error give your name on the Hub: make $@ OWNER=...))
+	$(PYTHON) -m hub_card.build --what dataset --data "$(DATA)" --repo-id "$(OWNER)/$(NAME)"
+	$(PYTHON) -m hub_card.build --what model --run "$(RUN)" --repo-id "$(OWNER)/mmfusion-$(NAME)" \
+		--dataset-ids "$(OWNER)/$(NAME)"
+	$(PYTHON) -m hub_card.build --what metric --repo-id "$(OWNER)/product_retrieval"
+	$(PYTHON) -m hub_card.build --what space --repo-id "$(OWNER)/mmfusion-$(NAME)" \
+		--model-id "$(OWNER)/mmfusion-$(NAME)" --dataset-ids "$(OWNER)/$(NAME)"
+
+release: $(VENV)/installed  ## push what `make hub` built, prove that it loads, set TAG if it is given, tie all in a collection
+	$(if $(OWNER),,$(error give your name on the Hub: make $@ OWNER=...))
+	$(PYTHON) -m hub_card.push --what dataset --repo-id "$(OWNER)/$(NAME)" $(RELEASE)
+	$(PYTHON) -m hub_card.push --what model --repo-id "$(OWNER)/mmfusion-$(NAME)" $(RELEASE)
+	$(PYTHON) -m hub_card.push --what metric --repo-id "$(OWNER)/product_retrieval" $(RELEASE)
+	$(PYTHON) -m hub_card.push --what space --repo-id "$(OWNER)/mmfusion-$(NAME)" $(RELEASE)
 
 results: $(VENV)/installed  ## run the quickstart on the demo shop and on HM, and write their numbers into README.md
 	$(PYTHON) -m training.quickstart

@@ -1,7 +1,6 @@
 """The folders of code: the metric for the `evaluate` library, and the Gradio Space."""
 
 import shutil
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ from huggingface_hub import SpaceCard, SpaceCardData
 
 from hub_card.build_model import names_in
 from hub_card.cards import TEMPLATES, check_card, render
+from hub_card.dependencies import ROOT, requirements
 from hub_card.figures import CardError
 
-ROOT = Path(__file__).resolve().parents[1]
 METRIC = ROOT / "training" / "metrics" / "product_retrieval" / "product_retrieval.py"
 SPACE = ROOT / "space"
 METRIC_PACKAGES = ("datasets", "evaluate", "ir-measures", "numpy")
@@ -59,11 +58,3 @@ def build_space(arguments: Any, folder: Path) -> None:
     card = render("space.md", SpaceCard, data, body=body, model_id=arguments.model_id, dataset_id=ids[0])
     card.save(folder / "README.md")
     check_card(card, folder)
-
-
-def requirements(names: tuple[str, ...]) -> list[str]:
-    """Lines of pyproject.toml's dependencies, of any extra, of some packages."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    optional = project["optional-dependencies"].values()
-    lines = dict.fromkeys([*project["dependencies"], *(line for extra in optional for line in extra)])
-    return [line for line in lines if line.replace("[", ">").split(">")[0].split("=")[0].strip() in names]

@@ -10,11 +10,16 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 
 from hub_card.cards import check_card, render
 from hub_card.contents import without_paths
+from hub_card.dependencies import requirements
 from hub_card.figures import CardError, Figures
 from hub_card.licenses import UNCLEAR_TAG, WHEELS, Source, card_of, is_hub_id, name_of, sources_of
 from training.run_folder import write_json, write_text
 
-TAGS = "mmfusion multimodal e-commerce product-search retrieval two-tower sentence-transformers usearch".split()
+TAGS = "mmfusion multimodal e-commerce product-search retrieval two-tower".split()
+LIBRARY_TAGS = {
+    "transformers": ["sentence-transformers", "usearch"],
+    "peft": ["lora"],
+}  # what loads or takes it besides
 EXPORTS = ("onnx", "openvino")
 STAGES = ("domain", "align", "fuse")
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "timm", "numpy")
@@ -119,6 +124,7 @@ def build_card(
         picture=pictures.get("results.png", ""),
         plot=pictures.get("training.png", ""),
         weighs=weighs(folder),
+        install=" ".join(f'"{line}"' for line in needed(run / "model", library)),
     )
     card.save(folder / "README.md")
     write_eval_results(folder, figure, list(reports), sources)
@@ -217,7 +223,7 @@ def card_data(
         license_name="unclear" if unclear else None,
         library_name=library,
         pipeline_tag="feature-extraction",
-        tags=[*TAGS, *(["lora"] if base else []), *([UNCLEAR_TAG] if unclear else [])],
+        tags=[*TAGS, *LIBRARY_TAGS[library], *([UNCLEAR_TAG] if unclear else [])],
         base_model=base or ids["model"] or None,
         base_model_relation=relation if base or ids["model"] else None,
         datasets=ids["data"] or None,
@@ -273,6 +279,14 @@ def is_synthetic(source: Source) -> bool:
     """True if a catalogue's own card says that it is generated."""
     card = card_of(source.path, source.kind) if source.kind == "data" else None
     return bool(card and "synthetic" in (card.data.get("tags") or []))
+
+
+def needed(model: Path, library: str) -> list[str]:
+    """What a reader has to install: for encoders of timm that package too, with the versions of pyproject.toml."""
+    names, extras = ("torch", "transformers", "pillow", library), ("train",)
+    if '"timm_wrapper"' in (model / "config.json").read_text(encoding="utf-8"):
+        names, extras = (*names, "timm", "torchvision"), (*extras, "timm")
+    return requirements(names, extras)
 
 
 def weighs(folder: Path) -> bool:

@@ -19,13 +19,14 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
+from hub_card.dependencies import ROOT
 from hub_card.figures import Figures
 from hub_card.licenses import is_hub_id
 from hub_card.loaders import load_as_stranger
 from hub_card.push import PushError, is_connection_error, reason_of
 from training.arguments import run
 
-ROOT = Path(__file__).resolve().parents[1]
+EXPORTED = ["onnx/*", "openvino/*"]
 
 
 @dataclass
@@ -84,7 +85,7 @@ def download(arguments: CheckArguments) -> tuple[Path, str]:
         PushError: if the Hub does not give it.
     """
     try:
-        folder = Path(snapshot_download(arguments.repo_id, revision=arguments.revision))
+        folder = Path(snapshot_download(arguments.repo_id, revision=arguments.revision, ignore_patterns=EXPORTED))
     except (HfHubHTTPError, OSError) as error:
         reason = reason_of(error) or " ".join(str(error).split())[:200]
         raise PushError(f"{arguments.repo_id}: can't download {arguments.revision}: {reason}") from error

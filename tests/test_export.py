@@ -65,6 +65,13 @@ def query_vectors(model: MMFusionModel, inputs) -> np.ndarray:
     return model.get_query_features(**inputs).pooler_output.numpy()
 
 
+def test_exported_towers_name_no_source_file_of_the_machine(exported):
+    files = [file for name in ("onnx", "openvino") for file in (exported[0] / name).glob("*_tower*")]
+    assert len(files) >= 6
+    for file in files:
+        assert b"modeling_mmfusion.py" not in file.read_bytes() and str(ROOT).encode() not in file.read_bytes(), file
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("products", PRODUCTS.values(), ids=PRODUCTS.keys())
 def test_exported_products_are_those_of_the_model(exported, engine, products):

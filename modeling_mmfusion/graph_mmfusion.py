@@ -80,7 +80,7 @@ def halves_of(queries: np.ndarray) -> np.ndarray:
 
 
 def inner_products(vectors: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    """Inner products `(N, 2)` of float16 vectors `(N, dim)` with a query's halves `(2, dim)`, which are to be summed."""
+    """Inner products `(N, 2)`, to be summed, of float16 vectors `(N, dim)` with a query's halves `(2, dim)`."""
     return np.asarray(numkong.cdist(vectors, halves, "dot"))
 
 

@@ -440,6 +440,30 @@ def plot(figures: dict, arguments: SearchBenchArguments) -> None:
     figure.savefig(arguments.plot, dpi=120)
 
 
+def format_search(report: dict) -> str:
+    """README's table: each contestant at the least recall of 0.99."""
+    figures, products = report["figures"], report["summary"]["products"]
+    lines = [
+        f"{products:,} vectors of {figures['prepare']['dim']} dimensions, one thread, recall@10 of at least 0.99",
+        "",
+        "| index | queries/s | p50 ms | p99 ms | build s | bytes a product in memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in CONTESTANTS:
+        if found := figures.get(f"search {name}"):
+            one = at_recall(found, 0.99) or dict.fromkeys(("queries/s", "p50 ms", "p99 ms"), "-")
+            size = f"{found['bytes in memory'] / products:,.0f}"
+            seconds = f"{figures[f'build {name}']['seconds']:,.0f}"
+            lines.append(f"| {name} | {one['queries/s']} | {one['p50 ms']} | {one['p99 ms']} | {seconds} | {size} |")
+    whole = figures["end to end"]
+    lines += [
+        "",
+        f"From a query's text to results with the 8-bit query tower: {whole['int8 p50 ms']} ms (p50), "
+        f"{whole['int8 p99 ms']} ms (p99).",
+    ]
+    return "\n".join(lines)
+
+
 def format_task(task: str, figures: dict) -> str:
     """A task's figures, a line for each setting."""
     if "settings" not in figures:

@@ -375,12 +375,14 @@ def quality(arguments: SearchBenchArguments) -> dict:
     vectors = embed_products(model, product_features(model, processor, split))
     queries = embed_queries(model, query_features(model, processor, split.query_texts))[0]
     figures = {"products": len(vectors), "dim": vectors.shape[1]}
-    for dtype in ("f32", "bf16", "i8", "b1"):
-        index = ProductIndex.build(vectors, pa.table({"_id": split.product_ids}), dtype=dtype)
+    for name in ("f32", "bf16", "i8", "b1", "b1, 50 candidates"):
+        index = ProductIndex.build(vectors, pa.table({"_id": split.product_ids}), dtype=name.split(",")[0])
+        if "candidates" in name:
+            index.graph.candidates = int(name.split()[1])
         found = [rows for rows, _ in index.search_rows(queries, K)]
         value = float(measure_rankings(split, found, ("ndcg@10",))["ndcg@10"].mean())
-        figures[dtype] = {"ndcg@10": round(value, 5)}
-        figures[dtype]["of f32"] = round(value / figures["f32"]["ndcg@10"], 4)
+        figures[name] = {"ndcg@10": round(value, 5)}
+        figures[name]["of f32"] = round(value / figures["f32"]["ndcg@10"], 4)
     return figures
 
 

@@ -26,7 +26,7 @@ RELEASE = $(if $(TAG),--tag "$(TAG)") --collection mmfusion
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space hub release results ablation multishop bench lint format lock clean
+.PHONY: help quickstart test space hub release results ablation multishop bench catalogue lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -82,6 +82,12 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 
 bench: $(VENV)/installed  ## compare the training's speed and memory with sentence-transformers, and write README's table
 	$(PYTHON) -m training.bench_train --data "$(HM)" --output hub_card/results/bench_train.json
+	$(PYTHON) -m training.results --copy=false
+
+catalogue: $(VENV)/installed  ## measure the search at a million products beside faiss and hnswlib (two hours)
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(PYTHON) -m training.bench_catalogue
+	$(PYTHON) -m training.bench_faults
 	$(PYTHON) -m training.results --copy=false
 
 lint: $(VENV)/installed  ## check style

@@ -66,16 +66,14 @@ class Catalogue:
         self.free.append(row)
         return row
 
-    def take(self, rows: np.ndarray, columns: list[str] | None = None) -> list[dict]:
-        """The products of some rows, with all their columns or some."""
-        table = self.table.select(columns) if columns else self.table
+    def take(self, rows: np.ndarray) -> list[dict]:
+        """The products of some rows, with all their columns."""
         kept = [row for row in rows.tolist() if row not in self.changed]
-        stored = dict(zip(kept, table.take(pa.array(kept, pa.int64())).to_pylist(), strict=True))
-        names = table.column_names
-        return [
-            stored[row] if row in stored else {name: self.changed[row].get(name) for name in names}
-            for row in rows.tolist()
-        ]
+        stored = dict(zip(kept, self.table.take(pa.array(kept, pa.int64())).to_pylist(), strict=True))
+        return [stored[row] if row in stored else self._whole(self.changed[row]) for row in rows.tolist()]
+
+    def _whole(self, product: dict) -> dict:
+        return {name: product.get(name) for name in self.table.column_names}
 
     def texts(self) -> Iterator[str]:
         """The text of each row, as our models read it; `""` for free rows."""

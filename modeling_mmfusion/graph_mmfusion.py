@@ -10,11 +10,13 @@ from pathlib import Path
 import numkong
 import numpy as np
 from tqdm.auto import tqdm
-from usearch.index import Index
+from usearch.index import BatchMatches, Index, Matches
 
 from .generations_mmfusion import ProductIndexError
 
-CANDIDATES = {"f32": 0, "bf16": 32, "f16": 32, "i8": 100, "b1": 200}  # scored exactly, at least
+CANDIDATES = {"f32": 0, "bf16": 24, "f16": 24, "i8": 32, "b1": 400}  # scored exactly, at least
+EXPANSION = 256  # width of the graph's search: more finds more and takes longer
+COPIES_LOOKED_AT = 100
 MEND_ROUNDS = 3
 QUICK_LOOK = 16  # expansion of the searches that most rows are found by
 COPIES = 1e-2  # vectors whose scores differ by less may stand for each other: 8 bits can't tell them apart
@@ -30,7 +32,7 @@ class RowVectors:
     """
 
     def __init__(self, base: np.ndarray):
-        self.base = base
+        self.base = base.view(np.ndarray)  # a memmap takes longer to be taken from
         self.added = np.empty((0, base.shape[1]), dtype=np.float16)
         self.size = len(base)
 
@@ -42,7 +44,7 @@ class RowVectors:
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The vectors of some rows, float16 of shape `(len(rows), dim)`."""
         if self.size == len(self.base):
-            return self.base[rows]
+            return self.base.take(rows, axis=0)
         is_old, found = rows < len(self.base), np.empty((len(rows), self.base.shape[1]), dtype=np.float16)
         found[is_old] = self.base[rows[is_old]]
         found[~is_old] = self.added[rows[~is_old] - len(self.base)]
@@ -68,14 +70,18 @@ class RowVectors:
                 self.take(np.arange(start, min(start + BLOCK, self.size))).tofile(stream)
 
 
-def inner_products(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Inner products of float16 vectors `(N, dim)` with a float32 query `(dim,)`, float32 of shape `(N,)`.
+def halves_of(queries: np.ndarray) -> np.ndarray:
+    """Float32 queries `(Q, dim)` as sums of two float16 vectors, `(Q, 2, dim)`.
 
-    Four times as fast as converting the vectors: the query is taken as the sum of two float16 vectors.
+    Inner products with float16 vectors are exact so, and four times as fast as with these as float32.
     """
-    high = query.astype(np.float16)
-    halves = np.stack([high, (query - high).astype(np.float16)])
-    return np.asarray(numkong.cdist(vectors, halves, "dot")).sum(axis=1).astype(np.float32)
+    high = queries.astype(np.float16)
+    return np.stack([high, (queries - high).astype(np.float16)], axis=1)
+
+
+def inner_products(vectors: np.ndarray, halves: np.ndarray) -> np.ndarray:
+    """Inner products `(N, 2)`, to be summed, of float16 vectors `(N, dim)` with a query's halves `(2, dim)`."""
+    return np.asarray(numkong.cdist(vectors, halves, "dot"))
 
 
 class VectorGraph:
@@ -95,6 +101,7 @@ class VectorGraph:
         self.strays = np.array(strays, dtype=np.int64)
         self.dtype = index.dtype.name.lower()
         self.candidates = CANDIDATES[self.dtype]
+        index.expansion_search = EXPANSION
 
     def __len__(self) -> int:
         return len(self.index)
@@ -135,15 +142,40 @@ class VectorGraph:
         """Writes the graph."""
         self.index.save(str(file))
 
+    def best(self, queries: np.ndarray, k: int, threads: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The best `k` rows and their scores for each of `queries` `(Q, dim)`, best first; ties go to the lower row.
+
+        Fewer where the graph finds fewer.
+        """
+        count = min(self.count_for(k), len(self))
+        if not count or not len(queries):
+            return [self.ranked(query, np.zeros(0, dtype=np.int64), k) for query in queries]
+        matches = self.index.search(self._encode(queries), count, threads=threads)
+        rows = np.atleast_2d(matches.keys).astype(np.int64)
+        if len(self.strays) or rows.shape[1] < count or np.min(counts_of(matches, rows)) < count:
+            found = self._with_strays(matches, rows)
+            return [self.ranked(query, some, k) for query, some in zip(queries, found, strict=True)]
+        if self.exact is None:
+            scores = 1 - np.atleast_2d(matches.distances)
+        else:
+            parts = np.empty((*rows.shape, 2), dtype=np.float32)
+            for part, some, halves in zip(parts, rows, halves_of(queries), strict=True):
+                part[:] = inner_products(self.exact.take(some), halves)
+            scores = parts.sum(axis=2)
+        order = np.lexsort((rows, -scores), axis=1)[:, :k]
+        rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        return list(zip(rows, scores, strict=True))
+
     def nearest(self, queries: np.ndarray, count: int, threads: int = 1) -> list[np.ndarray]:
         """The candidates for each of `queries` `(Q, dim)`: `count` rows that the graph finds, and the strays."""
         if not len(self) or not len(queries):
             return [np.zeros(0, dtype=np.int64)] * len(queries)
         matches = self.index.search(self._encode(queries), min(count, len(self)), threads=threads)
-        keys = np.atleast_2d(matches.keys).astype(np.int64)
-        counts = [keys.shape[1]] if len(queries) == 1 else matches.counts
-        found = [row[:number] for row, number in zip(keys, counts, strict=True)]
-        return [np.union1d(rows, self.strays) for rows in found] if len(self.strays) else found
+        return self._with_strays(matches, np.atleast_2d(matches.keys).astype(np.int64))
+
+    def _with_strays(self, matches: Matches | BatchMatches, rows: np.ndarray) -> list[np.ndarray]:
+        found = [some[:count] for some, count in zip(rows, counts_of(matches, rows), strict=True)]
+        return [np.union1d(some, self.strays) for some in found] if len(self.strays) else found
 
     def count_for(self, k: int) -> int:
         """How many candidates to ask the graph for, for `k` results."""
@@ -157,10 +189,11 @@ class VectorGraph:
 
     def scores(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The exact inner products of a query `(dim,)` with some rows, float32."""
-        parts = [np.zeros(0, dtype=np.float32)]
+        parts, halves = [np.zeros(0, dtype=np.float32)], halves_of(query[None])[0]
         for start in range(0, len(rows), BLOCK):
             vectors = self.stored(rows[start : start + BLOCK])
-            parts.append(vectors @ query if self.exact is None else inner_products(vectors, query))
+            found = vectors @ query if self.exact is None else inner_products(vectors, halves).sum(axis=1)
+            parts.append(found.astype(np.float32))
         return np.concatenate(parts)
 
     def stored(self, rows: np.ndarray) -> np.ndarray:
@@ -211,7 +244,7 @@ class VectorGraph:
             unsure = [row for row, best in self._own_searches(rows, 1, threads) if row not in best]
         finally:
             self.index.expansion_search = usual
-        count, lost = max(CANDIDATES["i8"], self.candidates), []
+        count, lost = max(COPIES_LOOKED_AT, self.candidates), []
         for row, best in self._own_searches(np.array(unsure, dtype=np.int64), count, threads):
             vector = self.stored(np.array([row]))[0].astype(np.float32)
             copies = np.count_nonzero(self.scores(vector, best) > vector @ vector - COPIES)
@@ -231,6 +264,11 @@ class VectorGraph:
         if self.dtype == "b1":
             return np.packbits(vectors > 0, axis=1)
         return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def counts_of(matches: Matches | BatchMatches, rows: np.ndarray) -> Sequence[int]:
+    """How many of the rows of each query were found; for a single query usearch gives no more than were."""
+    return matches.counts if isinstance(matches, BatchMatches) else [rows.shape[1]]
 
 
 def check_vectors(vectors: np.ndarray, dim: int) -> np.ndarray:

@@ -204,11 +204,14 @@ class ProductIndex:
             found = self._find(queries, k, where, texts, threads)
             return [self._results(query, *one) for query, one in zip(queries, found, strict=True)]
 
-    def search_ids(self, queries: np.ndarray, k: int = 10, **options) -> list[tuple[list[str], np.ndarray]]:
-        """The ids and scores `(k,)` of [`~ProductIndex.search`], without what else is known of the products."""
+    def search_rows(self, queries: np.ndarray, k: int = 10, **options) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The rows and scores, best first, that [`~ProductIndex.search`] makes results of.
+
+        Rows are numbers from 0 in the order of [`~ProductIndex.build`]; later changes give rows that became free to
+        other products.
+        """
         with self._lock:
-            found = self._find(queries, k, **options)
-            return [([product["_id"] for product in self.catalogue.take(rows, ["_id"])], s) for rows, s in found]
+            return self._find(queries, k, **options)
 
     def check_model(self, model: str, blocks: Mapping[str, int] | None = None) -> None:
         """Refuses a model whose queries don't fit.
@@ -363,7 +366,14 @@ class ProductIndex:
                 self.__dict__.update(newest.__dict__ | {"_lock": self._lock, "_one_change": self._one_change})
             return True
 
-    def _find(self, queries, k, where=None, texts=None, threads=1) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _find(
+        self,
+        queries: np.ndarray,
+        k: int,
+        where: Mapping[str, Any] | None = None,
+        texts: Sequence[str] | None = None,
+        threads: int = 1,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Rows and scores of the best products for each query."""
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ProductIndexError(f"queries have {queries.shape[-1]} dimensions, the index has {self.dim}")
@@ -388,11 +398,10 @@ class ProductIndex:
         return fused
 
     def _nearest(self, queries: np.ndarray, k: int, threads: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = []
-        for query, rows in zip(queries, self.graph.nearest(queries, self.graph.count_for(k), threads), strict=True):
+        found = self.graph.best(queries, k, threads)
+        for place, (rows, _) in enumerate(found):
             if len(rows) < min(k, len(self)):  # the graph lost its way
-                rows = np.flatnonzero(self.catalogue.passing({}))
-            found.append(self.graph.ranked(query, rows, k))
+                found[place] = self.graph.ranked(queries[place], np.flatnonzero(self.catalogue.passing({})), k)
         return found
 
     def _nearest_passing(self, query: np.ndarray, k: int, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,8 @@ Most engines and warehouses load Parquet; LanceDB searches a Lance dataset as it
 `milvus` loads a collection, and [`MilvusEngine`] searches it. Of the engines that are distributed (search and storage
 on nodes of their own) Milvus is the one whose embedded form comes from the package registry (`milvus-lite`) and is
 spoken to by the same client: what is tested in a file on a laptop is what a cluster is asked, only the address
-differs. Qdrant's local mode is Python code of its own and its server no package; LanceDB is embedded alone. A cluster has not
-been tried here. All want `pip install -e '.[engines]'`.
+differs. Qdrant's local mode is Python code of its own and its server no package; LanceDB is embedded alone. A cluster
+has not been tried here. All want `pip install -e '.[engines]'`.
 """
 
 import json

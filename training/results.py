@@ -3,7 +3,7 @@
     python -m training.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
 Every number in README comes from a file in hub_card/results/, and every file there from a run's report.json or from
-training.ablate, training.compare or training.bench_train.
+training.ablate, training.compare, training.bench_train or training.bench_catalogue.
 """
 
 import json
@@ -14,13 +14,16 @@ from pathlib import Path
 from training.ablate import format_results
 from training.ablation_plot import draw_ablation
 from training.arguments import existing_file, run
+from training.bench_search import format_search
 from training.bench_train import format_figures
 from training.compare import format_comparison
 from training.data import DataError
 from training.evaluate import format_report
 from training.run_folder import write_json, write_text
+from training.size import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")
+PLANS = "1000000:100,100000000:1000,500000000:5000"
 
 
 @dataclass
@@ -35,6 +38,7 @@ class ResultsArguments:
         ablations: Results of training.ablate to show, with commas between.
         multishop: Results of training.compare to show.
         bench: Results of training.bench_train to show.
+        catalogue: Results of training.bench_catalogue to show, once they are there.
     """
 
     runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
@@ -44,6 +48,7 @@ class ResultsArguments:
     ablations: str = "hub_card/results/fusion_ablation.json,hub_card/results/fusion_fashion.json"
     multishop: str = "hub_card/results/multishop.json"
     bench: str = "hub_card/results/bench_train.json"
+    catalogue: str = "hub_card/results/bench_catalogue.json"
 
 
 def main(arguments: ResultsArguments) -> None:
@@ -70,12 +75,16 @@ def copy_runs(arguments: ResultsArguments) -> None:
 
 def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
     """README's tables by kind, each kind being the make target that measures it."""
-    return {
+    tables = {
         "results": [markdown(read_results(RESULTS / f"{name}.json")) for name in arguments.runs],
         "ablation": [format_results(read_results(name)) for name in arguments.ablations.split(",")],
         "multishop": [format_comparison(read_results(arguments.multishop))],
         "bench": [format_figures(read_results(arguments.bench))],
     }
+    if Path(arguments.catalogue).is_file():
+        plans = make_plans(SizeArguments(plans=PLANS, results=arguments.catalogue))
+        tables["catalogue"] = [format_search(read_results(arguments.catalogue)["search"]), plans]
+    return tables
 
 
 def read_results(name: str | Path) -> dict:

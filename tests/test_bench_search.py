@@ -1,0 +1,83 @@
+"""The benchmark of the search on a tiny shop, and plans made from its figures."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training import bench_search, size
+from training.bench_search import SearchBenchArguments
+from training.data import DataError
+
+
+@pytest.fixture
+def arguments(model, processor, shop, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    options = {"count": 400, "model": str(tmp_path / "model"), "data": str(shop), "judged": str(shop), "dim": 22}
+    files = {"work": str(tmp_path / "work"), "output": str(tmp_path / "results.json"), "plot": str(tmp_path / "p.png")}
+    return SearchBenchArguments(**options, **files)
+
+
+def test_tasks_run_and_plans_are_made_of_their_figures(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        bench_search, "in_a_process", lambda given, task: bench_search.main(replace(given, task=task)) | {"x": 1}
+    )
+    monkeypatch.setitem(bench_search.TASKS, "end", lambda _: {"int8 p50 ms": 6.0, "int8 p99 ms": 9.0})
+    contestants = "ours i8,ours f32"
+    bench_search.main(replace(arguments, contestants=contestants))
+    report = json.loads((tmp_path / "results.json").read_text())["search"]
+    figures, summary = report["figures"], report["summary"]
+    assert figures["prepare"]["vectors"] == 400 and figures["prepare"]["of real products"] == 12
+    vectors = np.load(tmp_path / "work" / "vectors.npy").astype(np.float32)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-3)
+    assert np.sort(vectors @ vectors.T, axis=1)[:, -2].min() > 0.8, "copies are near real ones"
+    assert summary["i8 at its usual width"]["recall@10"] > 0.95 and summary["memory of i8 / f32"] >= 0
+    assert figures["quality"]["i8"]["of f32"] == pytest.approx(1, abs=0.02)
+    assert (tmp_path / "p.png").is_file() and "| ours i8 |" in bench_search.format_search(report)
+    monkeypatch.setattr(bench_search, "in_a_process", lambda given, task: pytest.fail("was measured already"))
+    bench_search.main(replace(arguments, contestants=contestants))
+    with pytest.raises(DataError, match="unknown contestant 'x'"):
+        bench_search.main(replace(arguments, contestants="x"))
+
+
+@pytest.mark.parametrize("name", ["hnswlib", "faiss"])
+def test_peers_search_the_same_vectors(arguments, name):
+    pytest.importorskip(name)
+    bench_search.main(replace(arguments, task="prepare"))
+    bench_search.main(replace(arguments, task=f"build {name}"))
+    settings = bench_search.main(replace(arguments, task=f"search {name}"))["settings"]
+    assert settings[-1]["recall@10"] > 0.95
+
+
+def results(tmp_path, **summary):
+    setting = {"expansion": 256, "recall@10": 0.995, "queries/s": 1000.0, "p50 ms": 1.0}
+    figures = {
+        "prepare": {"dim": 384},
+        "build ours i8": {"products": 10**6, "bytes on disk": {"graph": 5 * 10**8, "vectors": 8 * 10**8}},
+        "search ours i8": {"products": 10**6, "bytes in memory": 6 * 10**8, "settings": [setting]},
+        "end to end": {"int8 p50 ms": 8.0},
+    }
+    curve = {"curve, p50 ms": {"10000": 0.6, "1000000": 1.0}}
+    (tmp_path / "results.json").write_text(json.dumps({"search": {"figures": figures, "summary": curve}}))
+    return str(tmp_path / "results.json")
+
+
+def test_a_plan_has_as_many_machines_as_memory_and_queries_want(tmp_path):
+    arguments = size.SizeArguments(results=results(tmp_path), speed=10.0, changes=25.0, memory=100.0, share=0.5)
+    measured = size.read_measured(arguments)
+    assert (measured.memory, measured.disk, measured.tower) == (600, 1300, 7.0)
+    one = size.plan(measured, 10**6, 10, arguments)
+    assert (one["shards"], one["replicas"], one["machines"], one["ms a query"]) == (1, 2, 2, 8.0)
+    assert one["device hours"] == pytest.approx(10**5 / 3600, abs=0.1) and one["devices"] == 2
+    assert one["devices for changes"] == 3 and one["memory GB"] == pytest.approx(1.2)
+    many = size.plan(measured, 5 * 10**8, 10, arguments)
+    assert many["shards"] == 6 and many["machines"] == 12  # 300 GB in parts of 50
+    busy = size.plan(measured, 10**6, 10_000, arguments)
+    assert busy["replicas"] == 10  # 80 busy cores, 8 a machine
+    assert "| 1,000,000 | 100.0 |" in size.make_plans(arguments)
+    with pytest.raises(DataError, match="has no figures of b1"):
+        size.make_plans(replace(arguments, storage="b1"))
+    with pytest.raises(DataError, match="write products:queries"):
+        size.make_plans(replace(arguments, plans="many"))

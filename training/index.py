@@ -5,13 +5,12 @@
 The output folder gets the usearch index, the products that it shows and index.json.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from modeling_mmfusion.index_mmfusion import ProductIndex
-from training.arguments import existing_file, run
-from training.embed import read_vectors
+from training.arguments import run
+from training.vector_shards import read_manifest, read_vectors
 
 
 @dataclass
@@ -32,9 +31,9 @@ class IndexArguments:
 def main(arguments: IndexArguments) -> ProductIndex:
     """Builds, saves and returns the index."""
     folder = Path(arguments.vectors)
-    manifest = json.loads(existing_file(folder / "manifest.json", "a folder that training.embed wrote").read_text())
+    manifest = read_manifest(folder)
     vectors, products = read_vectors(folder)
-    index = ProductIndex.build(vectors, products, manifest["model"], arguments.dtype)
+    index = ProductIndex.build(vectors, products.drop_columns("hash"), manifest["model"], arguments.dtype)
     index.save(arguments.output)
     print(f"index: {len(index):,} products in {arguments.output}", flush=True)
     return index

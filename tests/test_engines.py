@@ -1,7 +1,5 @@
 """Vectors on their way to engines; the embedded Milvus finds what our index finds."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +9,7 @@ from test_index import catalogue
 from modeling_mmfusion.index_mmfusion import ProductIndex
 from training import engines
 from training.data import DataError
+from training.vector_shards import vector_column, write_manifest, write_shard
 
 
 @pytest.fixture
@@ -22,13 +21,11 @@ def folder(tmp_path):
     columns["in_stock"] = [bool(number % 2) for number in range(400)]
     for name, values in columns.items():
         products = products.append_column(name, pa.array(values))
-    flat = pa.array(vectors.astype(np.float16).astype(np.float32).ravel())
-    table = products.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, 16))
-    (tmp_path / "vectors").mkdir()
-    pq.write_table(table, tmp_path / "vectors" / "vectors.parquet")
-    manifest = {"model": "m", "count": 400, "dim": 16}
-    (tmp_path / "vectors" / "manifest.json").write_text(json.dumps(manifest))
-    return tmp_path / "vectors"
+    table = products.append_column("hash", pa.array(["a"] * 400)).append_column("vector", vector_column(vectors))
+    target = tmp_path / "vectors"
+    shards = [write_shard(target, number, "key", table.slice(200 * number, 200), {}) for number in range(2)]
+    write_manifest(target, {"model": "m", "count": 400, "dim": 16}, shards)
+    return target
 
 
 def test_bulk_files_hold_vectors_and_products(folder, tmp_path):
@@ -56,7 +53,7 @@ def test_milvus_finds_the_same_products(folder, tmp_path):
     arguments = engines.EngineArguments(str(folder), "milvus", str(tmp_path / "shop.db"))
     for _ in range(2):  # the second replaces the first
         assert engines.main(arguments) == 400
-    table = next(engines.bulk_tables(folder))
+    table = pa.concat_tables(engines.bulk_tables(folder)).combine_chunks()
     vectors = np.array(table.column("vector").to_pylist(), dtype=np.float32)
     index = ProductIndex.build(vectors, table.drop_columns("vector"))
     engine = engines.MilvusEngine(arguments.output)

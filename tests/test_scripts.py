@@ -18,6 +18,7 @@ from training.arguments import TrainArguments, parse
 from training.data import DataError
 from training.quickstart import QuickstartArguments
 from training.result_sheet import SheetArguments
+from training.vector_shards import read_vectors
 
 SCRIPTS = (
     "prepare",
@@ -195,6 +196,6 @@ def test_search_refuses_nothing(run_folder, query, k):
 def test_an_index_of_products_that_come_twice_is_refused(run_folder):
     import pyarrow as pa
 
-    vectors, products = embed.read_vectors(run_folder / "vectors")
+    vectors, products = read_vectors(run_folder / "vectors")
     with pytest.raises(ProductIndexError):
         ProductIndex.build(vectors[[0, 0]], pa.concat_tables([products.slice(0, 1)] * 2))

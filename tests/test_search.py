@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import make_model, picture, shop_rows, write_shop
@@ -14,6 +13,7 @@ from training import embed, index, search
 from training.data import DataError
 from training.embedding import load_model
 from training.feature_cache import model_fingerprint, stored_fingerprint
+from training.vector_shards import read_vectors
 
 
 def write_run(folder, model, processor, shop, **options):
@@ -121,9 +121,8 @@ def test_an_index_is_brought_up_to_date_with_the_vectors(run, model, processor, 
     assert "1 added, 1 updated, 1 shown anew, 1 removed, 9 unchanged" in capsys.readouterr().out
     found = ProductIndex.load(run / "index")
     assert removed["_id"] in before and removed["_id"] not in found and found.generation == before.generation + 1
-    table = pq.read_table(run / "vectors" / "vectors.parquet")
-    vectors, products = embed.read_vectors(run / "vectors")
-    assert sorted(found.products.to_pylist(), key=str) == sorted(table.drop_columns("vector").to_pylist(), key=str)
+    vectors, products = read_vectors(run / "vectors")
+    assert sorted(found.products.to_pylist(), key=str) == sorted(products.drop_columns("hash").to_pylist(), key=str)
     scores = np.sort(vectors @ vectors.T, axis=1)[:, ::-1][:, 0]
     assert [r[0].score for r in found.search(vectors, 1)] == pytest.approx(scores, abs=5e-4)
     manifest = json.loads((run / "vectors" / "manifest.json").read_text())

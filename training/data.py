@@ -46,10 +46,9 @@ REQUIRED_COLUMNS = {
     "qrels": ("query-id", "corpus-id", "score"),
 }
 CONTENT_COLUMNS = ("title", "description", "image")
-
-
 READ_ROWS = 100
 WRITTEN_ROWS = 1000
+EMPTY = "the catalogue is empty; it needs at least one product with an _id"
 
 
 class DataError(ValueError):
@@ -116,7 +115,7 @@ class RetrievalSplit:
         digests = []
         for image in rows_of(self.corpus, ["image"]):
             pictures = image["image"] if isinstance(image["image"], list) else [image["image"]]
-            contents = [_picture_content(picture) for picture in pictures]
+            contents = [picture_content(picture) for picture in pictures]
             digests.append(hashlib.sha256(b"".join(contents)).hexdigest() if any(contents) else "")
         return digests
 
@@ -147,9 +146,9 @@ def load_split(data: str | os.PathLike, split: str) -> RetrievalSplit:
     """
     products = load_products(data, split)
     problems = products.problems
-    queries_table, queries_source = _load_table(data, "queries", split)
+    queries_table, queries_source = load_table(data, "queries", split)
     queries = _read_queries(queries_table, queries_source, problems)
-    qrels_table, qrels_source = _load_table(data, "qrels", split)
+    qrels_table, qrels_source = load_table(data, "qrels", split)
     query_ids = {query["_id"] for query in queries}
     qrels = _read_qrels(qrels_table, qrels_source, query_ids, set(products.product_ids), problems)
     judged = []
@@ -177,23 +176,24 @@ def load_products(data: str | os.PathLike, split: str) -> RetrievalSplit:
     Raises:
         DataError: if `data` is no dataset, the configuration, split or a column is missing, or it is empty.
     """
-    corpus, source = _load_table(data, "corpus", split)
-    if not set(CONTENT_COLUMNS) & set(corpus.column_names):
-        raise DataError(
-            f"{source}: none of the columns {', '.join(CONTENT_COLUMNS)} is there (columns: "
-            f"{', '.join(corpus.column_names)}); rename yours or use training.prepare"
-        )
+    corpus, source = load_table(data, "corpus", split)
+    check_content(corpus.column_names, source)
     if isinstance(corpus.features.get("image"), datasets.Image):
         corpus = corpus.cast_column("image", datasets.Image(decode=False))
     problems = Problems()
-    ids = ["" if value is None else str(value) for value in corpus["_id"][:]]
+    ids = id_strings(corpus["_id"][:])
     places = _usable_rows(ids, source, problems)
     if len(places) < len(ids):
         corpus = corpus.select(places)
         ids = [ids[row] for row in places]
     if not ids:
-        raise DataError(f"{source}: the catalogue is empty; it needs at least one product with an _id")
+        raise DataError(f"{source}: {EMPTY}")
     return RetrievalSplit(f"{data}[{split}]", corpus, ids, [], {}, problems, places, source)
+
+
+def id_strings(values: Iterable) -> list[str]:
+    """Ids as strings, `""` for one that is missing."""
+    return ["" if value is None else str(value) for value in values]
 
 
 def hide_modality(split: RetrievalSplit, modality: str) -> RetrievalSplit:
@@ -218,11 +218,11 @@ def split_names(data: str | os.PathLike) -> list[str]:
     Raises:
         DataError: if `data` is no dataset in the retrieval layout.
     """
-    _check_exists(data)
+    check_exists(data)
     try:
         return datasets.get_dataset_split_names(str(data), "corpus")
-    except Exception as error:  # see _load_table
-        raise DataError(f"{data}: is no catalogue in the retrieval layout: {_reason(error)}") from error
+    except Exception as error:  # see load_table
+        raise DataError(f"{data}: is no catalogue in the retrieval layout: {error_reason(error)}") from error
 
 
 def write_split(
@@ -296,7 +296,7 @@ def quiet_datasets() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _check_exists(data: str | os.PathLike) -> None:
+def check_exists(data: str | os.PathLike) -> None:
     path = Path(data)
     if path.is_file():
         raise DataError(f"{data}: is a file; give the folder of a catalogue (training.prepare makes one from files)")
@@ -305,9 +305,9 @@ def _check_exists(data: str | os.PathLike) -> None:
         raise DataError(f"{data}: no such folder; give a catalogue's folder or a Hub dataset id such as org/name")
 
 
-def _load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
+def load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
     """One configuration's split, its required columns checked, and a name of its source for messages."""
-    _check_exists(data)
+    check_exists(data)
     source = f"{data} {config}[{split}]"
     try:
         with quiet_datasets():
@@ -316,25 +316,40 @@ def _load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datas
             else:
                 table = datasets.load_dataset(str(data), config, split=split)
     except Exception as error:  # `datasets` raises a dozen kinds, each with a text of many lines
-        raise DataError(
-            f"{data}: can't read configuration {config!r}, split {split!r} of the retrieval layout: {_reason(error)}"
-        ) from error
-    missing = [column for column in REQUIRED_COLUMNS[config] if column not in table.column_names]
-    if missing:
-        raise DataError(
-            f"{source}: column {', '.join(missing)} is missing (columns: {', '.join(table.column_names)}); "
-            "rename the column or make the catalogue with training.prepare"
-        )
+        raise unreadable(data, config, split, error) from error
+    check_required(table.column_names, config, source)
     return table, source
 
 
-def _reason(error: Exception) -> str:
+def unreadable(data: str | os.PathLike, config: str, split: str, error: Exception) -> DataError:
+    return DataError(
+        f"{data}: can't read configuration {config!r}, split {split!r} of the retrieval layout: {error_reason(error)}"
+    )
+
+
+def check_required(names: list[str], config: str, source: str) -> None:
+    if missing := [column for column in REQUIRED_COLUMNS[config] if column not in names]:
+        raise DataError(
+            f"{source}: column {', '.join(missing)} is missing (columns: {', '.join(names)}); "
+            "rename the column or make the catalogue with training.prepare"
+        )
+
+
+def check_content(names: list[str], source: str) -> None:
+    if not set(CONTENT_COLUMNS) & set(names):
+        raise DataError(
+            f"{source}: none of the columns {', '.join(CONTENT_COLUMNS)} is there (columns: {', '.join(names)}); "
+            "rename yours or use training.prepare"
+        )
+
+
+def error_reason(error: Exception) -> str:
     """What an error of `datasets` says, on one line."""
     reason = " ".join(str(error.__cause__ or error).split())[:300]
     return "the table is empty" if "corresponds to no data" in reason else reason
 
 
-def _picture_content(picture: dict | None) -> bytes:
+def picture_content(picture: dict | None) -> bytes:
     """The bytes of a picture that is not decoded, from its file if the table only names one; none if it is missing."""
     if is_missing(picture):
         return b""
@@ -347,29 +362,43 @@ def _picture_content(picture: dict | None) -> bytes:
 
 def _load_local_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
     """Reads the split's own files; loaded by the folder, `datasets` would give a changed catalogue's old rows."""
+    reader, files, features = split_files(data, config, split)
+    table = datasets.load_dataset(reader, data_files={split: files}, split=split, features=features)
+    return table, source_name(data, config, split, files)
+
+
+def split_files(data: str | os.PathLike, config: str, split: str) -> tuple[str, list[str], datasets.Features | None]:
+    """The format of a split's files such as `parquet`, their paths or Hub addresses, and their columns if known."""
     builder = datasets.load_dataset_builder(str(data), config)
     files = [str(file) for file in builder.config.data_files.get(split, [])]
     if not files:
         raise ValueError(f"Unknown split {split!r}. Should be one of {list(builder.config.data_files)}.")
-    reader = type(builder).__module__.rpartition(".")[2]
-    table = datasets.load_dataset(reader, data_files={split: files}, split=split, features=builder.info.features)
-    return table, os.path.relpath(files[0]) if len(files) == 1 else f"{data} {config}[{split}]"
+    return type(builder).__module__.rpartition(".")[2], files, builder.info.features
+
+
+def source_name(data: str | os.PathLike, config: str, split: str, files: list[str]) -> str:
+    local = len(files) == 1 and os.path.isfile(files[0])
+    return os.path.relpath(files[0]) if local else f"{data} {config}[{split}]"
 
 
 def _usable_rows(ids: list[str], source: str, problems: Problems) -> list[int]:
     seen: set[str] = set()
     rows = []
     for row, product_id in enumerate(ids):
-        if not product_id:
-            problems.add("product without an id (left out)", f"{source} row {row}, field _id")
-        elif product_id in seen:
-            problems.add(
-                "duplicate product id (the first one is kept)", f"{source} row {row}, field _id: {product_id}"
-            )
+        if not product_id or product_id in seen:
+            add_unusable(problems, product_id, f"{source} row {row}, field _id")
         else:
             seen.add(product_id)
             rows.append(row)
     return rows
+
+
+def add_unusable(problems: Problems, product_id: str, where: str) -> None:
+    """Counts a row whose id is missing or was seen before."""
+    if product_id:
+        problems.add("duplicate product id (the first one is kept)", f"{where}: {product_id}")
+    else:
+        problems.add("product without an id (left out)", where)
 
 
 def _read_queries(table: datasets.Dataset, source: str, problems: Problems) -> list[dict]:

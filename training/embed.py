@@ -1,80 +1,315 @@
-"""Embeds a catalogue: products to vectors in a Parquet file.
+"""Embeds a catalogue of any size: products to vectors in Parquet shards.
 
     python -m training.embed --model runs/quickstart/model --data data/demo_shop --split test --output runs/vectors
+    accelerate launch --config_file training/accelerate/multi_gpu.yaml training/embed.py --output runs/vectors
 
-The output folder gets vectors.parquet (`_id`, `vector`, and the columns that a result list shows) and manifest.json.
+The output folder gets manifest.json and shards/ with `_id`, `hash`, `vector` and the columns that a result list shows.
+The same command again embeds only what is new: after a crash the shards that were not written yet, later the products
+whose text or pictures changed. Products that left the catalogue leave the shards. training.embed_ray does the same on
+many machines.
+
+On a CPU towers that training.export wrote are faster than torch; --backend auto takes them if they are there.
 """
 
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, Literal
+
+if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from training.arguments import existing_file, run
-from training.data import RetrievalSplit, load_products
-from training.embedding import embed_products, load_model, product_features
-from training.feature_cache import model_fingerprint
-from training.run_folder import new_folder, write_json
+from modeling_mmfusion import MMFusionProcessor
+from modeling_mmfusion.processing_mmfusion import is_missing
+from training.arguments import run
+from training.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
+from training.data import DataError, Problems, picture_content
+from training.distributed import Share
+from training.embedding import ProductInputs, embed_windows, load_model
+from training.feature_cache import cache_key, model_fingerprint
+from training.product_stream import stream_products
+from training.vector_shards import SHOWN_COLUMNS, KnownVectors, locked, vector_column, write_manifest, write_shard
 
-SHOWN_COLUMNS = ("title", "description", "category", "brand", "price")
+WINDOW = 1024  # products that are sorted by the length of their texts, and held with their pictures
+PATIENCE = timedelta(days=30)  # of a process that is done with its shards for the others
+UNREADABLE = "unreadable image (embedded without it)"
 
 
 @dataclass
 class EmbedArguments:
-    """Which catalogue to embed with which model.
+    """Which catalogue to embed with which model, and how.
 
     Args:
         model: Folder of a trained model, or its Hub id.
         data: Catalogue: a folder or Hub dataset id with a corpus; queries and judgments are not needed.
         split: Split to embed.
         output: Folder for the vectors.
-        batch_size: Products that go through the towers at a time.
         truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
+        backend: What runs the product tower. auto is torch on a GPU; on a CPU it is openvino or onnx, if installed
+            and exported from this model by training.export, and else torch.
+        exported: Folder that holds openvino/ or onnx/; null for the model's own.
+        precision: Of torch; null is bfloat16 on a GPU that has it and else float32.
+        compile: Compile the encoders with torch.compile, for long runs.
+        batch_tokens: Most tokens of a batch, with padding; null is 2,048 on a CPU and 65,536 on a GPU.
+        batch_pictures: Most pictures of a batch; null is 16 on a CPU and 256 on a GPU.
+        workers: Threads that read and resize pictures; null is one a core, at least 2 and at most 16.
+        shard_size: Products of a shard, what a crash costs at most.
     """
 
     model: str = "runs/quickstart/model"
     data: str = "data/demo_shop"
     split: str = "test"
     output: str = "runs/quickstart/vectors"
-    batch_size: int = 16
     truncate_dim: int | None = None
+    backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    exported: str | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
+    compile: bool = False
+    batch_tokens: int | None = None
+    batch_pictures: int | None = None
+    workers: int | None = None
+    shard_size: int = 8192
 
 
-def catalogue_table(model: MMFusionModel, processor: MMFusionProcessor, split: RetrievalSplit, batch_size: int = 16):
-    """The catalogue as a table of `_id`, the shown columns and `vector` (float32, fixed-size list)."""
-    vectors = embed_products(model, product_features(model, processor, split, batch_size))
-    columns = {"_id": split.product_ids}
-    columns |= {name: split.corpus[name][:] for name in SHOWN_COLUMNS if name in split.corpus.column_names}
-    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    return pa.table(columns)
+@dataclass
+class Window:
+    """Some consecutive products on their way into a shard.
+
+    Attributes:
+        shard (`int`): the shard's number.
+        is_last (`bool`): whether the shard ends with it.
+        shown (`pyarrow.Table`): `_id` and the shown columns.
+        hashes (`list[str]`): see [`content_hash`].
+        vectors (`np.ndarray` of shape `(N, dim)`): float16; zeros where the product is still to be embedded.
+        missing (`np.ndarray`): rows of those.
+        unreadable (`dict[int, str]`): why a picture can't be read, by row.
+        places (`list[str]`): where each product is in the source, for messages.
+    """
+
+    shard: int
+    is_last: bool
+    shown: pa.Table
+    hashes: list[str]
+    vectors: np.ndarray
+    missing: np.ndarray
+    unreadable: dict[int, str]
+    places: list[str]
+
+    def fill(self, vectors: np.ndarray, unreadable: dict[int, str]) -> "Window":
+        """Puts the missing products' vectors and unreadable pictures, counted among these products, in their rows."""
+        self.vectors[self.missing] = vectors
+        self.unreadable |= {int(self.missing[row]): reason for row, reason in unreadable.items()}
+        return self
+
+    def table(self) -> pa.Table:
+        """The window's part of the shard."""
+        columns = {name: self.shown.column(name) for name in self.shown.column_names}
+        hashes, vectors = pa.array(self.hashes, pa.string()), vector_column(self.vectors)
+        return pa.table({"_id": columns.pop("_id"), "hash": hashes, "vector": vectors} | columns)
 
 
-def read_vectors(folder: Path) -> tuple[np.ndarray, pa.Table]:
-    """Vectors `(N, dim)`, float32, and the table of the other columns of a folder that this script wrote."""
-    table = pq.read_table(existing_file(folder / "vectors.parquet", "a folder that training.embed wrote"))
-    column = table.column("vector").combine_chunks()
-    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-    return vectors, table.drop_columns("vector")
+class CatalogueEmbedder:
+    """Embeds some shards of a catalogue; what a process does of `training.embed`, and an actor of `embed_ray`.
+
+    Args:
+        arguments (`EmbedArguments`): see there.
+        device (`str`, *optional*): such as `cuda:1`; a GPU if there is one.
+
+    Raises:
+        DataError: if the model, the catalogue or the exported towers can't be used.
+    """
+
+    def __init__(self, arguments: EmbedArguments, device: str | None = None):
+        check_options(arguments)
+        self.arguments = arguments
+        self.output = Path(arguments.output)
+        self.problems = Problems()
+        self.stream = stream_products(arguments.data, arguments.split)
+        self.model, self.processor = load_model(arguments.model, device, arguments.truncate_dim)
+        on_gpu = self.model.device.type != "cpu"
+        self.fingerprint = model_fingerprint(self.model, self.processor)
+        self.dim = self.model.config.projection_dim
+        self.precision = arguments.precision or default_precision(on_gpu)
+        self.batching = {"batch_tokens": arguments.batch_tokens or (65_536 if on_gpu else 2048)}
+        self.batching |= {"batch_pictures": arguments.batch_pictures or (256 if on_gpu else 16)}
+        self.batching |= {"workers": arguments.workers or max(2, min(16, os.cpu_count() or 2))}
+        folder = arguments.exported or arguments.model
+        self.backend = arguments.backend
+        if self.backend == "auto":
+            self.backend = choose_backend(folder, self.fingerprint, on_gpu)
+        if self.backend == "torch":
+            self.tower = TorchTowers(self.model, self.precision, arguments.compile)
+        else:
+            self.precision = "float32"
+            self.tower = exported_towers(self.backend, folder, self.fingerprint, torch.get_num_threads())
+            if self.model.config.truncate_dim:
+                self.tower = TruncatedTowers(self.tower, self.model)
+        self.key = cache_key(self.fingerprint, str(self.dim), self.precision)
+
+    @property
+    def shards(self) -> int:
+        """How many shards the catalogue has."""
+        return -(-self.stream.count // self.arguments.shard_size)
+
+    def span(self, shard: int) -> tuple[int, int]:
+        """First row of a shard and the one after its last."""
+        size = self.arguments.shard_size
+        return shard * size, min((shard + 1) * size, self.stream.count)
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest but for `count` and `shards`."""
+        config = self.model.config
+        facts = {"model": self.fingerprint, "data": self.arguments.data, "split": self.arguments.split}
+        blocks = dict(zip(config.blocks, config.truncated_dims(self.dim), strict=True))
+        return facts | {"dim": self.dim, "blocks": blocks, "backend": self.backend, "precision": self.precision}
+
+    def run(self, shards: list[int], progress: Callable[[int], Any] = lambda count: None) -> Iterator[dict[str, Any]]:
+        """Embeds some shards, in ascending order, and writes them.
+
+        Args:
+            shards (`list[int]`): their numbers.
+            progress (`Callable`, *optional*): called with numbers of products that are done.
+
+        Yields:
+            What `write_shard` returns, with `embedded` and `unreadable`, numbers of products, and `first`, the place
+            of the first unreadable picture. A shard without products is left out.
+        """
+        known, windows, writing = KnownVectors(self.output, self.key, self.problems), [], None
+        source = self._windows(shards, known)
+        options = self.batching | {"progress": progress}
+        with ThreadPoolExecutor(1) as writer:
+            for done in embed_windows(self.tower, self.processor, source, self.dim, **options):
+                windows.append(done.window.fill(done.vectors, done.unreadable))
+                progress(len(done.window.hashes) - len(done.window.missing))
+                if done.window.is_last:
+                    if writing and (facts := writing.result()):
+                        yield facts
+                    writing, windows = writer.submit(self._write, windows), []
+            if writing and (facts := writing.result()):
+                yield facts
+
+    def _windows(self, shards: list[int], known: KnownVectors) -> Iterator[tuple[Window, list[ProductInputs]]]:
+        """Reads windows and what is known of them; with each the products that are not."""
+        for number, is_last, table in self.stream.tables([self.span(shard) for shard in shards], WINDOW):
+            products = table.to_pylist()
+            inputs = [product_inputs(self.processor, product) for product in products]
+            ids, hashes = table.column("_id").to_pylist(), [content_hash(product) for product in inputs]
+            found, vectors = known.find(ids, hashes, self.dim)
+            shown = table.select([name for name in ("_id", *SHOWN_COLUMNS) if name in table.column_names])
+            known_rows = np.flatnonzero(found).tolist()
+            unreadable = {row: known.unreadable[ids[row]] for row in known_rows if ids[row] in known.unreadable}
+            places = [self.stream.where(row, "image") for row in table.column("row").to_pylist()]
+            window = Window(
+                shards[number], is_last, shown, hashes, vectors, np.flatnonzero(~found), unreadable, places
+            )
+            yield window, [inputs[row] for row in window.missing]
+
+    def _write(self, windows: list[Window]) -> dict[str, Any] | None:
+        """Writes a shard's windows."""
+        table = pa.concat_tables([window.table() for window in windows]).combine_chunks()
+        if not len(table):
+            return None
+        unreadable, places = {}, []
+        for window in windows:
+            for row, reason in sorted(window.unreadable.items()):
+                unreadable[window.shown["_id"][row].as_py()] = reason
+                places.append(f"{window.places[row]}: {reason}")
+        facts = write_shard(self.output, windows[0].shard, self.key, table, unreadable)
+        facts |= {"embedded": sum(len(window.missing) for window in windows), "unreadable": len(places)}
+        return facts | {"first": places[0] if places else None}
 
 
 def main(arguments: EmbedArguments) -> Path:
-    """Embeds, writes the folder and returns it."""
-    model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
-    split = load_products(arguments.data, arguments.split)
-    table = catalogue_table(model, processor, split, arguments.batch_size)
-    output = Path(arguments.output)
-    with new_folder(output) as partial:
-        pq.write_table(table, partial / "vectors.parquet")
-        manifest = {"data": arguments.data, "split": arguments.split, "model": model_fingerprint(model, processor)}
-        manifest |= {"count": table.num_rows, "dim": model.config.projection_dim}
-        manifest["blocks"] = dict(zip(model.config.blocks, model.output_dims, strict=True))
-        write_json(partial / "manifest.json", manifest)
-    split.problems.report()
-    print(f"vectors: {table.num_rows:,} products x {model.config.projection_dim} dimensions in {output}", flush=True)
-    return output
+    """Embeds, in this process or its share in one of several, writes the folder and returns it."""
+    share, state = start_processes()
+    device = f"cuda:{state.local_process_index}" if state and torch.cuda.is_available() else None
+    embedder = CatalogueEmbedder(arguments, device)
+    with locked(embedder.output) if share.rank == 0 else nullcontext():
+        numbers = list(range(share.rank, embedder.shards, share.world))
+        if share.rank == 0:
+            print(
+                f"embedding {embedder.stream.count:,} products of {embedder.stream.name} by {embedder.backend}",
+                flush=True,
+            )
+        total = sum(stop - start for start, stop in map(embedder.span, numbers))
+        started = time.perf_counter()
+        with tqdm(total=total, desc="embed", unit=" products", disable=share.rank > 0) as bar:
+            shards = list(embedder.run(numbers, bar.update))
+        embedder.problems.report()
+        shards = gather_object(shards) if state else shards
+        if share.rank == 0:
+            finish(embedder, shards, time.perf_counter() - started)
+    return embedder.output
+
+
+def start_processes() -> tuple[Share, PartialState | None]:
+    """This process' share of the work, and accelerate's state where there are several processes."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return Share(), None
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    return Share(state.process_index, state.num_processes), state
+
+
+def finish(embedder: CatalogueEmbedder, shards: list[dict[str, Any]], seconds: float) -> None:
+    """Writes the manifest of all processes' shards and tells what was done."""
+    problems = embedder.stream.problems
+    for shard in sorted(shards, key=lambda shard: shard["file"]):
+        if shard["unreadable"]:
+            problems.add(UNREADABLE, shard["first"], shard["unreadable"])
+    total, embedded = (sum(shard[name] for shard in shards) for name in ("rows", "embedded"))
+    write_manifest(embedder.output, embedder.manifest() | {"count": total}, shards)
+    problems.report()
+    print(
+        f"vectors: {total:,} products x {embedder.dim} dimensions in {embedder.output} ({embedded:,} embedded in "
+        f"{seconds:,.0f} s, {embedded / seconds:,.1f} products/s; {total - embedded:,} as before)",
+        flush=True,
+    )
+
+
+def check_options(arguments: EmbedArguments) -> None:
+    """Refuses numbers that make no sense.
+
+    Raises:
+        DataError: naming the option.
+    """
+    for name in ("batch_tokens", "batch_pictures", "workers", "shard_size"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise DataError(f"--{name} must be at least 1, got {value}")
+
+
+def default_precision(on_gpu: bool) -> str:
+    """`bfloat16` on a GPU that computes in it, else `float32`."""
+    return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+
+
+def product_inputs(processor: MMFusionProcessor, product: dict[str, Any]) -> ProductInputs:
+    """A catalogue's row as the tower takes it."""
+    pictures = product.get("image")
+    pictures = pictures if isinstance(pictures, list) else [pictures]
+    return ProductInputs(processor.product_text(product), [one for one in pictures if not is_missing(one)])
+
+
+def content_hash(product: ProductInputs) -> str:
+    """A digest of all of a product that decides its vector: its text and the bytes of its pictures."""
+    digest = hashlib.sha256(product.text.encode())
+    for picture in product.pictures:
+        digest.update(hashlib.sha256(picture_content(picture)).digest())
+    return digest.hexdigest()[:32]
 
 
 if __name__ == "__main__":

@@ -28,10 +28,11 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.catalogue_mmfusion import numbers_of, with_large_strings
 from modeling_mmfusion.index_mmfusion import SearchResult
-from training.arguments import existing_file, run
+from training.arguments import run
 from training.data import DataError
 from training.index import read_tables
 from training.run_folder import new_folder
+from training.vector_shards import read_manifest
 
 ENGINES_INSTALL = "pip install -e '.[engines]'"
 ROWS_TOGETHER = 1000
@@ -63,7 +64,7 @@ class EngineArguments:
 def main(arguments: EngineArguments) -> int:
     """Writes or loads, and returns the number of products."""
     folder = Path(arguments.vectors)
-    manifest = json.loads(existing_file(folder / "manifest.json", "a folder that training.embed wrote").read_text())
+    manifest = read_manifest(folder)
     tables = tqdm(bulk_tables(folder), desc=arguments.to, unit="shard", leave=False)
     if arguments.to == "milvus":
         engine = MilvusEngine(arguments.output, arguments.collection, arguments.token)

@@ -27,13 +27,12 @@ from transformers import BatchFeature
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training.arguments import run
-from training.backends import MANIFEST, OnnxTowers, OpenVinoTowers, import_openvino
+from training.backends import ENGINES, MANIFEST, OnnxTowers, import_openvino
 from training.data import DataError
 from training.embedding import load_model
 from training.feature_cache import model_fingerprint
 from training.run_folder import environment, new_folder, write_json
 
-ENGINES = {"onnx": OnnxTowers, "openvino": OpenVinoTowers}
 EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 EXPORT_INSTALL = "pip install -e '.[export]'"
 MAX_DIFFERENCE = 1e-4

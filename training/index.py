@@ -12,7 +12,6 @@ Who has the older index open goes on reading it. How --dtype stores vectors of 3
     b1       200 bytes, and the same on disk: the fastest, and needs more candidates
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,11 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.index_mmfusion import ProductIndex
-from training.arguments import existing_file, run
+from training.arguments import run
 from training.data import DataError
-from training.embed import read_vectors
+from training.vector_shards import iterate_shards, read_manifest, vectors_of
 
-HIDDEN_COLUMNS = ("vector", "hash")
+HIDDEN_COLUMNS = ["vector", "hash"]
 
 
 @dataclass
@@ -54,7 +53,7 @@ class IndexArguments:
 def main(arguments: IndexArguments) -> ProductIndex:
     """Builds or updates, saves and returns the index."""
     folder = Path(arguments.vectors)
-    manifest = json.loads(existing_file(folder / "manifest.json", "a folder that training.embed wrote").read_text())
+    manifest = read_manifest(folder)
     if arguments.sync:
         index = ProductIndex.load(arguments.output)
         index.check_model(manifest["model"], manifest.get("blocks"))
@@ -68,9 +67,9 @@ def main(arguments: IndexArguments) -> ProductIndex:
 
 
 def read_tables(folder: Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
-    """The vectors `(rows, dim)` of each shard, and the columns to show."""
-    vectors, table = read_vectors(folder)
-    yield vectors, table.drop_columns([name for name in HIDDEN_COLUMNS if name in table.column_names])
+    """The vectors `(rows, dim)` of each shard, float16, and the columns to show."""
+    for table in iterate_shards(folder):
+        yield vectors_of(table), table.drop_columns(HIDDEN_COLUMNS).replace_schema_metadata(None)
 
 
 def build(folder: Path, manifest: dict, arguments: IndexArguments) -> ProductIndex:

@@ -36,12 +36,26 @@ PACKAGES = (
 )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file by way of a partial one beside it, so that a killed run leaves the old or the new text."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file by way of a partial one beside it that reaches the disk before it is renamed, so that a killed run
+    or a power cut leaves the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in the way of [`write_bytes`]."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:

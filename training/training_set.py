@@ -331,7 +331,7 @@ def _product_inputs(products: Inputs, processor: MMFusionProcessor, rows: list[i
         if products.texts is not None:
             document["text"] = products.texts[row]
         if products.pictures is not None:
-            document["image"] = read_pictures(products.pictures[row]["image"], row, bad_rows)
+            document["image"] = read_pictures(products.pictures[row]["image"], row, bad_rows, processor.min_side)
     inputs = dict(processor.process_products(documents))
     if products.texts is None:  # the text's features are cached
         inputs = {name: tensor for name, tensor in inputs.items() if name not in TEXT_INPUTS}

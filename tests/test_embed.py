@@ -1,0 +1,323 @@
+"""Vectors in shards: they are the model's, and whatever happens in between, those of one run from start to end."""
+
+import fcntl
+import os
+import random
+import subprocess
+import sys
+import time
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, make_model, picture, shop_rows, write_shop
+from PIL import Image
+
+from modeling_mmfusion import MMFusionProcessor
+from modeling_mmfusion.processing_mmfusion import load_picture
+from training import embed, index
+from training.backends import TorchTowers
+from training.data import DataError, load_products
+from training.embed import EmbedArguments
+from training.embedding import done_ahead, embed_products, load_model, product_batches, product_features
+from training.vector_shards import iterate_shards, read_manifest, read_vectors
+
+SPARE = "shirt-blue"
+
+
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch):
+    monkeypatch.setattr(embed, "WINDOW", 4)
+
+
+@pytest.fixture(scope="module")
+def saved(towers, tmp_path_factory):
+    """The tiny model's folder."""
+    folder = tmp_path_factory.mktemp("saved")
+    make_model(towers).save_pretrained(folder)
+    MMFusionProcessor.from_towers(text=towers["text"], vision=towers["vision"]).save_pretrained(folder)
+    return folder
+
+
+def odd_rows():
+    """Texts of different lengths, two pictures missing, one product with two, and one picture that can't be read."""
+    corpus, _, _ = shop_rows()
+    for row in (1, 4):
+        corpus[row]["image"] = None
+    corpus[2]["title"] = "a very long title of a big soft striped cotton mug"
+    corpus[9].update(title="", description="", price="12.00")
+    corpus[7]["image"] = {"bytes": b"no picture", "path": "broken.png"}
+    return corpus
+
+
+def write(folder, corpus):
+    return write_shop(folder, corpus, [], [], splits=("test",))
+
+
+def arguments(saved, shop, output, **options):
+    options = {"shard_size": 5, "batch_tokens": 30, "batch_pictures": 3, "workers": 2} | options
+    return EmbedArguments(str(saved), str(shop), "test", str(output), **options)
+
+
+def files_of(output):
+    return {file.name: file.read_bytes() for file in (output / "shards").iterdir()}
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """The number of products of each batch that a tower has embedded since."""
+    counts, real = [], TorchTowers.product_vectors
+
+    def product_vectors(self, inputs):
+        counts.append(len(inputs["input_ids"]))
+        return real(self, inputs)
+
+    monkeypatch.setattr(TorchTowers, "product_vectors", product_vectors)
+    return counts
+
+
+def test_vectors_are_those_of_the_evaluation_and_the_manifest_tells_of_them(saved, tmp_path, capsys):
+    shop = write(tmp_path / "shop", odd_rows())
+    embed.main(arguments(saved, shop, tmp_path / "out"))
+    vectors, products = read_vectors(tmp_path / "out")
+    model, processor = load_model(saved)
+    split = load_products(shop, "test")
+    expected = embed_products(model, product_features(model, processor, split))
+    np.testing.assert_allclose(vectors, expected, atol=1e-3)
+    assert vectors.dtype == np.float32 and products.column("_id").to_pylist() == split.product_ids
+    assert products.column_names == ["_id", "hash", "title", "description", "category", "brand", "price"]
+    assert products.column("price").to_pylist() == split.corpus["price"][:]
+    manifest = read_manifest(tmp_path / "out")
+    assert (manifest["format"], manifest["count"], manifest["dim"]) == (1, 12, model.config.projection_dim)
+    assert manifest["blocks"] == dict(zip(model.config.blocks, model.config.block_dims, strict=True))
+    assert [shard["rows"] for shard in manifest["shards"]] == [5, 5, 2]
+    schema = next(iterate_shards(tmp_path / "out")).schema
+    assert str(schema.field("vector").type) == f"fixed_size_list<element: halffloat>[{manifest['dim']}]"
+    printed = capsys.readouterr().out
+    assert "warning: 1 x unreadable image (embedded without it); first:" in printed
+    assert "corpus.parquet row 7, field image: unreadable picture" in printed
+    index.main(index.IndexArguments(str(tmp_path / "out"), str(tmp_path / "index")))
+
+
+def test_the_same_again_embeds_nothing_and_still_tells_of_bad_pictures(saved, tmp_path, embedded, capsys):
+    shop = write(tmp_path / "shop", odd_rows())
+    for _ in range(2):
+        embed.main(arguments(saved, shop, tmp_path / "out"))
+        before = files_of(tmp_path / "out"), read_manifest(tmp_path / "out")
+        assert sum(embedded) == 12
+        assert "1 x unreadable image" in capsys.readouterr().out
+    embed.main(arguments(saved, shop, tmp_path / "out", shard_size=7))
+    assert sum(embedded) == 12, "shards of another size take what is there"
+    embed.main(arguments(saved, shop, tmp_path / "out"))
+    assert (files_of(tmp_path / "out"), read_manifest(tmp_path / "out")) == before
+
+
+def test_only_what_is_new_is_embedded_and_what_left_is_gone(saved, tmp_path, embedded):
+    corpus = odd_rows()
+    write(tmp_path / "shop", corpus)
+    embed.main(arguments(saved, tmp_path / "shop", tmp_path / "out"))
+    embedded.clear()
+    corpus[3]["title"] = "striped shirt"
+    corpus[6]["image"] = {"bytes": picture("white"), "path": "white.png"}
+    corpus[10]["price"] = "1.00"  # is shown, but not embedded
+    corpus[7]["image"] = {"bytes": picture("black"), "path": "mended.png"}
+    corpus.insert(0, {**corpus[0], "_id": "new"})
+    corpus = [product for product in corpus if product["_id"] != "bowl-red"] + [{**corpus[2], "_id": "copy"}]
+    write(tmp_path / "shop", corpus)
+    embed.main(arguments(saved, tmp_path / "shop", tmp_path / "out"))
+    assert sum(embedded) == 5
+    embed.main(arguments(saved, tmp_path / "shop", tmp_path / "fresh"))
+    (found, products), (expected, others) = read_vectors(tmp_path / "out"), read_vectors(tmp_path / "fresh")
+    assert products.equals(others) and products.column("_id").to_pylist() == [product["_id"] for product in corpus]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    listed = {shard["file"] for shard in read_manifest(tmp_path / "out")["shards"]}
+    assert set(files_of(tmp_path / "out")) == listed
+
+
+def test_another_model_embeds_all_anew(saved, towers, tmp_path, embedded):
+    shop = write(tmp_path / "shop", shop_rows()[0])
+    embed.main(arguments(saved, shop, tmp_path / "out"))
+    other = make_model(towers)
+    with torch.no_grad():
+        other.product_heads.missing_image.weight.add_(1)
+    other.save_pretrained(tmp_path / "other")
+    load_model(saved)[1].save_pretrained(tmp_path / "other")
+    embed.main(arguments(tmp_path / "other", shop, tmp_path / "out"))
+    embed.main(arguments(saved, shop, tmp_path / "out", truncate_dim=len(other.config.blocks) * 4))
+    assert sum(embedded) == 36
+    assert read_manifest(tmp_path / "out")["dim"] == len(other.config.blocks) * 4
+
+
+def test_batches_keep_to_tokens_and_pictures(saved):
+    _, processor = load_model(saved)
+    products = [embed.ProductInputs("red mug " * (n % 5), [picture()] * (n % 3)) for n in range(20)]
+    batches = list(product_batches(processor, products, batch_tokens=24, batch_pictures=4))
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(20))
+    for batch in batches:
+        pictures = {len(products[row].pictures) for row in batch.rows}
+        assert len(pictures) == 1 and len(batch.rows) * pictures.pop() <= 4
+        assert batch.texts["input_ids"].numel() <= 24 and batch.texts["attention_mask"].any(dim=0).all()
+        alone = processor.process_products([{"text": products[row].text} for row in batch.rows])
+        assert torch.equal(batch.texts["input_ids"], alone["input_ids"])
+        assert torch.equal(batch.texts["text_mask"], alone["text_mask"])
+    assert len(batches) < 14
+    huge = [embed.ProductInputs("mug " * 60, [picture()] * 9)]
+    assert [batch.rows for batch in product_batches(processor, huge, batch_tokens=8, batch_pictures=4)] == [[0]]
+
+
+def test_work_that_is_done_ahead_is_bounded_in_order_and_ends_with_its_reader():
+    drawn = []
+
+    def items():
+        for number in range(1000):
+            drawn.append(number)
+            yield number
+
+    ahead = done_ahead(lambda number: time.sleep(random.random() / 1000) or number * 2, items(), workers=3)
+    assert [next(ahead) for _ in range(50)] == [(number, number * 2) for number in range(50)]
+    assert len(drawn) < 62
+    ahead.close()
+    count = len(drawn)
+    time.sleep(0.05)
+    assert len(drawn) == count < 1000
+
+    def fail(number):
+        raise OSError(f"item {number}")
+
+    with pytest.raises(OSError, match="item 0"):
+        list(done_ahead(fail, range(9), workers=2))
+    with pytest.raises(ZeroDivisionError):
+        list(done_ahead(lambda number: number, (1 // (3 - n) for n in range(9)), workers=2))
+
+
+def test_a_large_jpeg_is_read_at_a_fraction_of_its_size(processor):
+    stream = BytesIO()
+    Image.effect_mandelbrot((800, 400), (-2, -1.2, 0.8, 1.2), 60).convert("RGB").save(stream, "JPEG", quality=95)
+    assert processor.min_side == 48
+    small = load_picture(stream.getvalue(), processor.min_side)
+    assert small.size == (100, 50)
+    whole = load_picture(stream.getvalue())
+    assert whole.size == (800, 400)
+    difference = np.abs(np.asarray(whole.resize(small.size, Image.BOX), float) - np.asarray(small, float))
+    assert difference.mean() < 2
+    opened = Image.open(BytesIO(stream.getvalue()))
+    assert load_picture(opened, 48).size == (800, 400), "a picture of the caller stays as it is"
+    assert load_picture(picture(size=(400, 400)), 48).size == (400, 400)
+
+
+def test_a_damaged_shard_is_refused_by_name_and_embedded_anew(saved, tmp_path, embedded, capsys):
+    shop = write(tmp_path / "shop", shop_rows()[0])
+    embed.main(arguments(saved, shop, tmp_path / "out"))
+    file = sorted((tmp_path / "out" / "shards").iterdir())[1]
+    good = file.read_bytes()
+    vectors, _ = read_vectors(tmp_path / "out")
+    torn = good[:100]
+    for content in (torn, *(good[:start] + bytes(40) + good[start + 40 :] for start in range(4, len(good) - 40, 700))):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=f"{file.name}: is damaged"):
+            read_vectors(tmp_path / "out")
+        embedded.clear()
+        capsys.readouterr()
+        embed.main(arguments(saved, shop, tmp_path / "out"))
+        warned = f"damaged shard (its products are embedded anew); first: {file}" in capsys.readouterr().out
+        assert sum(embedded) == (5 if warned else 0) and (warned or content is not torn)
+        np.testing.assert_allclose(read_vectors(tmp_path / "out")[0], vectors, atol=1e-3)
+    file.unlink()
+    with pytest.raises(DataError, match=f"{file.name}: can't be read"):
+        read_vectors(tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text('{"format": 7}')
+    with pytest.raises(DataError, match="manifest.json: is not of format 1"):
+        read_vectors(tmp_path / "out")
+
+
+def test_one_run_at_a_time(saved, shop, tmp_path):
+    (tmp_path / "out").mkdir()
+    with open(tmp_path / "out" / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="out: another run writes it"):
+            embed.main(arguments(saved, shop, tmp_path / "out"))
+    with pytest.raises(DataError, match="--shard_size must be at least 1, got 0"):
+        embed.main(arguments(saved, shop, tmp_path / "out", shard_size=0))
+
+
+KILLS = """
+import multiprocessing, random, sys, time
+from pathlib import Path
+from training import embed
+from training.arguments import parse
+from training.vector_shards import read_manifest, read_vectors
+
+embed.WINDOW = 4
+arguments = parse(embed.EmbedArguments, "", sys.argv[2:])
+fork, output = multiprocessing.get_context("fork"), Path(arguments.output)
+
+def start(output):
+    arguments.output = str(output)
+    process = fork.Process(target=embed.main, args=(arguments,))
+    process.start()
+    return process
+
+start(output.with_name("whole")).join()
+started = time.perf_counter()
+start(output.with_name("again")).join()
+seconds = time.perf_counter() - started
+random.seed(0)
+killed = 0
+for number in range(int(sys.argv[1])):
+    process = start(output)
+    process.join(random.uniform(0.2, 0.9) * seconds)
+    if process.is_alive():
+        process.kill()
+        killed += 1
+    process.join()
+    if (output / "manifest.json").is_file():
+        vectors, products = read_vectors(output)
+        assert len(vectors) == read_manifest(output)["count"] == 48
+        (output / "manifest.json").unlink()
+        for file in list((output / "shards").iterdir())[::2]:
+            file.unlink()
+process = start(output)
+process.join()
+print("killed", killed, "exit", process.exitcode)
+"""
+
+
+def launch(*words, **variables):
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run([sys.executable, *words], env=variables, capture_output=True, text=True, check=False)
+
+
+def options(saved, shop, output):
+    words = ["--model", saved, "--data", shop, "--split", "test", "--output", output]
+    words += ["--shard_size", 5, "--batch_tokens", 30, "--batch_pictures", 3, "--workers", 2]
+    return list(map(str, words))
+
+
+def big_shop(folder):
+    return write(folder, [{**row, "_id": f"{row['_id']}-{n}"} for n in range(4) for row in odd_rows()])
+
+
+def test_runs_that_are_killed_at_random_moments_leave_what_one_run_leaves(saved, tmp_path):
+    shop = big_shop(tmp_path / "shop")
+    done = launch("-c", KILLS, "15", *options(saved, shop, tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    _, killed, _, status = done.stdout.splitlines()[-1].split()
+    assert int(killed) >= 5 and status == "0", done.stderr[-2000:]
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    assert read_manifest(tmp_path / "out") == read_manifest(tmp_path / "whole")
+
+
+def test_two_processes_write_what_one_writes(saved, tmp_path):
+    shop = big_shop(tmp_path / "shop")
+    embed.main(arguments(saved, shop, tmp_path / "one"))
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "training" / "embed.py")]
+    done = launch(*words, *options(saved, shop, tmp_path / "two"), ACCELERATE_USE_CPU="true")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "4 x unreadable image" in done.stdout and "48 products" in done.stdout
+    assert "(48 embedded in" in done.stdout
+    (found, products), (expected, others) = read_vectors(tmp_path / "two"), read_vectors(tmp_path / "one")
+    assert products.equals(others)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    names = [shard["file"] for shard in read_manifest(tmp_path / "one")["shards"]]
+    assert [shard["file"] for shard in read_manifest(tmp_path / "two")["shards"]] == names

@@ -1,0 +1,45 @@
+"""Two workers of a local Ray cluster, one of which is killed, write what one process writes."""
+
+import numpy as np
+import pytest
+from test_embed import arguments, big_shop, launch, options, saved, small_windows  # noqa: F401
+
+from training import embed
+from training.vector_shards import read_manifest, read_vectors
+
+pytest.importorskip("ray", reason="ray is not installed; it is in the extra `ray`")
+
+CLUSTER = """
+import sys, threading, time
+from pathlib import Path
+import psutil, ray
+from training import embed_ray
+from training.arguments import parse
+
+arguments = parse(embed_ray.EmbedRayArguments, "", sys.argv[1:])
+ray.init(num_cpus=4, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+
+def kill_a_worker():
+    while not list(Path(arguments.output).glob("shards/*-*.parquet")):
+        time.sleep(0.01)
+    workers = [p for p in psutil.process_iter() if p.name().startswith("ray::") and "Map" in p.name()]
+    workers[0].kill()
+    print("killed one of", len(workers), flush=True)
+
+threading.Thread(target=kill_a_worker, daemon=True).start()
+embed_ray.main(arguments)
+"""
+
+
+def test_two_ray_workers_one_of_which_dies_write_what_one_process_writes(saved, tmp_path):  # noqa: F811
+    shop = big_shop(tmp_path / "shop")
+    embed.main(arguments(saved, shop, tmp_path / "one", shard_size=2))
+    words = [*options(saved, shop, tmp_path / "two"), "--shard_size", "2", "--actors", "2", "--gpus", "0"]
+    done = launch("-c", CLUSTER, *words, RAY_USAGE_STATS_ENABLED="0", RAY_TMPDIR="/tmp")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "killed one of 2" in done.stdout and "4 x unreadable image" in done.stdout
+    (found, products), (expected, others) = read_vectors(tmp_path / "two"), read_vectors(tmp_path / "one")
+    assert products.equals(others) and len(found) == 48
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    names = [shard["file"] for shard in read_manifest(tmp_path / "one")["shards"]]
+    assert [shard["file"] for shard in read_manifest(tmp_path / "two")["shards"]] == names

@@ -1,4 +1,5 @@
 import json
+from threading import Thread
 
 import numpy as np
 import pyarrow as pa
@@ -190,6 +191,38 @@ def test_a_view_is_not_changed_and_sees_what_others_save(tmp_path):
             late()
 
 
+def test_searches_wait_until_a_change_is_whole(monkeypatch):
+    vectors, products = catalogue(30)
+    index = ProductIndex.build(vectors, products, dtype="i8")
+    put, found = index.graph.put, []
+    reader = Thread(target=lambda: found.append(index.search(-vectors[3:4], 1)[0][0].product["title"]))
+
+    def put_slowly(*words):
+        put(*words)
+        reader.start()
+        reader.join(0.2)
+        assert reader.is_alive(), "a search sees the new vector with the old columns"
+
+    monkeypatch.setattr(index.graph, "put", put_slowly)
+    index.update([{"_id": "sku-003", "title": "New title"}], -vectors[3:4])
+    reader.join()
+    assert found == ["New title"]
+
+
+def test_an_index_that_is_saved_while_it_is_opened_is_opened_anew(tmp_path, monkeypatch):
+    index, check_file = ProductIndex.build(*catalogue(30), dtype="i8"), index_mmfusion.check_file
+    index.save(tmp_path / "index")
+
+    def check_late(*words):
+        if index.generation == 1:
+            index.remove(["sku-001"])
+            index.save(tmp_path / "index")
+        return check_file(*words)
+
+    monkeypatch.setattr(index_mmfusion, "check_file", check_late)
+    assert len(ProductIndex.load(tmp_path / "index")) == 29
+
+
 def test_a_save_writes_only_the_parts_that_changed(tmp_path):
     index = ProductIndex.build(*catalogue(30), dtype="i8", words=True)
     index.save(tmp_path / "index")
@@ -206,7 +239,7 @@ def test_parallel_builds_are_mended_so_that_each_product_finds_itself():
     rows = np.arange(3000)
     index.graph.remove(rows[::50])  # as if they had been lost: present as rows, unknown to the graph
     assert index.graph.lost(rows).tolist() == rows[::50].tolist()
-    assert index.graph.mend(rows) == 60 and not len(index.graph.lost(rows))
+    assert index.graph.mend(rows) == 60 and not len(index.graph.lost(rows)) and not len(index.graph.strays)
 
 
 def test_hundreds_of_copies_hide_no_product(tmp_path):

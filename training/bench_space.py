@@ -3,9 +3,9 @@
     python -m training.bench_space --run runs/quickstart --data data/demo_shop
 
 The Space runs in a process of its own on loopback. Each client asks its queries one after the other, all clients at
-once; then more queries are asked to see whether memory grows. No two queries are alike. The clients are plain HTTP
-with one open connection each: gradio_client opens one for every request, which would take more of this machine than
-the Space does.
+once; then more queries are asked to see whether memory grows. No two queries are alike. A client is a session of its
+own, as a browser's tab, and speaks plain HTTP over one connection: gradio_client opens one for every request, which
+would take more of this machine than the Space does.
 """
 
 import json
@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def main(arguments: BenchSpaceArguments) -> dict:
     process, address, seconds, prepared = start_space(arguments)
     try:
         texts = queries(arguments)
-        clients = [httpx.Client(base_url=f"{address}/gradio_api/call/", timeout=120) for _ in range(arguments.clients)]
+        clients = [Visitor(address) for _ in range(arguments.clients)]
         watch_memory(clients[:8], texts, 200, process.pid)  # so that lazy imports and caches are there
         load = ask_all(clients, texts, arguments.queries)
         memory = watch_memory(clients[:8], texts, arguments.memory_queries, process.pid)
@@ -109,31 +110,45 @@ def queries(arguments: BenchSpaceArguments, seed: int = 0) -> list[str]:
     return list(found)
 
 
-def results(client: httpx.Client, text: str) -> list[dict]:
-    """What the endpoint `/search` finds.
+class Visitor:
+    """A session with the endpoint `/search`.
 
-    Raises:
-        httpx.HTTPError, KeyError, ValueError: if it answers with an error.
+    Args:
+        address (`str`): the Space's.
     """
-    event = client.post("v2/search", json={"query": text}).raise_for_status().json()["event_id"]
-    answer = client.get(f"v2/search/{event}").raise_for_status().text
-    return json.loads(answer.split("data: ", 1)[1])[0]["results"]
+
+    def __init__(self, address: str):
+        self.http = httpx.Client(base_url=f"{address}/gradio_api/", timeout=120)
+        self.session = uuid.uuid4().hex
+        endpoint = self.http.get("info").raise_for_status().json()["named_endpoints"]["/search"]
+        self.rest = [parameter["parameter_default"] for parameter in endpoint["parameters"]][1:]
+
+    def search(self, text: str) -> list[dict]:
+        """The results for a query.
+
+        Raises:
+            httpx.HTTPError, LookupError, ValueError: if the answer is an error.
+        """
+        body = {"data": [text, *self.rest], "session_hash": self.session}
+        event = self.http.post("call/search", json=body).raise_for_status().json()["event_id"]
+        answer = self.http.get(f"call/search/{event}").raise_for_status().text
+        return json.loads(answer.rsplit("data: ", 1)[1])[0]["results"]
 
 
-def ask(client: httpx.Client, texts: list[str], count: int) -> tuple[list[float], int]:
+def ask(client: Visitor, texts: list[str], count: int) -> tuple[list[float], int]:
     """Milliseconds of `count` queries, taken from the end of `texts`, and how many of them failed."""
     times, errors = [], 0
     for _ in range(count):
         begin = time.perf_counter()
         try:
-            errors += not results(client, texts.pop())
-        except (httpx.HTTPError, KeyError, ValueError, IndexError):
+            errors += not client.search(texts.pop())
+        except (httpx.HTTPError, LookupError, ValueError, TypeError):
             errors += 1
         times.append(1000 * (time.perf_counter() - begin))
     return times, errors
 
 
-def ask_all(clients: list[httpx.Client], texts: list[str], count: int) -> dict:
+def ask_all(clients: list[Visitor], texts: list[str], count: int) -> dict:
     """Latency, throughput and errors of all clients at once, `count` queries each."""
     begin = time.perf_counter()
     with ThreadPoolExecutor(len(clients)) as pool:
@@ -145,7 +160,7 @@ def ask_all(clients: list[httpx.Client], texts: list[str], count: int) -> dict:
     return totals | percentiles | {"queries_per_second": round(len(times) / seconds, 1)}
 
 
-def watch_memory(clients: list[httpx.Client], texts: list[str], count: int, pid: int) -> dict:
+def watch_memory(clients: list[Visitor], texts: list[str], count: int, pid: int) -> dict:
     """The Space's memory in MB after each tenth of `count` queries, and their errors."""
     megabytes, errors = [resident_megabytes(pid)], 0
     for _ in range(10):

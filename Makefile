@@ -14,7 +14,7 @@ FASHION_VARIANTS ?= experts,gated,weighted_mean,text only,image only,sum,concat
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space results ablation multishop bench lint format lock clean
+.PHONY: help quickstart test space screenshots load results ablation multishop bench lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,8 +25,16 @@ quickstart: $(VENV)/installed  ## train, evaluate, index and search on DATA (def
 test: $(VENV)/installed  ## run all tests
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest
 
-space: $(VENV)/installed  ## open the Space on the run in RUN
+space: $(VENV)/installed  ## open the Space on the run in RUN; without one the quickstart is run first
+	test -d "$(RUN)/model" || $(PYTHON) -m training.quickstart --data "$(DATA)" --output "$(RUN)"
 	MMFUSION_RUN="$(RUN)" MMFUSION_DATA="$(DATA)" $(PYTHON) space/app.py
+
+screenshots: $(VENV)/installed  ## take the pictures of the Space in README anew (after make quickstart; needs Chromium)
+	$(PYTHON) tests/screenshots.py
+
+load: $(VENV)/installed  ## measure the Space with 50 clients at once, and write README's line (after make quickstart)
+	$(PYTHON) -m training.bench_space --output hub_card/results/bench_space.json
+	$(PYTHON) -m training.results --copy=false
 
 results: $(VENV)/installed  ## run the quickstart on the demo shop and on HM, and write their numbers into README.md
 	$(PYTHON) -m training.quickstart

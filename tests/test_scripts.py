@@ -35,6 +35,8 @@ SCRIPTS = (
     "ablate",
     "mine",
     "bench_train",
+    "bench_space",
+    "space_shop",
     "peer",
     "compare",
 )

@@ -26,7 +26,8 @@ RELEASE = $(if $(TAG),--tag "$(TAG)") --collection mmfusion
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space hub release results ablation multishop bench catalogue lint format lock clean
+.PHONY: help quickstart test space screenshots load hub release results ablation multishop bench catalogue lint format
+.PHONY: lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,8 +38,16 @@ quickstart: $(VENV)/installed  ## train, evaluate, index and search on DATA (def
 test: $(VENV)/installed  ## run all tests
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest
 
-space: $(VENV)/installed  ## open the Space on the run in RUN
+space: $(VENV)/installed  ## open the Space on the run in RUN; without one the quickstart is run first
+	test -d "$(RUN)/model" || $(PYTHON) -m training.quickstart --data "$(DATA)" --output "$(RUN)"
 	MMFUSION_RUN="$(RUN)" MMFUSION_DATA="$(DATA)" $(PYTHON) space/app.py
+
+screenshots: $(VENV)/installed  ## take the pictures of the Space in README anew (after make quickstart; needs Chromium)
+	$(PYTHON) tests/screenshots.py
+
+load: $(VENV)/installed  ## measure the Space with 50 clients at once, and write README's line (after make quickstart)
+	$(PYTHON) -m training.bench_space --output hub_card/results/bench_space.json
+	$(PYTHON) -m training.results --copy=false
 
 hub: $(VENV)/installed  ## build the Hub's repositories of RUN and DATA for OWNER, into runs/hub: read their cards
 	$(if $(OWNER),,$(error give your name on the Hub: make $@ OWNER=...))

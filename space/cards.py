@@ -71,7 +71,7 @@ def board(
         catalogue (`Catalogue`): where the results are from.
         query (`Query`): what was asked.
         views (`dict[str, Found]`): view to its results.
-        milliseconds (`float`): how long it took.
+        milliseconds (`float`): how long the search took, once the query was a vector.
     """
     columns = "".join(_column(catalogue, view, views) for view in views)
     judged = any(found.ndcg is not None for found in views.values())
@@ -80,7 +80,7 @@ def board(
     return (
         f"<section class='asked' aria-live='polite'><p class='what'>{_asked(catalogue, query)}</p>"
         f"<p class='quiet'>The query counts</p>{bar(query.shares, legend=True)}"
-        f"<p class='quiet'>Searched in {milliseconds:.0f} ms; {note}.</p></section>"
+        f"<p class='quiet'>{len(catalogue):,} products in {milliseconds:.0f} ms; {note}.</p></section>"
         f"<div class='board{side}'>{columns}</div>"
     )
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 FLAGS += ["--disable-component-update", "--no-first-run", "--use-fake-device-for-media-stream"]
-DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
+DESKTOP, PHONE = {"width": 1360, "height": 1000}, {"width": 390, "height": 844}
 
 
 def chromium() -> str | None:

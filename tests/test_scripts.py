@@ -36,6 +36,8 @@ SCRIPTS = (
     "ablate",
     "mine",
     "bench_train",
+    "bench_space",
+    "space_shop",
     "peer",
     "compare",
 )

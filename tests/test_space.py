@@ -6,8 +6,11 @@ import os
 import re
 import stat
 import sys
+import threading
+import time
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -28,6 +31,7 @@ sys.path.insert(0, str(ROOT / "space"))
 
 import app  # noqa: E402
 import start  # noqa: E402
+from batching import Batched  # noqa: E402
 from catalogue import Complaint, Encoder, Filters, price_of  # noqa: E402
 from tradeoff import stored, truncated  # noqa: E402
 from upload import Upload, read_upload  # noqa: E402
@@ -246,12 +250,11 @@ def huge_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def raw_call(url: str, name: str, data: list) -> str:
-    """What the server answers to a request that no client of gradio would make."""
-    body = json.dumps({"data": data}).encode()
-    request = Request(f"{url}gradio_api/call/{name}", body, {"Content-Type": "application/json"})
-    event = json.load(urlopen(request))["event_id"]
-    return urlopen(f"{url}gradio_api/call/{name}/{event}").read().decode()
+def raw_search(url: str, **arguments) -> str:
+    """What `/search` answers to a request that no client of gradio would make."""
+    address, headers = f"{url}gradio_api/call/v2/search", {"Content-Type": "application/json"}
+    event = json.load(urlopen(Request(address, json.dumps(arguments).encode(), headers)))["event_id"]
+    return urlopen(f"{address}/{event}").read().decode()
 
 
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
@@ -277,13 +280,14 @@ def test_bad_pictures_get_a_polite_answer(client, url, tmp_path, case):
 
 def test_a_path_of_the_server_is_not_read(url, folders, tmp_path):
     (tmp_path / "secret.png").write_bytes(picture("red"))
+    assert "event: complete" in raw_search(url, query="red mug", k=1)
     for payload in (
         {"path": "/etc/passwd"},
         {"path": str(tmp_path / "secret.png")},
         {"path": f"{folders}/uploads/../../secret.png"},
         {"path": "x", "url": "data:image/png;base64,AAAA"},
     ):
-        answer = raw_call(url, "search", ["", {**payload, "meta": {"_type": "gradio.FileData"}}, "fused", 1])
+        answer = raw_search(url, k=1, picture={**payload, "meta": {"_type": "gradio.FileData"}})
         assert "event: error" in answer and "results" not in answer
     for address in ("file=/etc/passwd", f"file={tmp_path}/secret.png", "file=../../../../etc/passwd"):
         with pytest.raises(Exception, match="HTTP Error 40"):
@@ -443,6 +447,33 @@ def test_the_embedded_shop_is_whole(shop, tmp_path, monkeypatch):
     known = set(corpus["_id"])
     assert len(known) == 200 and len(judged) == 120
     assert all(set(grades) <= known and max(grades.values()) == 2 for grades in judged.values())
+
+
+def test_queries_that_come_together_are_embedded_together_and_errors_reach_their_threads():
+    sizes, begun, go = [], threading.Event(), threading.Event()
+
+    def double(items: list[int]) -> list[int]:
+        sizes.append(len(items))
+        begun.set()
+        go.wait(timeout=10)
+        if -1 in items:
+            raise ValueError("minus one")
+        return [2 * item for item in items]
+
+    batched = Batched(double)
+    with ThreadPoolExecutor(20) as pool:
+        first = pool.submit(batched, 0)
+        begun.wait(timeout=10)
+        rest = [pool.submit(batched, number) for number in range(1, 20)]
+        while len(batched.waiting) < 19:
+            time.sleep(0.01)
+        go.set()
+        assert first.result(timeout=10) == 0
+        assert [result.result(timeout=10) for result in rest] == list(range(2, 40, 2))
+    assert sizes == [1, 19]
+    with pytest.raises(ValueError, match="minus one"):
+        batched(-1)
+    assert batched(5) == 10, "an error is remembered"
 
 
 def test_filters_without_a_match_complain(shop):

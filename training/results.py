@@ -3,7 +3,7 @@
     python -m training.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
 Every number in README comes from a file in hub_card/results/, and every file there from a run's report.json or from
-training.ablate, training.compare, training.bench_train or training.bench_catalogue.
+training.ablate, training.compare, training.bench_train, training.bench_catalogue or training.bench_space.
 """
 
 import json
@@ -15,6 +15,7 @@ from training.ablate import format_results
 from training.ablation_plot import draw_ablation
 from training.arguments import existing_file, run
 from training.bench_search import format_search
+from training.bench_space import format_load
 from training.bench_train import format_figures
 from training.compare import format_comparison
 from training.data import DataError
@@ -39,6 +40,7 @@ class ResultsArguments:
         multishop: Results of training.compare to show.
         bench: Results of training.bench_train to show.
         catalogue: Results of training.bench_catalogue to show, once they are there.
+        load: Results of training.bench_space to show.
     """
 
     runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
@@ -49,6 +51,7 @@ class ResultsArguments:
     multishop: str = "hub_card/results/multishop.json"
     bench: str = "hub_card/results/bench_train.json"
     catalogue: str = "hub_card/results/bench_catalogue.json"
+    load: str = "hub_card/results/bench_space.json"
 
 
 def main(arguments: ResultsArguments) -> None:
@@ -80,6 +83,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
         "ablation": [format_results(read_results(name)) for name in arguments.ablations.split(",")],
         "multishop": [format_comparison(read_results(arguments.multishop))],
         "bench": [format_figures(read_results(arguments.bench))],
+        "load": [format_load(read_results(arguments.load))],
     }
     if Path(arguments.catalogue).is_file():
         plans = make_plans(SizeArguments(plans=PLANS, results=arguments.catalogue))

@@ -24,10 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from threading import Thread
+from threading import RLock, Thread
 
 import numpy as np
 import pyarrow as pa
+from tqdm import std
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
@@ -308,6 +309,8 @@ def _fork(work: Callable[[], None]) -> int:
     child = os.fork()
     if child:
         return child
+    for kind in (std.tqdm, tqdm):
+        kind.set_lock(RLock())  # its own one is shared by processes, and a killed one would hold it for ever
     try:
         work()
         os._exit(0)

@@ -161,13 +161,16 @@ class Push:
         print(f"released: {self.arguments.repo_id} at {commit[:12]}{tag}", flush=True)
         return commit
 
-    def call(self, step: str, function: Callable[..., Any], *, again: bool = True, **options) -> Any:
+    def call(
+        self, step: str, function: Callable[..., Any], *, again: bool = True, absent_is_fine: bool = False, **options
+    ) -> Any:
         """Calls the Hub, again after a while if it is busy or the connection breaks.
 
         Args:
             step (`str`): what is done, for messages.
             function (`Callable`): a method of `HfApi`.
             again (`bool`, *optional*, defaults to `True`): whether it may be tried again.
+            absent_is_fine (`bool`, *optional*, defaults to `False`): return `None` if there is no such repository.
             options: the method's arguments.
 
         Raises:
@@ -176,9 +179,9 @@ class Push:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return function(**options)
-            except RepositoryNotFoundError:
-                raise
             except Exception as error:  # HfHubHTTPError, those of the connection, and what wraps them
+                if absent_is_fine and isinstance(error, RepositoryNotFoundError):
+                    return None
                 reason, wait = reason_of(error), wait_of(error, attempt)
                 if reason is None:
                     raise
@@ -189,10 +192,8 @@ class Push:
 
     def head(self) -> str | None:
         """The repository's commit; `None` if it was not there, then it is made."""
-        try:
-            return self.call("look at it", self.api.repo_info, **self.repo).sha
-        except RepositoryNotFoundError:
-            pass
+        if found := self.call("look at it", self.api.repo_info, absent_is_fine=True, **self.repo):
+            return found.sha
         options = {"space_sdk": self.card.data.get("sdk")} if self.repo["repo_type"] == "space" else {}
         options |= {"private": self.arguments.private, "exist_ok": True}
         self.call("make the repository", self.api.create_repo, **self.repo, **options)
@@ -350,7 +351,7 @@ def reason_of(error: BaseException) -> str | None:
         return f"{advice} ({status}{': ' + said if said else ''})"
     if is_connection_error(error):
         return f"the connection broke ({type(causes_of(error)[-1]).__name__})"
-    if isinstance(error, ValueError) and "README.md" in str(error):
+    if isinstance(error, RuntimeError) or (isinstance(error, ValueError) and "README.md" in str(error)):
         return " ".join(str(error).split())[:300]
     return None
 

@@ -159,6 +159,11 @@ def test_a_dry_run_lists_and_sends_nothing_and_a_pull_request_leaves_main_alone(
     text = readme.read_text()
     try:
         readme.write_text(text + "\nMore.\n")
+        hub.faults.append(Fault(r"POST /api/spaces/.*/commit", 0, 1, after=True))
+        with pytest.raises(DataError, match="can't upload: the connection broke"):
+            push_folder(release, "metric", pull_request=True)
+        assert len(repo.refs) == 2, "opened a second one"
+        del repo.refs["refs/pr/1"]
         commit = push_folder(release, "metric", pull_request=True)
     finally:
         readme.write_text(text)
@@ -235,12 +240,14 @@ LASTING = {
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_what_lasts_is_told_in_one_line_and_never_called_released(release, hub, capsys, name):  # noqa: F811
-    fault, message = LASTING[name]
+def test_what_lasts_is_told_in_one_line_and_never_called_released(release, hub, capsys, monkeypatch, name):  # noqa: F811
+    (fault, message), waits = LASTING[name], [0]
     fault.count = 0
+    monkeypatch.setattr(push.time, "sleep", waits.append)
     hub.faults.append(fault)
     with pytest.raises(DataError, match=message) as caught:
         push_folder(release, "model", tag="v1", collection="mmfusion")
+    assert max(waits) < 300, "waits for hours"
     said = str(caught.value) + capsys.readouterr().out
     assert "\n" not in str(caught.value) and "released:" not in said and TOKEN not in said
     repo = hub.repos.get("models/me/mmfusion-tiny")

@@ -31,8 +31,9 @@ def test_a_models_card_shows_exactly_the_runs_numbers(release):  # noqa: F811
         cells = " | ".join("{:.3f} [{:.3f}, {:.3f}]".format(m["mean"], *m["ci95"]) for m in found.values())
         assert f"| {name} | {cells} |" in card.text
     for name, found in report["slices"].items():
-        first = "{:.3f} [{:.3f}".format(found["fused"]["ndcg@10"]["mean"], found["fused"]["ndcg@10"]["ci95"][0])
-        assert f"| {name} | {report['slice_sizes'][name]} | {first}" in card.text
+        means = (metrics["ndcg@10"] for metrics in found.values())
+        cells = " | ".join("{:.3f} [{:.3f}, {:.3f}]".format(m["mean"], *m["ci95"]) for m in means)
+        assert f"| {name} | {report['slice_sizes'][name]} | {cells} |" in card.text
     everything = json.dumps(report) + (release.run / "config.yaml").read_text()
     known = {round(float(number), 3) for number in re.findall(r"-?\d+\.\d+(?:e-\d+)?", everything)}
     versions = "\n".join(line for line in card.text.splitlines() if line.startswith("- ") and line[-1].isdigit())
@@ -169,12 +170,15 @@ def test_weights_of_unclear_licence_are_marked_and_not_published(release, tmp_pa
             assert "**Don't publish.**" in card.text and IDS["dataset"] in card.text
             with pytest.raises(CardError, match="the licence is unclear, so this is not published"):
                 push.main(arguments)
+        readme = tmp_path / "model" / "README.md"
+        readme.write_text(readme.read_text().replace("license: other", "license: apache-2.0"))
+        with pytest.raises(CardError, match="the licence is unclear, so this is not published"):
+            push.main(arguments)
         arguments.allow_unclear_license = True
         push.main(arguments)
-        assert "warning: publishing with licence other" in capsys.readouterr().out
+        assert "warning: publishing with licence apache-2.0, as --allow" in capsys.readouterr().out
     finally:
         (release.shop / "README.md").write_text(text)
-    text = "name: x\n---\nno front matter"
     assert UNCLEAR_TAG not in (ModelCard.load(release.hub / "model" / "README.md").data.tags or [])
 
 

@@ -430,6 +430,17 @@ def test_errors_of_the_set_up_say_what_to_do(tmp_path, monkeypatch):
     assert "MMFUSION_MODEL" in str(app.setup_page("Set MMFUSION_MODEL").config["components"])
 
 
+def test_without_model_and_run_the_quickstart_is_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("MMFUSION_RUN", raising=False)
+    monkeypatch.setattr(start, "CHECKOUT", tmp_path)
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "quickstart.py").write_text("raise SystemExit(3)")
+    with pytest.raises(start.SetupError, match="quickstart failed"):
+        start.model_name()
+    (tmp_path / "training" / "quickstart.py").write_text("print('trained')")
+    assert start.model_name() == str(tmp_path / "runs" / "quickstart" / "model")
+
+
 def test_prices_are_read_as_people_write_them():
     texts = {"9.90": 9.9, "1,299.00 EUR": 1299, "19,99": 19.99, "1.299,50": 1299.5, "$ 5": 5, "1,299": 1299}
     assert {text: price_of(text) for text in texts} == pytest.approx(texts)

@@ -3,7 +3,7 @@
     python -m training.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
 Every number in README comes from a file in hub_card/results/, and every file there from a run's report.json or from
-training.ablate, training.compare or training.bench_train.
+training.ablate, training.compare, training.bench_train or training.bench_embed.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from training.ablate import format_results
 from training.arguments import existing_file, run
+from training.bench_embed import format_embed_figures
 from training.bench_train import format_figures
 from training.compare import format_comparison
 from training.data import DataError
@@ -34,6 +35,7 @@ class ResultsArguments:
         ablations: Results of training.ablate to show, with commas between.
         multishop: Results of training.compare to show.
         bench: Results of training.bench_train to show.
+        bench_embed: Results of training.bench_embed to show.
     """
 
     runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
@@ -43,6 +45,7 @@ class ResultsArguments:
     ablations: str = "hub_card/results/fusion_ablation.json,hub_card/results/fusion_fashion.json"
     multishop: str = "hub_card/results/multishop.json"
     bench: str = "hub_card/results/bench_train.json"
+    bench_embed: str = "hub_card/results/bench_embed.json"
 
 
 def main(arguments: ResultsArguments) -> None:
@@ -76,6 +79,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
         "ablation": [format_results(read(name)) for name in arguments.ablations.split(",")],
         "multishop": [format_comparison(read(arguments.multishop))],
         "bench": [format_figures(read(arguments.bench))],
+        "bench-embed": [format_embed_figures(read(arguments.bench_embed))],
     }
 
 

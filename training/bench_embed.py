@@ -76,7 +76,7 @@ class BenchEmbedArguments:
 
     data: str = "../shared/data/hm"
     split: str = "test"
-    products: int = 96
+    products: int = 256
     rounds: int = 4
     threads: int = 1
     memory: str = "10000;100000"
@@ -224,15 +224,8 @@ def measure_memory(count: int, split: RetrievalSplit, folder: Path) -> dict:
     own."""
     shop, model, output = folder / f"memory-{count}", folder / "small", folder / f"memory-{count}-vectors"
     save_small_model(model, folder)
-    corpus = split.corpus
-    rows = (
-        {
-            **corpus[number % len(corpus)],
-            "_id": str(number),
-            "title": f"{corpus[number % len(corpus)]['title']} {number}",
-        }
-        for number in range(count)
-    )
+    products = ((number, split.corpus[number % len(split.corpus)]) for number in range(count))
+    rows = ({**row, "_id": str(number), "title": f"{row['title']} {number}"} for number, row in products)
     write_shop(shop, tqdm(rows, desc=f"write {count:,} products", total=count, leave=False))
     words = [sys.executable, "-m", "training.embed", "--model", str(model), "--data", str(shop)]
     started = time.perf_counter()

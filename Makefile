@@ -26,11 +26,11 @@ RELEASE = $(if $(TAG),--tag "$(TAG)") --collection mmfusion
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space screenshots load hub release results ablation multishop bench catalogue lint format
-.PHONY: lock clean
+.PHONY: help quickstart test space screenshots load hub release results ablation multishop bench bench-embed catalogue
+.PHONY: lint format lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 quickstart: $(VENV)/installed  ## train, evaluate, index and search on DATA (default: the demo shop), into RUN
 	$(PYTHON) -m training.quickstart --data "$(DATA)" --output "$(RUN)"
@@ -87,6 +87,10 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 	$(PYTHON) -m training.peer --data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)"
 	$(PYTHON) -m training.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --peer runs/peer/report.json \
 		--models "$(MULTISHOP_MODELS)" --results hub_card/results/multishop.json
+	$(PYTHON) -m training.results --copy=false
+
+bench-embed: $(VENV)/installed  ## compare the embedding's speed with the bare towers and sentence-transformers, and write README's table
+	$(PYTHON) -m training.bench_embed --data "$(HM)" --output hub_card/results/bench_embed.json
 	$(PYTHON) -m training.results --copy=false
 
 bench: $(VENV)/installed  ## compare the training's speed and memory with sentence-transformers, and write README's table

@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, make_model, picture
+from conftest import ROOT, make_model, picture, shop_rows, write_shop
 from torch._dynamo.testing import CompileCounter
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from training import export
+from training import embed, export
 from training.arguments import ModelArguments
 from training.backends import OnnxTowers, OpenVinoTowers
 from training.data import DataError
@@ -21,6 +21,7 @@ from training.embedding import load_model
 from training.export import ExportArguments
 from training.feature_cache import model_fingerprint
 from training.train import build_model
+from training.vector_shards import read_manifest, read_vectors
 
 ENGINES = [OnnxTowers, OpenVinoTowers]
 PRODUCTS = {
@@ -216,3 +217,45 @@ def test_one_compiled_query_tower_serves_all_lengths_and_batches(model, processo
             found = compiled(**inputs).pooler_output
             torch.testing.assert_close(found, model.get_query_features(**inputs).pooler_output)
     assert counter.frame_count == 1
+
+
+def test_a_catalogue_is_embedded_by_each_backend_alike(exported, tmp_path):
+    folder, _ = exported
+    corpus, _, _ = shop_rows()
+    corpus[3]["image"], corpus[5]["image"] = None, {"bytes": b"no picture", "path": ""}
+    write_shop(tmp_path / "shop", corpus, [], [], splits=("test",))
+    dims, found = load_model(folder)[0].config.truncated_dims(24), {}
+    for backend in ("torch", "onnx", "openvino", "auto"):
+        for dim in (None, 24):
+            output = tmp_path / f"{backend}-{dim}"
+            embed.main(
+                embed.EmbedArguments(
+                    str(folder), str(tmp_path / "shop"), "test", str(output), truncate_dim=dim, backend=backend
+                )
+            )
+            found[backend, dim], _ = read_vectors(output)
+            expected = found["torch", dim]
+            np.testing.assert_allclose(found[backend, dim], expected, atol=1e-3)
+            assert expected.shape == (12, dim or 44)
+    manifest = read_manifest(tmp_path / "auto-24")
+    assert manifest["backend"] == "openvino" and tuple(manifest["blocks"].values()) == dims
+
+
+def test_towers_of_another_model_are_not_taken(exported, towers, tmp_path, monkeypatch):
+    folder, _ = exported
+    other = make_model(towers)
+    with torch.no_grad():
+        other.product_heads.missing_image.weight.add_(1)
+    other.save_pretrained(tmp_path / "model")
+    load_model(folder)[1].save_pretrained(tmp_path / "model")
+    write_shop(tmp_path / "shop")
+    options = {"model": str(tmp_path / "model"), "data": str(tmp_path / "shop"), "output": str(tmp_path / "out")}
+    with pytest.raises(DataError, match="onnx/export.json: no such file; give a folder that training.export wrote"):
+        embed.main(embed.EmbedArguments(**options, backend="onnx"))
+    with pytest.raises(DataError, match="openvino: was exported from another model; run training.export again"):
+        embed.main(embed.EmbedArguments(**options, backend="openvino", exported=str(folder)))
+    embed.main(embed.EmbedArguments(**options, exported=str(folder)))
+    assert read_manifest(tmp_path / "out")["backend"] == "torch"
+    monkeypatch.setattr("training.backends.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"onnxruntime is not installed; run: pip install -e '.\[export\]'"):
+        embed.main(embed.EmbedArguments(**options, backend="onnx", exported=str(folder)))

@@ -434,6 +434,7 @@ def test_without_model_and_run_the_quickstart_is_run(tmp_path, monkeypatch):
     monkeypatch.delenv("MMFUSION_RUN", raising=False)
     monkeypatch.setattr(start, "CHECKOUT", tmp_path)
     (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").touch()  # or a checkout that is on the path goes before
     (tmp_path / "training" / "quickstart.py").write_text("raise SystemExit(3)")
     with pytest.raises(start.SetupError, match="quickstart failed"):
         start.model_name()

@@ -339,12 +339,12 @@ def done_ahead(function: Callable[[Any], Any], items: Iterable, workers: int) ->
     Args:
         function (`Callable`): called in one of `workers` threads.
         items (`Iterable`): drawn in one thread of its own.
-        workers (`int`): threads; at most twice as many results wait.
+        workers (`int`): threads; at most as many results and one more wait.
 
     Raises:
         Exception: whatever the function or the items raise.
     """
-    waiting, stop = queue.Queue(maxsize=2 * workers), threading.Event()
+    waiting, stop = queue.Queue(maxsize=workers), threading.Event()
 
     def put(entry) -> None:
         while not stop.is_set():

@@ -3,7 +3,8 @@
     python -m training.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
 Every number in README comes from a file in hub_card/results/, and every file there from a run's report.json or from
-training.ablate, training.compare, training.bench_train, training.bench_catalogue or training.bench_space.
+training.ablate, training.compare, training.bench_train, training.bench_embed, training.bench_catalogue or
+training.bench_space.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from training.ablate import format_results
 from training.ablation_plot import draw_ablation
 from training.arguments import existing_file, run
+from training.bench_embed import format_embed_figures
 from training.bench_search import format_search
 from training.bench_space import format_load
 from training.bench_train import format_figures
@@ -39,6 +41,7 @@ class ResultsArguments:
         ablations: Results of training.ablate to show, with commas between.
         multishop: Results of training.compare to show.
         bench: Results of training.bench_train to show.
+        bench_embed: Results of training.bench_embed to show.
         catalogue: Results of training.bench_catalogue to show, once they are there.
         load: Results of training.bench_space to show.
     """
@@ -50,6 +53,7 @@ class ResultsArguments:
     ablations: str = "hub_card/results/fusion_ablation.json,hub_card/results/fusion_fashion.json"
     multishop: str = "hub_card/results/multishop.json"
     bench: str = "hub_card/results/bench_train.json"
+    bench_embed: str = "hub_card/results/bench_embed.json"
     catalogue: str = "hub_card/results/bench_catalogue.json"
     load: str = "hub_card/results/bench_space.json"
 
@@ -83,6 +87,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
         "ablation": [format_results(read_results(name)) for name in arguments.ablations.split(",")],
         "multishop": [format_comparison(read_results(arguments.multishop))],
         "bench": [format_figures(read_results(arguments.bench))],
+        "bench-embed": [format_embed_figures(read_results(arguments.bench_embed))],
         "load": [format_load(read_results(arguments.load))],
     }
     if Path(arguments.catalogue).is_file():

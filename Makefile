@@ -26,11 +26,11 @@ RELEASE = $(if $(TAG),--tag "$(TAG)") --collection mmfusion
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space screenshots load hub release results ablation multishop bench bench-embed catalogue
+.PHONY: help quickstart test space screenshots load hub release results ablation multishop bench catalogue
 .PHONY: lint format lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 quickstart: $(VENV)/installed  ## train, evaluate, index and search on DATA (default: the demo shop), into RUN
 	$(PYTHON) -m training.quickstart --data "$(DATA)" --output "$(RUN)"
@@ -89,18 +89,13 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 		--models "$(MULTISHOP_MODELS)" --results hub_card/results/multishop.json
 	$(PYTHON) -m training.results --copy=false
 
-bench-embed: $(VENV)/installed  ## compare the embedding's speed with the bare towers and sentence-transformers, and write README's table
-	$(PYTHON) -m training.bench_embed --data "$(HM)" --output hub_card/results/bench_embed.json
-	$(PYTHON) -m training.results --copy=false
-
 bench: $(VENV)/installed  ## compare the training's speed and memory with sentence-transformers, and write README's table
 	$(PYTHON) -m training.bench_train --data "$(HM)" --output hub_card/results/bench_train.json
 	$(PYTHON) -m training.results --copy=false
 
-catalogue: $(VENV)/installed  ## measure the search at a million products beside faiss and hnswlib (two hours)
+catalogue: $(VENV)/installed  ## measure embedding, search at a million products beside faiss and hnswlib, and faults (three hours)
 	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(PYTHON) -m training.bench_catalogue
-	$(PYTHON) -m training.bench_faults
 	$(PYTHON) -m training.results --copy=false
 
 lint: $(VENV)/installed  ## check style

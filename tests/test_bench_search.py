@@ -27,7 +27,7 @@ def test_tasks_run_and_plans_are_made_of_their_figures(arguments, tmp_path, monk
     monkeypatch.setitem(bench_search.TASKS, "end", lambda _: {"int8 p50 ms": 6.0, "int8 p99 ms": 9.0})
     contestants = "ours i8,ours f32"
     bench_search.main(replace(arguments, contestants=contestants))
-    report = json.loads((tmp_path / "results.json").read_text())["search"]
+    report = json.loads((tmp_path / "results.json").read_text())
     figures, summary = report["figures"], report["summary"]
     assert figures["prepare"]["vectors"] == 400 and figures["prepare"]["of real products"] == 12
     vectors = np.load(tmp_path / "work" / "vectors.npy").astype(np.float32)
@@ -60,7 +60,7 @@ def results(tmp_path, **summary):
         "end to end": {"int8 p50 ms": 8.0},
     }
     curve = {"curve, p50 ms": {"10000": 0.6, "1000000": 1.0}}
-    (tmp_path / "results.json").write_text(json.dumps({"search": {"figures": figures, "summary": curve}}))
+    (tmp_path / "results.json").write_text(json.dumps({"figures": figures, "summary": curve}))
     return str(tmp_path / "results.json")
 
 
@@ -77,6 +77,12 @@ def test_a_plan_has_as_many_machines_as_memory_and_queries_want(tmp_path):
     busy = size.plan(measured, 10**6, 10_000, arguments)
     assert busy["replicas"] == 10  # 80 busy cores, 8 a machine
     assert "| 1,000,000 | 100.0 |" in size.make_plans(arguments)
+    embedded = {"embed, torch": 12.0, "embed, onnx": 30.04, "forward, onnx": 99.0}
+    speeds = {name: {"products_per_second": speed} for name, speed in embedded.items()}
+    (tmp_path / "embed.json").write_text(json.dumps({"figures": speeds}))
+    unknown = replace(arguments, speed=None, embedding=str(tmp_path / "embed.json"))
+    assert size.read_measured(unknown).embedded == 30.0
+    assert size.read_measured(replace(unknown, embedding="nowhere.json")).embedded is None
     with pytest.raises(DataError, match="has no figures of b1"):
         size.make_plans(replace(arguments, storage="b1"))
     with pytest.raises(DataError, match="write products:queries"):

@@ -1,14 +1,18 @@
-"""Benchmarks of a catalogue: searching it (`training.bench_search`).
+"""Benchmarks of a catalogue: embedding it, searching it, and what happens to its index when things go wrong.
 
     python -m training.bench_catalogue
 
-All figures go to hub_card/results/bench_catalogue.json, each part under its name; see the parts for their options.
+Runs `training.bench_embed`, `training.bench_search` and `training.bench_faults` one after the other, some three hours
+in all, on a machine that has nothing else to do. Each writes its own file in hub_card/results/ and has more options.
+The search goes on where it was stopped.
 """
 
 from dataclasses import dataclass
 
-from training import bench_search
+from training import bench_embed, bench_faults, bench_search
 from training.arguments import run
+
+RESULTS = "hub_card/results"
 
 
 @dataclass
@@ -17,18 +21,27 @@ class CatalogueBenchArguments:
 
     Args:
         count: Vectors to search in.
-        model: Model folder.
-        output: JSON file for the figures.
+        model: Model folder whose vectors are searched.
+        results: Folder for bench_embed.json, bench_search.json and bench_faults.json.
     """
 
     count: int = bench_search.SearchBenchArguments.count
     model: str = bench_search.SearchBenchArguments.model
-    output: str = bench_search.SearchBenchArguments.output
+    results: str = RESULTS
 
 
 def main(arguments: CatalogueBenchArguments) -> None:
     """Runs the parts one after the other."""
-    bench_search.main(bench_search.SearchBenchArguments(arguments.count, arguments.model, output=arguments.output))
+    bench_embed.main(bench_embed.BenchEmbedArguments(output=f"{arguments.results}/bench_embed.json"))
+    bench_search.main(
+        bench_search.SearchBenchArguments(
+            arguments.count,
+            arguments.model,
+            output=f"{arguments.results}/bench_search.json",
+            plot=f"{arguments.results}/bench_search.png",
+        )
+    )
+    bench_faults.main(bench_faults.FaultArguments(output=f"{arguments.results}/bench_faults.json"))
 
 
 if __name__ == "__main__":

@@ -344,5 +344,14 @@ def main(arguments: FaultArguments) -> dict:
     return results
 
 
+def format_faults(results: dict) -> str:
+    """What came of it, a line for each kind of fault."""
+    lines = ["| fault | what was seen |", "| --- | --- |"]
+    for name in ("kills", "readers", "mutations"):
+        seen = ", ".join(f"{what} {count:,}" for what, count in results[name].items())
+        lines.append(f"| {name} | {seen} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     run(main, FaultArguments, __doc__)

@@ -61,7 +61,7 @@ class SearchBenchArguments:
         queries: Queries, at most.
         contestants: Some of the contestants, with commas between.
         work: Folder for vectors and indexes; some 10 GB at a million.
-        output: JSON file whose part `search` gets the figures.
+        output: JSON file for the figures.
         plot: Picture of the cost of a query by the number of products.
         seed: Seed of the noise.
         task: Do this alone, in this process; used by the benchmark itself.
@@ -75,7 +75,7 @@ class SearchBenchArguments:
     queries: int = 2000
     contestants: str = ",".join(CONTESTANTS)
     work: str = "runs/bench_search"
-    output: str = "hub_card/results/bench_catalogue.json"
+    output: str = "hub_card/results/bench_search.json"
     plot: str = "hub_card/results/bench_search.png"
     seed: int = 0
     task: str | None = None
@@ -118,11 +118,9 @@ def read_report(arguments: SearchBenchArguments) -> dict:
 
 
 def write_report(arguments: SearchBenchArguments, report: dict) -> None:
-    """Keeps the figures, and puts them beside the other parts of the results file."""
+    """Keeps the figures for the next call, and puts them into the results file."""
     write_json(Path(arguments.work, "report.json"), report)
-    output = Path(arguments.output)
-    parts = json.loads(output.read_text()) if output.is_file() else {}
-    write_json(output, parts | {"search": report})
+    write_json(Path(arguments.output), report)
 
 
 def in_a_process(arguments: SearchBenchArguments, task: str) -> dict:

@@ -3,8 +3,7 @@
     python -m training.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
 Every number in README comes from a file in hub_card/results/, and every file there from a run's report.json or from
-training.ablate, training.compare, training.bench_train, training.bench_embed, training.bench_catalogue or
-training.bench_space.
+training.ablate, training.compare, training.bench_train, training.bench_catalogue or training.bench_space.
 """
 
 import json
@@ -16,6 +15,7 @@ from training.ablate import format_results
 from training.ablation_plot import draw_ablation
 from training.arguments import existing_file, run
 from training.bench_embed import format_embed_figures
+from training.bench_faults import format_faults
 from training.bench_search import format_search
 from training.bench_space import format_load
 from training.bench_train import format_figures
@@ -41,8 +41,9 @@ class ResultsArguments:
         ablations: Results of training.ablate to show, with commas between.
         multishop: Results of training.compare to show.
         bench: Results of training.bench_train to show.
-        bench_embed: Results of training.bench_embed to show.
-        catalogue: Results of training.bench_catalogue to show, once they are there.
+        embedding: Results of training.bench_embed to show.
+        catalogue: Results of training.bench_search to show, once they are there.
+        faults: Results of training.bench_faults to show.
         load: Results of training.bench_space to show.
     """
 
@@ -53,8 +54,9 @@ class ResultsArguments:
     ablations: str = "hub_card/results/fusion_ablation.json,hub_card/results/fusion_fashion.json"
     multishop: str = "hub_card/results/multishop.json"
     bench: str = "hub_card/results/bench_train.json"
-    bench_embed: str = "hub_card/results/bench_embed.json"
-    catalogue: str = "hub_card/results/bench_catalogue.json"
+    embedding: str = "hub_card/results/bench_embed.json"
+    catalogue: str = "hub_card/results/bench_search.json"
+    faults: str = "hub_card/results/bench_faults.json"
     load: str = "hub_card/results/bench_space.json"
 
 
@@ -87,12 +89,13 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
         "ablation": [format_results(read_results(name)) for name in arguments.ablations.split(",")],
         "multishop": [format_comparison(read_results(arguments.multishop))],
         "bench": [format_figures(read_results(arguments.bench))],
-        "bench-embed": [format_embed_figures(read_results(arguments.bench_embed))],
+        "embedding": [format_embed_figures(read_results(arguments.embedding))],
+        "faults": [format_faults(read_results(arguments.faults))],
         "load": [format_load(read_results(arguments.load))],
     }
     if Path(arguments.catalogue).is_file():
         plans = make_plans(SizeArguments(plans=PLANS, results=arguments.catalogue))
-        tables["catalogue"] = [format_search(read_results(arguments.catalogue)["search"]), plans]
+        tables["catalogue"] = [format_search(read_results(arguments.catalogue)), plans]
     return tables
 
 

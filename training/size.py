@@ -11,6 +11,7 @@ the better ones: run the benchmark there and give its results with --results.
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from training.arguments import existing_file, run
 from training.data import DataError
@@ -36,7 +37,8 @@ class SizeArguments:
         replicas: Copies of each shard at least, so that one machine may fail.
         embed_days: Days within which the whole catalogue is to be embedded.
         speed: Products a second that one device embeds, if the results tell none.
-        results: Results of training.bench_catalogue.
+        results: Results of training.bench_search.
+        embedding: Results of training.bench_embed.
     """
 
     products: int = 1_000_000
@@ -51,7 +53,8 @@ class SizeArguments:
     replicas: int = 2
     embed_days: float = 1.0
     speed: float | None = None
-    results: str = "hub_card/results/bench_catalogue.json"
+    results: str = "hub_card/results/bench_search.json"
+    embedding: str = "hub_card/results/bench_embed.json"
 
 
 @dataclass
@@ -113,13 +116,13 @@ def read_measured(arguments: SizeArguments) -> Measured:
     """
     file = existing_file(arguments.results, "a results file; run python -m training.bench_catalogue")
     report = json.loads(file.read_text(encoding="utf-8"))
-    figures = report.get("search", {}).get("figures", {})
+    figures = report.get("figures", {})
     built, found = figures.get(f"build ours {arguments.storage}"), figures.get(f"search ours {arguments.storage}")
     if not built or not found:
         raise DataError(f"{file}: has no figures of {arguments.storage}; run python -m training.bench_catalogue")
     enough = [one for one in found["settings"] if one["recall@10"] >= 0.99] or found["settings"][-1:]
     fastest = max(enough, key=lambda one: one["queries/s"])
-    curve = report["search"].get("summary", {}).get("curve, p50 ms", {})
+    curve = report.get("summary", {}).get("curve, p50 ms", {})
     return Measured(
         products=found["products"],
         dim=figures["prepare"]["dim"],
@@ -128,8 +131,17 @@ def read_measured(arguments: SizeArguments) -> Measured:
         milliseconds=1000 / fastest["queries/s"],
         per_tenfold=slope_of({int(count): value for count, value in curve.items()}),
         tower=max(0.0, figures.get("end to end", {}).get("int8 p50 ms", 0.0) - enough[0]["p50 ms"]),
-        embedded=arguments.speed or report.get("embed", {}).get("summary", {}).get("products/s"),
+        embedded=arguments.speed or fastest_embedding(Path(arguments.embedding)),
     )
+
+
+def fastest_embedding(results: Path) -> float | None:
+    """Products a second of the fastest backend that training.bench_embed measured, or `None` without its file."""
+    if not results.is_file():
+        return None
+    figures = json.loads(results.read_text(encoding="utf-8"))["figures"]
+    speeds = [found["products_per_second"] for name, found in figures.items() if name.startswith("embed, ")]
+    return round(max(speeds), 1)
 
 
 def slope_of(curve: dict[int, float]) -> float:

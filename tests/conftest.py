@@ -1,7 +1,9 @@
 """Tiny random towers, a tiny shop, and an environment without network and with caches of its own."""
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -26,6 +28,9 @@ from transformers import (
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training.data import write_card, write_split
+
+for variable in ("MMFUSION_CACHE", "HF_DATASETS_CACHE"):
+    atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"

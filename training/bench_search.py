@@ -455,11 +455,15 @@ def format_search(report: dict) -> str:
             size = f"{found['bytes in memory'] / products:,.0f}"
             seconds = f"{figures[f'build {name}']['seconds']:,.0f}"
             lines.append(f"| {name} | {one['queries/s']} | {one['p50 ms']} | {one['p99 ms']} | {seconds} | {size} |")
-    whole = figures["end to end"]
+    whole, usually, kept = figures["end to end"], usual(figures["search ours i8"]), figures["quality"]
+    curve = ", ".join(f"{milliseconds} ms at {count:,}" for count, milliseconds in curve_of(figures))
     lines += [
         "",
-        f"From a query's text to results with the 8-bit query tower: {whole['int8 p50 ms']} ms (p50), "
-        f"{whole['int8 p99 ms']} ms (p99).",
+        f"The default index (i8, width {USUAL}): recall@10 {usually['recall@10']}, {usually['p50 ms']} ms (p50), "
+        f"{usually['p99 ms']} ms (p99) a query; p50 by the number of products: {curve}. From a query's text to "
+        f"results with the 8-bit query tower: {whole['int8 p50 ms']} ms (p50), {whole['int8 p99 ms']} ms (p99). "
+        f"nDCG@10 on {report['options']['judged']} of that of f32: {kept['i8']['of f32']} with i8, "
+        f"{kept['b1']['of f32']} with b1.",
     ]
     return "\n".join(lines)
 

@@ -15,7 +15,8 @@ from usearch.index import BatchMatches, Index, Matches
 from .generations_mmfusion import ProductIndexError
 
 CANDIDATES = {"f32": 0, "bf16": 24, "f16": 24, "i8": 32, "b1": 400}  # scored exactly, at least
-EXPANSION = 256  # width of the graph's search: more finds more and takes longer
+EXPANSION = 400  # width of the graph's search: more finds more and takes longer
+EXPANSION_ADD = 256  # width of the search for a new vector's neighbours: a better graph, built more slowly
 COPIES_LOOKED_AT = 100
 MEND_ROUNDS = 3
 QUICK_LOOK = 16  # expansion of the searches that most rows are found by
@@ -101,7 +102,7 @@ class VectorGraph:
         self.strays = np.array(strays, dtype=np.int64)
         self.dtype = index.dtype.name.lower()
         self.candidates = CANDIDATES[self.dtype]
-        index.expansion_search = EXPANSION
+        index.expansion_search, index.expansion_add = EXPANSION, EXPANSION_ADD
 
     def __len__(self) -> int:
         return len(self.index)

@@ -1,5 +1,6 @@
 """Vectors in shards: they are the model's, and whatever happens in between, those of one run from start to end."""
 
+import ast
 import fcntl
 import os
 import random
@@ -241,70 +242,6 @@ def test_one_run_at_a_time(saved, shop, tmp_path):
         embed.main(arguments(saved, shop, tmp_path / "out", shard_size=0))
 
 
-KILLS = """
-import multiprocessing, random, sys, time
-from pathlib import Path
-from training import embed
-from training.arguments import parse
-from training.vector_shards import read_manifest, read_vectors
-
-embed.WINDOW = 4
-arguments = parse(embed.EmbedArguments, "", sys.argv[3:])
-fork, output = multiprocessing.get_context("fork"), Path(arguments.output)
-
-def start(output):
-    arguments.output = str(output)
-    process = fork.Process(target=embed.main, args=(arguments,))
-    process.start()
-    return process
-
-start(output.with_name("whole")).join()
-started = time.perf_counter()
-start(output.with_name("again")).join()
-seconds = time.perf_counter() - started
-random.seed(0)
-killed = 0
-for number in range(int(sys.argv[1])):
-    process = start(output)
-    process.join(random.uniform(0.2, 0.9) * seconds)
-    if process.is_alive():
-        process.kill()
-        killed += 1
-    process.join()
-    if (output / "manifest.json").is_file():
-        vectors, products = read_vectors(output)
-        assert len(vectors) == read_manifest(output)["count"] == 48
-        (output / "manifest.json").unlink()
-        for file in list((output / "shards").iterdir())[::2]:
-            file.unlink()
-process = start(output)
-process.join()
-print("killed", killed, "exit", process.exitcode, flush=True)
-
-# from one state of the catalogue to another and back: what is there is always one of the two
-shops, state = [arguments.data, sys.argv[2]], 0
-sizes = [48, 36]
-moved, output = 0, output.with_name("moving")
-start(output).join()
-started = time.perf_counter()
-arguments.data = shops[1]
-start(output).join()
-seconds, state = time.perf_counter() - started, 1
-for number in range(int(sys.argv[1])):
-    arguments.data = shops[1 - state]
-    process = start(output)
-    process.join(random.uniform(0.3, 1.1) * seconds)
-    process.kill()
-    process.join()
-    vectors, products = read_vectors(output)
-    ids = set(products.column("_id").to_pylist())
-    assert len(ids) == len(vectors) and len(vectors) in sizes, len(vectors)
-    moved += len(vectors) == sizes[1 - state]
-    state = sizes.index(len(vectors))
-print("moved", moved)
-"""
-
-
 def launch(*words, **variables):
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run([sys.executable, *words], env=variables, capture_output=True, text=True, check=False)
@@ -320,17 +257,12 @@ def big_shop(folder):
     return write(folder, [{**row, "_id": f"{row['_id']}-{n}"} for n in range(4) for row in odd_rows()])
 
 
-def test_runs_that_are_killed_at_random_moments_leave_what_one_run_leaves(saved, tmp_path):
-    shop = big_shop(tmp_path / "shop")
-    rows = [{**row, "_id": f"{row['_id']}-{n}"} for n in range(3) for row in shop_rows()[0]]
-    other = write(tmp_path / "other", rows)
-    done = launch("-c", KILLS, "12", str(other), *options(saved, shop, tmp_path / "out"))
+def test_runs_that_are_killed_at_random_moments_leave_the_old_or_the_new_state(tmp_path):
+    code = "import sys; from pathlib import Path; from training.bench_faults import kill_embedding; "
+    done = launch("-c", code + "print(kill_embedding(Path(sys.argv[1]), 24))", str(tmp_path / "shops"))
     assert done.returncode == 0, done.stderr[-2000:]
-    *_, line, last = (line.split() for line in done.stdout.splitlines() if line.startswith(("killed", "moved")))
-    assert int(line[1]) >= 5 and line[3] == "0", done.stderr[-2000:]
-    assert 0 < int(last[1]) < 12, done.stdout
-    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
-    assert read_manifest(tmp_path / "out") == read_manifest(tmp_path / "whole")
+    seen = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert seen["killed"] >= 5 and seen["new state"] and seen["old state"] + seen["nothing yet"], seen
 
 
 def test_two_processes_write_what_one_writes(saved, tmp_path):

@@ -1,16 +1,18 @@
-"""Kills, concurrent readers and damaged files: what an index does when things go wrong.
+"""Kills, concurrent readers and damaged files: what an index, and the embedding, do when things go wrong.
 
     python -m training.bench_faults --kills 1000 --updates 10000 --mutations 10000
 
 1. A process that loads, changes and saves an index is killed (SIGKILL) at a random moment, again and again. After each
    kill the folder must open with the products and vectors of before or of after the change, none lost, none twice.
-2. Threads and processes search while another thread changes products one by one and saves. No search may fail, and the
-   columns and the score of a product must be of the same version.
-3. Copies of an index get random damage: flipped bits, torn, longer, swapped and missing files. Loading must end in an
+2. A process that embeds a catalogue, or the changes since it was embedded, is killed likewise. The folder must hold
+   the vectors of before or of after; what was begun from nothing must in the end be, byte by byte, what one run writes.
+3. Threads and processes search while another thread changes products one by one and saves. No search may fail, and
+   the columns and the score of a product must be of the same version.
+4. Copies of an index get random damage: flipped bits, torn, longer, swapped and missing files. Loading must end in an
    error, or in the right results where the damage does not matter, and never in a crash.
 
-Minutes in all, on an index of a few hundred products. The tests do the same, with fewer rounds. Works where processes
-can be forked (not on Windows).
+Half an hour in all, on a few hundred products. The tests do the same, with fewer rounds. Works where processes can be
+forked (not on Windows).
 """
 
 import os
@@ -21,26 +23,35 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from threading import RLock, Thread
 
 import numpy as np
 import pyarrow as pa
+import torch
+from PIL import Image
 from tqdm import std
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
+from training import embed
 from training.arguments import run
+from training.bench_embed import save_small_model, write_shop
 from training.data import DataError
+from training.embed import EmbedArguments
 from training.run_folder import environment, write_json
+from training.vector_shards import read_vectors
 
 DIM = 24
 PRODUCTS = 300
 CHANGES = 12  # products that are added, updated and removed in a change
 FUZZED_TOGETHER = 250  # damaged copies that one process opens
 SAVE_EVERY = 50  # updates
+ANEW_EVERY = 12  # kills of the embedding
 Content = dict[str, int]  # version by product id
 
 
@@ -49,7 +60,7 @@ class FaultArguments:
     """How often to do it.
 
     Args:
-        kills: Saves that are killed.
+        kills: Saves that are killed, and runs of the embedding.
         updates: Changes that readers see.
         mutations: Damaged copies that are opened.
         seed: Seed of the moments and of the damage.
@@ -161,6 +172,97 @@ def kill_saves(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     if len(list(folder.iterdir())) != len(ProductIndex.load(folder).files) + 1:
         raise DataError(f"{folder}: files of killed saves are left")
     return dict(seen)
+
+
+def kill_embedding(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
+    """Kills the embedding of a catalogue that changes to and fro, and now and then is begun anew; see the module.
+
+    Returns:
+        As [`kill_saves`], and how often there was nothing yet.
+
+    Raises:
+        DataError: if anything else was found.
+    """
+    torch.set_num_threads(1)  # a fork has no threads of its parent's, and would wait for them for ever
+    folder.mkdir()
+    save_small_model(folder / "model", folder)
+    shops = [write_shop(folder / f"shop-{number}", drawn_products(number)) for number in range(2)]
+    output, rng, seen = folder / "vectors", np.random.default_rng(seed), Counter()
+
+    def start(shop: Path, output: Path) -> int:
+        options = {"shard_size": 10, "batch_pictures": 4, "workers": 2}
+        arguments = EmbedArguments(str(folder / "model"), str(shop), "test", str(output), **options)
+        return _fork(lambda: quietly(lambda: embed.main(arguments)))
+
+    started = time.monotonic()
+    for number, shop in enumerate(shops):
+        _wait(start(shop, folder / f"whole-{number}"))
+    seconds = (time.monotonic() - started) / len(shops)
+    whole = [read_embedded(folder / f"whole-{number}") for number in range(2)]
+    state = None  # the number of the catalogue whose vectors the folder holds
+    for number in tqdm(range(kills), desc="kills of the embedding", leave=False):
+        if number % ANEW_EVERY == 0:
+            shutil.rmtree(output, ignore_errors=True)
+            state = None
+        target = 1 if state == 0 else 0
+        child = start(shops[target], output)
+        time.sleep(rng.uniform(0.2, 1.1) * seconds)
+        os.kill(child, signal.SIGKILL)
+        seen["killed" if _wait(child, check=False) == -signal.SIGKILL else "ended before"] += 1
+        found = read_embedded(output) if (output / "manifest.json").is_file() else None
+        if same_vectors(found, whole[target]):
+            if state is None and files_of(output) != files_of(folder / f"whole-{target}"):
+                raise DataError(f"{output}: after kill {number} its files are not those of one run")
+            seen["new state"] += 1
+            state = target
+        elif same_vectors(found, None if state is None else whole[state]):
+            seen["nothing yet" if state is None else "old state"] += 1
+        else:
+            raise DataError(f"{output}: after kill {number} it is neither of the old nor of the new state")
+    return dict(seen)
+
+
+def drawn_products(number: int) -> list[dict]:
+    """The products of a catalogue; that of another number has others, and some with another text or picture."""
+    rows = []
+    for product in range(10 * number, 40 + 10 * number):
+        version, file = number if product % 3 == 0 else 0, BytesIO()
+        Image.new("RGB", (40, 40), (5 * product, 90 * version, 128)).save(file, "PNG")
+        row = dict.fromkeys(("description", "category", "brand", "price"))
+        row |= {"_id": f"sku-{product}", "title": f"product {product} of version {version if product % 2 else 0}"}
+        rows.append(row | {"image": {"bytes": file.getvalue(), "path": f"{product}.png"} if product % 7 else None})
+    return rows
+
+
+def quietly(work: Callable[[], None]) -> None:
+    """Runs something without its progress bars and messages."""
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        work()
+
+
+def read_embedded(folder: Path) -> dict[str, np.ndarray]:
+    """Vectors by product id that training.embed wrote.
+
+    Raises:
+        DataError: if they can't be read, or a product is there twice.
+    """
+    vectors, products = read_vectors(folder)
+    found = dict(zip(products.column("_id").to_pylist(), vectors, strict=True))
+    if len(found) != len(vectors):
+        raise DataError(f"{folder}: holds a product twice")
+    return found
+
+
+def same_vectors(found: dict[str, np.ndarray] | None, expected: dict[str, np.ndarray] | None) -> bool:
+    """Whether both hold the same products with the same vectors, but for how float16 rounds; or both are `None`."""
+    if found is None or expected is None:
+        return found is expected
+    return list(found) == list(expected) and all(np.allclose(found[one], expected[one], atol=2e-3) for one in found)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The contents of the shards' files by name."""
+    return {file.name: file.read_bytes() for file in (folder / "shards").iterdir()}
 
 
 def read_while_updating(folder: Path, updates: int, readers: int = 2) -> dict[str, int]:
@@ -332,6 +434,7 @@ def main(arguments: FaultArguments) -> dict:
     results = {}
     for name, work in (
         ("kills", lambda folder: kill_saves(folder, arguments.kills, arguments.seed)),
+        ("embedding", lambda folder: kill_embedding(folder, arguments.kills, arguments.seed)),
         ("readers", lambda folder: read_while_updating(folder, arguments.updates)),
         ("mutations", lambda folder: fuzz_files(folder, arguments.mutations, arguments.seed)),
     ):
@@ -347,7 +450,7 @@ def main(arguments: FaultArguments) -> dict:
 def format_faults(results: dict) -> str:
     """What came of it, a line for each kind of fault."""
     lines = ["| fault | what was seen |", "| --- | --- |"]
-    for name in ("kills", "readers", "mutations"):
+    for name in ("kills", "embedding", "readers", "mutations"):
         seen = ", ".join(f"{what} {count:,}" for what, count in results[name].items())
         lines.append(f"| {name} | {seen} |")
     return "\n".join(lines)

@@ -5,7 +5,7 @@
 1. A process that loads, changes and saves an index is killed (SIGKILL) at a random moment, again and again. After each
    kill the folder must open with the products and vectors of before or of after the change, none lost, none twice.
 2. A process that embeds a catalogue, or the changes since it was embedded, is killed likewise. The folder must hold
-   the vectors of before or of after; what was begun from nothing must in the end be, byte by byte, what one run writes.
+   the vectors of before or of after; what was begun from nothing must end as, byte by byte, what one run writes.
 3. Threads and processes search while another thread changes products one by one and saves. No search may fail, and
    the columns and the score of a product must be of the same version.
 4. Copies of an index get random damage: flipped bits, torn, longer, swapped and missing files. Loading must end in an

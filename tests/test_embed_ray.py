@@ -35,7 +35,9 @@ def test_two_ray_workers_one_of_which_dies_write_what_one_process_writes(saved, 
     shop = big_shop(tmp_path / "shop")
     embed.main(arguments(saved, shop, tmp_path / "one", shard_size=2))
     words = [*options(saved, shop, tmp_path / "two"), "--shard_size", "2", "--actors", "2", "--gpus", "0"]
-    done = launch("-c", CLUSTER, *words, RAY_USAGE_STATS_ENABLED="0", RAY_TMPDIR="/tmp")
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"}
+    variables |= {"RAY_worker_niceness": "0"}  # 15 if not given, and beside busy processes the workers would starve
+    done = launch("-c", CLUSTER, *words, **variables)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "killed one of 2" in done.stdout and "4 x unreadable image" in done.stdout
     (found, products), (expected, others) = read_vectors(tmp_path / "two"), read_vectors(tmp_path / "one")

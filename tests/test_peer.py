@@ -20,7 +20,7 @@ def arguments(towers, tmp_path) -> PeerArguments:
     return PeerArguments(str(shop), text=str(towers["text"]), vision=str(towers["vision"]), **options)
 
 
-def test_the_peer_trains_on_our_pairs_and_is_measured_in_three_views(arguments, tmp_path):
+def test_the_peer_trains_on_our_pairs_once_and_is_measured_in_three_views(arguments, tmp_path, monkeypatch):
     split = load_split(arguments.data, "train")
     sampler = PairSampler(Judgments(positives_of(split)), 1, 4, seed=0)
     ours = [pair for number in (1, 2) for batch in sampler.epoch(number) for pair in batch]
@@ -31,6 +31,9 @@ def test_the_peer_trains_on_our_pairs_and_is_measured_in_three_views(arguments, 
     report = peer.main(arguments)
     assert json.loads((tmp_path / "peer" / "report.json").read_text())["catalogues"] == report["catalogues"]
     (found,) = report["catalogues"].values()
+    assert len(list((tmp_path / "peer").glob("*.safetensors"))) == 2
+    monkeypatch.setattr(peer, "SentenceTransformerTrainer", lambda **_: pytest.fail("was trained already"))
+    assert peer.main(arguments) == report
     means = {view: metrics["ndcg@10"]["mean"] for view, metrics in found["views"].items()}
     assert list(means) == ["text", "image", "averaged"] and len(set(means.values())) == 3
 

@@ -7,16 +7,19 @@ It trains two two-tower models with MultipleNegativesRankingLoss: queries agains
 pictures. The whole text encoder is trained, and a linear layer over the frozen image encoder's pooled output. The
 report has each catalogue's `text`, `image` and `averaged`, the mean of both models' cosines.
 
-Batches are of one catalogue each and hold no text twice, as that library advises; nothing else is masked. It needs
-sentence-transformers, which `pip install -e '.[test]'` brings.
+Batches are of one catalogue each and hold no text twice, as that library advises; nothing else is masked. A model
+that is trained is kept, and the same command goes on from there. It needs sentence-transformers, which `pip install
+-e '.[test]'` brings.
 """
 
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
+from safetensors.torch import load_model, save_model
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -32,7 +35,7 @@ from training.embedding import picture_features, prepare_for_inference
 from training.evaluate import format_report, make_report, measure_rankings
 from training.metrics.product_retrieval.product_retrieval import DEFAULT_METRICS
 from training.rankers import best_rows, listing_texts
-from training.run_folder import environment, write_json
+from training.run_folder import digest, environment, write_json
 from training.sampling import Judgments, PairSampler
 from training.towers import resolve_tower
 from training.train import build_model
@@ -40,6 +43,13 @@ from training.training_set import positives_of
 
 DEPTH = 100
 NO_PICTURE = ""
+PICTURE_LAYERS = r"sub_modules\.document"
+UNRELATED = (
+    "data",
+    "tests",
+    "output",
+    "picture_learning_rate",
+)  # options that leave a model of the same pairs as it is
 
 
 @dataclass
@@ -54,8 +64,9 @@ class PeerArguments:
         epochs: Passes over the queries; each draws one relevant product a query.
         batch_size: Pairs in a batch.
         learning_rate: Peak learning rate of the text encoder; it warms up over a tenth of the steps.
+        picture_learning_rate: That of the linear layer over pictures, which starts at random; the rate of our heads.
         seed: Seed of everything random.
-        output: Folder for text/, image/ and report.json.
+        output: Folder for both models' weights and report.json.
     """
 
     data: str = "../shared/data/hm"
@@ -65,6 +76,7 @@ class PeerArguments:
     epochs: int = 2
     batch_size: int = 256
     learning_rate: float = 5e-5
+    picture_learning_rate: float = 1e-3
     seed: int = 0
     output: str = "runs/peer"
 
@@ -103,8 +115,8 @@ def main(arguments: PeerArguments) -> dict[str, dict]:
     pictures = pooled_pictures(arguments, [*train, *held_out])
     text_model = SentenceTransformer(resolve_tower(arguments.text))
     image_model = with_pictures(SentenceTransformer(resolve_tower(arguments.text)), pictures)
-    fit(text_model, text_pairs(arguments, train), arguments, "text")
-    fit(image_model, picture_pairs(arguments, train), arguments, "image")
+    fit(text_model, text_pairs(arguments, train), arguments, {})
+    fit(image_model, picture_pairs(arguments, train), arguments, {PICTURE_LAYERS: arguments.picture_learning_rate})
     reports = {
         split.name: measure(text_model, image_model, split, path) for path, split in zip(tests, held_out, strict=True)
     }
@@ -176,16 +188,35 @@ def as_dataset(pairs: list[tuple[str, str]]) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"anchor": list(anchors), "positive": list(positives)})
 
 
-def fit(encoder: SentenceTransformer, pairs: dict[str, datasets.Dataset], arguments: PeerArguments, name: str) -> None:
-    """Trains a model; the pairs already are those of all epochs."""
+def fit(
+    encoder: SentenceTransformer,
+    pairs: dict[str, datasets.Dataset],
+    arguments: PeerArguments,
+    learning_rates: dict[str, float],
+) -> None:
+    """Trains a model, unless an earlier call has done so with the same options and pairs.
+
+    Args:
+        encoder (`SentenceTransformer`): the model.
+        pairs (`dict[str, Dataset]`): those of all epochs, by catalogue.
+        arguments (`PeerArguments`): see there.
+        learning_rates (`dict[str, float]`): rates of parameters that have their own, by a pattern of their names;
+            there are some in the model that takes pictures.
+    """
+    file = Path(arguments.output) / f"{model_key(pairs, arguments, learning_rates)}.safetensors"
+    if file.is_file():
+        load_model(encoder, file)
+        encoder.eval()
+        return
     options = SentenceTransformerTrainingArguments(
-        output_dir=str(Path(arguments.output) / name),
+        output_dir=arguments.output,
         num_train_epochs=1,
         per_device_train_batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
         warmup_steps=0.1,
         batch_sampler=BatchSamplers.NO_DUPLICATES,
-        router_mapping={"anchor": "query", "positive": "document"} if name == "image" else {},
+        learning_rate_mapping=learning_rates,
+        router_mapping={"anchor": "query", "positive": "document"} if learning_rates else {},
         save_strategy="no",
         report_to="none",
         seed=arguments.seed,
@@ -194,6 +225,15 @@ def fit(encoder: SentenceTransformer, pairs: dict[str, datasets.Dataset], argume
     loss = {dataset: MultipleNegativesRankingLoss(encoder) for dataset in pairs}
     SentenceTransformerTrainer(model=encoder, args=options, train_dataset=pairs, loss=loss).train()
     encoder.eval()
+    save_model(encoder, file.with_suffix(".partial"))
+    file.with_suffix(".partial").rename(file)
+
+
+def model_key(pairs: dict[str, datasets.Dataset], arguments: PeerArguments, learning_rates: dict[str, float]) -> str:
+    """A digest of all that decides what training makes of a model."""
+    options = {name: value for name, value in asdict(arguments).items() if name not in UNRELATED}
+    rows = {name: sha256(repr(table[:]).encode()).hexdigest() for name, table in pairs.items()}
+    return digest(repr(options), repr(rows), repr(learning_rates))
 
 
 def measure(

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from modeling_mmfusion import index_mmfusion
+from modeling_mmfusion.graph_mmfusion import SKELETON, VectorGraph, neighbourly_order
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
 
 
@@ -357,3 +358,16 @@ def test_an_emptied_index_finds_nothing_and_fills_again(tmp_path):
     assert index.search(vectors[:2], texts=["product", "7"]) == [[], []] and len(index) == 0
     index.add(vectors, products)
     assert [r[0].product_id for r in index.search(vectors, 1)] == products.column("_id").to_pylist()
+
+
+def test_like_vectors_are_added_together_and_every_one_once():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(4, size=8192)
+    vectors = (np.eye(8, dtype=np.float32)[groups] + 0.05 * rng.standard_normal((8192, 8))).astype(np.float16)
+    order = neighbourly_order(vectors)
+    assert sorted(order.tolist()) == list(range(8192)) and neighbourly_order(vectors).tolist() == order.tolist()
+    changes = np.count_nonzero(np.diff(groups[order]))
+    assert changes < 8192 * SKELETON + 30 < np.count_nonzero(np.diff(groups)) / 10
+    vectors[5000, 3] = np.nan
+    with pytest.raises(ProductIndexError, match="vector 5000 of 8192 holds what is no finite number"):
+        VectorGraph.build(vectors, "i8")

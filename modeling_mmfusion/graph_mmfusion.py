@@ -15,7 +15,7 @@ from usearch.index import BatchMatches, Index, Matches
 from .generations_mmfusion import ProductIndexError
 
 CANDIDATES = {"f32": 0, "bf16": 24, "f16": 24, "i8": 32, "b1": 400}  # scored exactly, at least
-EXPANSION = 400  # width of the graph's search: more finds more and takes longer
+EXPANSION = 512  # width of the graph's search: more finds more and takes longer
 EXPANSION_ADD = 256  # width of the search for a new vector's neighbours: a better graph, built more slowly
 COPIES_LOOKED_AT = 100
 MEND_ROUNDS = 3

@@ -42,7 +42,7 @@ class ResultsArguments:
         multishop: Results of training.compare to show.
         bench: Results of training.bench_train to show.
         embedding: Results of training.bench_embed to show.
-        catalogue: Results of training.bench_search to show, once they are there.
+        search: Results of training.bench_search to show.
         faults: Results of training.bench_faults to show.
         load: Results of training.bench_space to show.
     """
@@ -55,7 +55,7 @@ class ResultsArguments:
     multishop: str = "hub_card/results/multishop.json"
     bench: str = "hub_card/results/bench_train.json"
     embedding: str = "hub_card/results/bench_embed.json"
-    catalogue: str = "hub_card/results/bench_search.json"
+    search: str = "hub_card/results/bench_search.json"
     faults: str = "hub_card/results/bench_faults.json"
     load: str = "hub_card/results/bench_space.json"
 
@@ -84,19 +84,20 @@ def copy_runs(arguments: ResultsArguments) -> None:
 
 def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
     """README's tables by kind, each kind being the make target that measures it."""
-    tables = {
+    plans = make_plans(SizeArguments(plans=PLANS, results=arguments.search, embedding=arguments.embedding))
+    return {
         "results": [markdown(read_results(RESULTS / f"{name}.json")) for name in arguments.runs],
         "ablation": [format_results(read_results(name)) for name in arguments.ablations.split(",")],
         "multishop": [format_comparison(read_results(arguments.multishop))],
         "bench": [format_figures(read_results(arguments.bench))],
-        "embedding": [format_embed_figures(read_results(arguments.embedding))],
-        "faults": [format_faults(read_results(arguments.faults))],
+        "catalogue": [
+            format_embed_figures(read_results(arguments.embedding)),
+            format_search(read_results(arguments.search)),
+            plans,
+            format_faults(read_results(arguments.faults)),
+        ],
         "load": [format_load(read_results(arguments.load))],
     }
-    if Path(arguments.catalogue).is_file():
-        plans = make_plans(SizeArguments(plans=PLANS, results=arguments.catalogue))
-        tables["catalogue"] = [format_search(read_results(arguments.catalogue)), plans]
-    return tables
 
 
 def read_results(name: str | Path) -> dict:

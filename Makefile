@@ -86,7 +86,8 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 		--model.config.fusion_type weighted_mean --model.config.text_mean_weight $$weight || exit 1; done
 	$(PYTHON) -m training.peer --data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)"
 	$(PYTHON) -m training.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --peer runs/peer/report.json \
-		--models "$(MULTISHOP_MODELS)" --results hub_card/results/multishop.json
+		--models "$(MULTISHOP_MODELS)" --views "{text only: text, image only: image}" \
+		--results hub_card/results/multishop.json
 	$(PYTHON) -m training.results --copy=false
 
 bench: $(VENV)/installed  ## compare the training's speed and memory with sentence-transformers, and write README's table

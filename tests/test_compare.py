@@ -13,7 +13,10 @@ def arguments(model, processor, shop, tmp_path) -> CompareArguments:
         model.save_pretrained(tmp_path / name)
         processor.save_pretrained(tmp_path / name)
     models = {"ours": str(tmp_path / "ours"), "words": "bm25", "other": str(tmp_path / "other")}
-    return CompareArguments(models, str(shop), output=str(tmp_path / "kept"), results=str(tmp_path / "table.json"))
+    models["text only"] = models["ours"]
+    views = {"text only": "text"}
+    files = {"output": str(tmp_path / "kept"), "results": str(tmp_path / "table.json")}
+    return CompareArguments(models, views, str(shop), **files)
 
 
 def test_a_row_a_system_and_nothing_is_measured_twice(arguments, shop, tmp_path, monkeypatch, capsys):
@@ -23,9 +26,10 @@ def test_a_row_a_system_and_nothing_is_measured_twice(arguments, shop, tmp_path,
     arguments.peer = str(tmp_path / "peer.json")
     results = compare.main(arguments)
     views = ["ours, fused", "ours, text", "ours, image", "bm25", "rrf", "oracle"]
-    assert list(results["rows"]) == [*views, "words", "other", "a peer, fused"]
+    assert list(results["rows"]) == [*views, "words", "other", "text only", "a peer, fused"]
     found = {name: cells[str(shop)]["ndcg@10"]["mean"] for name, cells in results["rows"].items()}
     assert found["other"] == found["ours, fused"] and found["words"] == found["bm25"]
+    assert found["text only"] == found["ours, text"] != found["ours, fused"]
     assert found["oracle"] >= max(found["ours, text"], found["ours, image"])
     assert results["ratios"]["a peer, fused"][str(shop)] == pytest.approx(found["ours, fused"] / 0.25)
     assert "| a peer, fused | 0.250 [0.200, 0.300] |" in capsys.readouterr().out

@@ -27,6 +27,7 @@ class CompareArguments:
 
     Args:
         models: Model by the name of its row: a folder, a Hub id, any text model of sentence-transformers, or minilm.
+        views: View by the name of a row, where it is not fused: one that was trained on text alone is measured on it.
         data: Catalogues, with commas between.
         split: Their split.
         peer: Report of training.peer to add, or null.
@@ -35,6 +36,7 @@ class CompareArguments:
     """
 
     models: dict[str, str] = field(default_factory=dict)
+    views: dict[str, str] = field(default_factory=dict)
     data: str = "../shared/data/hm"
     split: str = "test"
     peer: str | None = None
@@ -47,7 +49,7 @@ def main(arguments: CompareArguments) -> dict:
     rows: dict[str, dict] = {}
     for number, (name, model) in enumerate(arguments.models.items()):
         for path in arguments.data.split(","):
-            views = (*VIEWS, *OTHER_VIEWS) if number == 0 else ("fused",)
+            views = (*VIEWS, *OTHER_VIEWS) if number == 0 else (arguments.views.get(name, "fused"),)
             report = kept_report(arguments, resolve_tower(model), path, views)
             for view, metrics in report["views"].items():
                 slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}

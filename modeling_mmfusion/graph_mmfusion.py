@@ -274,8 +274,9 @@ def neighbourly_order(vectors: np.ndarray) -> np.ndarray:
     """The rows of vectors `(N, dim)` in an order in which like ones follow each other, but for some at the beginning.
 
     The graph keeps vectors in memory as they come, and a search that finds the next ones near the last ones waits less
-    for them: at a million vectors it answered 1.2 times as many queries a second at equal recall. Those at the beginning
-    are random ones, which the rest of the graph can be reached by. (Of reordering for caches: Coleman et al., arXiv 2104.03221.)
+    for them: at a million vectors it answered 1.2 times as many queries a second at equal recall. Those at the
+    beginning are random ones, which the rest of the graph can be reached by. (Of reordering for caches: Coleman et
+    al., arXiv 2104.03221.)
 
     Clusters are the vectors nearest to random ones, of some thousand each, along their first principal axis.
     """

@@ -21,7 +21,7 @@ except ImportError:  # Windows has none: there, see to it yourself that one proc
 
 FORMAT = 2
 MANIFEST = "index.json"
-FILE_NAME = re.compile(r"(?:graph|vectors|products|words_[a-z]+)-(\d{6,})\.[a-z]+")
+FILE_NAME = re.compile(r"(?:graph|vectors|basis|products|words_[a-z]+)-(\d{6,})\.[a-z]+")
 
 
 class ProductIndexError(ValueError):

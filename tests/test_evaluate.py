@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import tracemalloc
@@ -5,13 +6,14 @@ import tracemalloc
 import evaluate as evaluate_library
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, shop_rows, write_shop
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sklearn.metrics import ndcg_score
 
 from training import evaluate
 from training.data import DataError, load_split
-from training.embedding import product_features, query_features
+from training.embedding import embed_products, product_features, query_features
 from training.metrics.product_retrieval.product_retrieval import bootstrap_interval, compare, measure_of, per_query
 
 
@@ -160,6 +162,30 @@ def test_report_has_views_slices_and_comparisons(model, processor, tmp_path):
     assert np.mean(parts) == pytest.approx(report["views"]["image"]["ndcg@10"]["mean"])
     assert report["views"]["text"]["recall@100"]["mean"] == 1, "twelve products are all found among the first hundred"
     assert not np.array_equal(values["text"]["ndcg@10"], values["image"]["ndcg@10"])
+
+
+def test_vectors_are_kept_for_the_same_model_and_data_alone(model, processor, shop, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
+    for name, part in (("a", model), ("b", copy.deepcopy(model))):
+        if name == "b":
+            torch.nn.init.normal_(next(part.product_heads.parameters()))
+        part.save_pretrained(tmp_path / name)
+        processor.save_pretrained(tmp_path / name)
+    asked = []
+
+    def embed(model, products, view="fused"):
+        asked.append(view)
+        return embed_products(model, products, view)
+
+    monkeypatch.setattr(evaluate, "embed_products", embed)
+    first = evaluate.main(evaluate.EvaluateArguments(str(tmp_path / "a"), str(shop)))
+    assert asked == ["fused", "text", "image"]
+    again = evaluate.main(evaluate.EvaluateArguments(str(tmp_path / "a"), str(shop)))
+    assert len(asked) == 3 and again["views"] == first["views"]
+    evaluate.main(evaluate.EvaluateArguments(str(tmp_path / "b"), str(shop), views="fused"))
+    evaluate.main(evaluate.EvaluateArguments(str(tmp_path / "a"), str(shop), views="fused", truncate_dim=8))
+    evaluate.main(evaluate.EvaluateArguments(str(tmp_path / "a"), str(shop), views="fused", missing_images=1.0))
+    assert len(asked) == 6
 
 
 def test_slices_by_frequency_and_by_missing_pictures(tmp_path):

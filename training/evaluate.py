@@ -10,6 +10,7 @@ in the corpus.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modeling_mmfusion import MMFusionModel
+import modeling_mmfusion
+from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.configuration_mmfusion import VIEWS
 from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.arguments import run
@@ -30,9 +32,11 @@ from training.embedding import (
     embed_queries,
     load_model,
     product_features,
+    product_texts,
     query_features,
 )
 from training.examples import write_examples
+from training.feature_cache import cache_key, cached_features, model_fingerprint
 from training.metrics.product_retrieval.product_retrieval import (
     DEFAULT_METRICS,
     compare,
@@ -137,7 +141,7 @@ def evaluate(
     Returns:
         `dict`: view to metric to values of shape `(queries,)`.
     """
-    rankings = rank(model, split, products, queries, views, depth_of(metrics))
+    rankings = rank(model, products, queries, views, depth_of(metrics))
     return {view: measure_rankings(split, found, metrics) for view, found in rankings.items()}
 
 
@@ -148,7 +152,6 @@ def depth_of(metrics: tuple[str, ...]) -> int:
 
 def rank(
     model: MMFusionModel,
-    split: RetrievalSplit,
     products: TowerStates,
     queries: TowerStates,
     views: tuple[str, ...],
@@ -156,17 +159,36 @@ def rank(
     quantization: str = "f32",
     ann: bool = False,
     among: list[np.ndarray] | None = None,
+    embed: Callable[[MMFusionModel, TowerStates, str], np.ndarray] = embed_products,
 ) -> dict[str, list[np.ndarray]]:
     """Rows of the best products for each query in each view; see [`EvaluateArguments`].
 
-    Exact search ranks the rows `among` alone, for each query, if they are given.
+    Exact search ranks the rows `among` alone, for each query, if they are given. `embed` gives a view's vectors.
     """
     vectors, _ = embed_queries(model, queries)
     rankings = {}
     for view in (view for view in views if view in VIEWS):
-        found = quantize(embed_products(model, products, view), quantization)
+        found = quantize(embed(model, products, view), quantization)
         rankings[view] = search_index(vectors, found, depth) if ann else search_exact(vectors, found, depth, among)
     return rankings
+
+
+def kept_vectors(
+    model: MMFusionModel, processor: MMFusionProcessor, split: RetrievalSplit
+) -> Callable[[MMFusionModel, TowerStates, str], np.ndarray]:
+    """[`embed_products`] for a whole split, which takes the vectors that an earlier evaluation kept below
+    `cache_folder()` of the same model, data and code of ours."""
+    sources = sorted(Path(modeling_mmfusion.__file__).parent.glob("*_mmfusion.py"))
+    facts = [model_fingerprint(model, processor), str(model.output_dims), *(file.read_text() for file in sources)]
+    key = cache_key(*facts, *product_texts(processor, split), *split.picture_digests)
+
+    def embed(model: MMFusionModel, products: TowerStates, view: str) -> np.ndarray:
+        arrays, _ = cached_features(
+            cache_key(key, view), lambda: ({"vectors": embed_products(model, products, view)}, [])
+        )
+        return arrays["vectors"]
+
+    return embed
 
 
 def search_exact(
@@ -248,16 +270,17 @@ def measure_views(
         needed = [view for view in VIEWS if view in views or {"rrf", "oracle"} & set(views) and view != "fused"]
         model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
         products = product_features(model, processor, split, arguments.batch_size)
+        embed = kept_vectors(model, processor, split)
         if arguments.missing_images:
-            products = without_pictures(products, arguments.missing_images)
+            products, embed = without_pictures(products, arguments.missing_images), embed_products
         queries = query_features(model, processor, split.query_texts)
         _, weights = embed_queries(model, queries)
         found.dim, found.shares = (
             model.config.projection_dim,
             dict(zip(model.config.blocks, weights.T**2, strict=True)),
         )
-        how = {"quantization": arguments.quantization, "ann": arguments.ann, "among": among}
-        rankings |= rank(model, split, products, queries, tuple(needed), depth, **how)
+        how = {"quantization": arguments.quantization, "ann": arguments.ann, "among": among, "embed": embed}
+        rankings |= rank(model, products, queries, tuple(needed), depth, **how)
         if {"bm25", "rrf"} & set(views):
             rankings["bm25"] = rank_by_words(split, depth, among)
         if "rrf" in views:

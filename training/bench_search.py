@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
+from modeling_mmfusion import graph_mmfusion
 from modeling_mmfusion.graph_mmfusion import CANDIDATES, EXPANSION
 from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.arguments import run
@@ -44,6 +45,7 @@ BLOCK = 8192
 K = 10
 EXPANSIONS = (32, 64, 100, 150, 200, 256, 288, 320, 352, 384, 450, 512, 600, 800)
 GRAPH = {"M": 16, "ef_construction": 256}  # with which they take longer to build than ours does
+FAST = 32  # width of a build after which a graph finds less
 CONTESTANTS = ("ours i8", "ours b1", "ours bf16", "hnswlib", "faiss", "ours f32")
 CURVE = (10_000, 30_000, 100_000, 300_000)
 RECALLS = (0.95, 0.99)
@@ -266,7 +268,9 @@ def resident_bytes() -> int:
 
 
 def build_ours(vectors: np.ndarray, work: Path, dtype: str) -> dict[str, int]:
-    """Builds and saves our index; its files' sizes."""
+    """Builds and saves our index; its files' sizes. That of f32, which only memory is compared with, is built fast."""
+    if dtype == "f32":
+        graph_mmfusion.EXPANSION_ADD = FAST
     facts = json.loads((work / "model.json").read_text())
     exact = vectors.astype(np.float32) if dtype == "f32" else np.array(vectors)
     options = {"model": facts["fingerprint"], "dtype": dtype, "blocks": facts["blocks"], "progress": True}
@@ -374,12 +378,16 @@ def end_to_end(arguments: SearchBenchArguments) -> dict:
 
 
 def quality(arguments: SearchBenchArguments) -> dict:
-    """nDCG@10 of whole vectors on the judged catalogue, searched in each storage, and the ratio to float32."""
+    """nDCG@10 of whole vectors on the judged catalogue, searched in each storage, and the ratio to float32.
+
+    The 8-bit graph holds main directions alone, as it does of a large catalogue.
+    """
     model, processor = load_model(arguments.model, device="cpu")
     split = load_split(arguments.judged, "test")
     vectors = embed_products(model, product_features(model, processor, split))
     queries = embed_queries(model, query_features(model, processor, split.query_texts))[0]
     figures = {"products": len(vectors), "dim": vectors.shape[1]}
+    graph_mmfusion.MANY = len(vectors)
     for name in ("f32", "bf16", "i8", "b1", "b1, 50 candidates"):
         index = ProductIndex.build(vectors, pa.table({"_id": split.product_ids}), dtype=name.split(",")[0])
         if "candidates" in name:

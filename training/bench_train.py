@@ -6,7 +6,8 @@
 Both train the same model on the same pairs in float32: sentence-transformers loads our model folder and trains it with
 MultipleNegativesRankingLoss, or with its cached variant where we use gradient caching. Each contestant runs in a
 process of its own, one after the other; the first step is not counted. Memory is the process' peak and, in brackets,
-the part of it that came on top of the loaded model.
+the part of it that came on top of the loaded model. Figures are kept as they come: the same command goes on where it
+was stopped, and contestants that are in the output file already are not run again.
 """
 
 import json
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -42,6 +43,7 @@ from training.training_set import BatchInputs, query_set, to_device
 PLAIN = {"text_view_weight": 0.0, "image_view_weight": 0.0, "matryoshka_weight": 0.0, "directions": "query"}
 TEXT, BOTH, CACHED = {"text": "lora"}, {"text": "lora", "vision": "lora"}, {"gradient_cache": True}
 PEER = "sentence-transformers"
+OPTIONS = ("data", "batch_size", "chunk_size", "steps", "threads")  # on which figures depend
 # name: who, what is trained and how, processes; sentence-transformers runs frozen encoders, we cache what they say
 CONTESTANTS = {
     "ours, adapters on text": ("ours", TEXT, 1),
@@ -98,18 +100,34 @@ def main(arguments: BenchArguments) -> dict:
     names = [name.strip() for name in arguments.contestants.split(";") if name.strip()] or list(CONTESTANTS)
     if unknown := [name for name in names if name not in CONTESTANTS]:
         raise DataError(f"unknown contestant {unknown[0]!r}; use some of: {'; '.join(CONTESTANTS)}")
-    figures = {}
+    figures = kept_figures(arguments)
+    report = report_of(arguments, figures)
     with tempfile.TemporaryDirectory() as folder:
         model, processor = build_model(ModelArguments())
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        for name in tqdm(names, desc="contestants"):
+        for name in tqdm([name for name in names if name not in figures], desc="contestants"):
             figures[name] = in_a_process(arguments, name, folder)
             tqdm.write(f"{name}: {figures[name]['pairs_per_second']:.1f} pairs/s, {figures[name]['peak_mb']:,.0f} MB")
-            report = {"options": asdict(arguments), "figures": figures, "ratios": ratios(figures)}
-            write_json(Path(arguments.output), report | {"environment": environment()})
+            report = report_of(arguments, figures)
+            write_json(Path(arguments.output), report)
     print(format_figures(report), flush=True)
     return report
+
+
+def kept_figures(arguments: BenchArguments) -> dict[str, dict]:
+    """The figures in the output file, if they were measured with the same options."""
+    file = Path(arguments.output)
+    report = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    same = all(report.get("options", {}).get(name) == getattr(arguments, name) for name in OPTIONS)
+    return report["figures"] if same else {}
+
+
+def report_of(arguments: BenchArguments, figures: dict[str, dict]) -> dict:
+    """What is written: options, figures in the contestants' order, ratios and the environment."""
+    ordered = {name: figures[name] for name in CONTESTANTS if name in figures}
+    options = {name: getattr(arguments, name) for name in OPTIONS}
+    return {"options": options, "figures": ordered, "ratios": ratios(ordered), "environment": environment()}
 
 
 def in_a_process(arguments: BenchArguments, name: str, model: str) -> dict:
@@ -117,7 +135,7 @@ def in_a_process(arguments: BenchArguments, name: str, model: str) -> dict:
     processes = CONTESTANTS[name][2]
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     words = [sys.executable, *launch, "-m", "training.bench_train", "--contestant", name, "--model", model]
-    for option in ("data", "batch_size", "chunk_size", "steps", "threads"):
+    for option in OPTIONS:
         words += [f"--{option}", str(getattr(arguments, option))]
     variables = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "ACCELERATE_USE_CPU": "true"}
     found = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)

@@ -14,6 +14,7 @@ LAUNCH ?= --config_file training/accelerate/cpu.yaml
 TRAIN_MULTISHOP = $(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml
 # other fusion types and the image alone get heads on the text encoder that our align stage has fine-tuned
 TRAIN_ON_ENCODERS = $(TRAIN_MULTISHOP) --align.epochs 0 --model.encoders runs/multishop/align
+TRAIN_ONCE = test -f runs/$(1)/model/config.json || $(2) --output runs/$(1)
 MULTISHOP_MODELS = {mmfusion: runs/multishop/model, text only: runs/multishop_text/model, \
 	image only: runs/multishop_image/model, gated: runs/multishop_gated/model, \
 	text 0.5 + image 0.5: runs/multishop_mean0.5/model, text 0.7 + image 0.3: runs/multishop_mean0.7/model, \
@@ -77,13 +78,14 @@ ablation: $(VENV)/installed  ## compare fusion types on HM, FASHION and IKEA (so
 	$(PYTHON) -m training.results --copy=false
 
 multishop: $(VENV)/installed  ## train on three shops and compare with other systems (some hours), and write README's table
-	$(TRAIN_MULTISHOP) --output runs/multishop
-	$(TRAIN_MULTISHOP) --output runs/multishop_text --data.modality text
-	$(TRAIN_ON_ENCODERS) --output runs/multishop_image --data.modality image
+	$(call TRAIN_ONCE,multishop,$(TRAIN_MULTISHOP))
+	$(call TRAIN_ONCE,multishop_text,$(TRAIN_MULTISHOP) --data.modality text)
+	$(call TRAIN_ONCE,multishop_image,$(TRAIN_ON_ENCODERS) --data.modality image)
 	for type in gated sum concat; do \
-		$(TRAIN_ON_ENCODERS) --output runs/multishop_$$type --model.config.fusion_type $$type || exit 1; done
-	for weight in 0.5 0.7 0.9; do $(TRAIN_ON_ENCODERS) --output runs/multishop_mean$$weight \
-		--model.config.fusion_type weighted_mean --model.config.text_mean_weight $$weight || exit 1; done
+		$(call TRAIN_ONCE,multishop_$$type,$(TRAIN_ON_ENCODERS) --model.config.fusion_type $$type) || exit 1; done
+	for weight in 0.5 0.7 0.9; do \
+		$(call TRAIN_ONCE,multishop_mean$$weight,$(TRAIN_ON_ENCODERS) --model.config.fusion_type weighted_mean \
+			--model.config.text_mean_weight $$weight) || exit 1; done
 	$(PYTHON) -m training.peer --data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)"
 	$(PYTHON) -m training.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --peer runs/peer/report.json \
 		--models "$(MULTISHOP_MODELS)" --views "{text only: text, image only: image}" \
@@ -91,7 +93,8 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 	$(PYTHON) -m training.results --copy=false
 
 bench: $(VENV)/installed  ## compare the training's speed and memory with sentence-transformers, and write README's table
-	$(PYTHON) -m training.bench_train --data "$(HM)" --output hub_card/results/bench_train.json
+	$(PYTHON) -m training.bench_train --data "$(HM)" --output runs/bench_train.json
+	cp runs/bench_train.json hub_card/results/bench_train.json
 	$(PYTHON) -m training.results --copy=false
 
 catalogue: $(VENV)/installed  ## measure embedding, search at a million products beside faiss and hnswlib, and faults (three hours)

@@ -1,5 +1,8 @@
+import pytest
+
 from training import bench_train
 from training.bench_train import CONTESTANTS, BenchArguments
+from training.data import DataError
 from training.run_folder import write_json
 
 
@@ -14,6 +17,12 @@ def test_figures_of_the_same_options_are_kept_and_not_measured_again(tmp_path, m
     assert list(bench_train.main(arguments)["figures"]) == [one, two] and asked == [one]
     arguments.steps += 1
     assert bench_train.kept_figures(arguments) == {}
+
+
+def test_a_damaged_results_file_is_named(tmp_path):
+    (tmp_path / "bench.json").write_text('{"options": {"steps"')
+    with pytest.raises(DataError, match=r"bench\.json: is damaged .*delete it"):
+        bench_train.kept_figures(BenchArguments(output=str(tmp_path / "bench.json")))
 
 
 class NothingToSave:

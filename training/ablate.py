@@ -32,7 +32,7 @@ from training.embedding import TowerStates, load_model, prepare_for_inference
 from training.evaluate import evaluate, slice_masks, without_pictures
 from training.metrics.product_retrieval.product_retrieval import compare, summarise
 from training.quickstart import data_fingerprint
-from training.run_folder import digest, environment, git_state, write_json, write_text
+from training.run_folder import digest, environment, git_state, read_json, write_json, write_text
 from training.train import STAGES, fit, save_model, start_model
 from training.training_set import measured_states, trained_encoders
 
@@ -135,7 +135,7 @@ def run_variant(arguments: AblateArguments, variant: str, tests: list[str], seed
     )
     name = "-".join([variant.replace(" ", "_").replace(",", ""), str(seed)])
     file = Path(recipe.output) / "runs" / f"{name}.json"
-    if file.is_file() and (kept := json.loads(file.read_text()))["inputs"] == inputs:
+    if file.is_file() and (kept := read_json(file))["inputs"] == inputs:
         return kept
     print(f"== {variant}, seed {seed}", flush=True)
     started = time.perf_counter()

@@ -150,7 +150,8 @@ def kill_saves(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     Raises:
         DataError: if neither was found.
     """
-    content, rng, seen = first_content(), np.random.default_rng(seed), Counter()
+    content, rng = first_content(), np.random.default_rng(seed)
+    seen = Counter(dict.fromkeys(("killed", "ended before", "new state", "old state"), 0))
     build_index().save(folder)
     seconds = []
     for version in range(1, 4):
@@ -187,7 +188,8 @@ def kill_embedding(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     folder.mkdir()
     save_small_model(folder / "model", folder)
     shops = [write_shop(folder / f"shop-{number}", drawn_products(number)) for number in range(2)]
-    output, rng, seen = folder / "vectors", np.random.default_rng(seed), Counter()
+    output, rng = folder / "vectors", np.random.default_rng(seed)
+    seen = Counter(dict.fromkeys(("killed", "ended before", "new state", "old state", "nothing yet"), 0))
 
     def start(shop: Path, output: Path) -> int:
         options = {"shard_size": 10, "batch_pictures": 4, "workers": 2}

@@ -35,7 +35,7 @@ from training.data import DataError, load_products, load_split
 from training.embedding import embed_products, embed_queries, load_model, product_features, query_features
 from training.evaluate import measure_rankings
 from training.feature_cache import model_fingerprint
-from training.run_folder import environment, write_json
+from training.run_folder import environment, read_json, write_json
 
 matplotlib.use("Agg")
 
@@ -117,7 +117,7 @@ def read_report(arguments: SearchBenchArguments) -> dict:
     for name in ("contestants", "output", "plot", "task"):
         del options[name]
     file = Path(arguments.work, "report.json")
-    report = json.loads(file.read_text()) if file.is_file() else {}
+    report = read_json(file) if file.is_file() else {}
     return report if report.get("options") == options else {"options": options, "figures": {}}
 
 
@@ -136,7 +136,7 @@ def in_a_process(arguments: SearchBenchArguments, task: str) -> dict:
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if subprocess.run(words, env=variables).returncode:
         raise DataError(f"{task}: failed, see above; the same command goes on from here")
-    return json.loads(Path(arguments.work, "figures.json").read_text())
+    return read_json(Path(arguments.work, "figures.json"))
 
 
 def prepare(arguments: SearchBenchArguments) -> dict:
@@ -271,7 +271,7 @@ def build_ours(vectors: np.ndarray, work: Path, dtype: str) -> dict[str, int]:
     """Builds and saves our index; its files' sizes. That of f32, which only memory is compared with, is built fast."""
     if dtype == "f32":
         graph_mmfusion.EXPANSION_ADD = FAST
-    facts = json.loads((work / "model.json").read_text())
+    facts = read_json(work / "model.json")
     exact = vectors.astype(np.float32) if dtype == "f32" else np.array(vectors)
     options = {"model": facts["fingerprint"], "dtype": dtype, "blocks": facts["blocks"], "progress": True}
     index = ProductIndex.build(exact, products_of(len(vectors)), **options)
@@ -359,7 +359,7 @@ def end_to_end(arguments: SearchBenchArguments) -> dict:
     index, built = work / "run" / "index", work / "run" / f"index_i8_{arguments.count}"
     index.unlink(missing_ok=True)
     index.symlink_to(built.resolve())
-    texts = json.loads((work / "texts.json").read_text())[:1000]
+    texts = read_json(work / "texts.json")[:1000]
     figures = {}
     for tower in ("int8", "onnx", "torch"):
         started = time.perf_counter()

@@ -34,7 +34,7 @@ from training.distributed import Share
 from training.embedding import load_model, prepare_for_inference
 from training.gradient_cache import forward_backward
 from training.losses import alignment_loss
-from training.run_folder import environment, write_json
+from training.run_folder import environment, read_json, write_json
 from training.sampling import PairSampler
 from training.stage import choose_trained, parameter_groups, set_train_mode
 from training.train import build_model
@@ -118,7 +118,7 @@ def main(arguments: BenchArguments) -> dict:
 def kept_figures(arguments: BenchArguments) -> dict[str, dict]:
     """The figures in the output file, if they were measured with the same options."""
     file = Path(arguments.output)
-    report = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    report = read_json(file) if file.is_file() else {}
     same = all(report.get("options", {}).get(name) == getattr(arguments, name) for name in OPTIONS)
     return report["figures"] if same else {}
 

@@ -7,7 +7,6 @@ The first model is measured in all its views, and beside BM25, reciprocal rank f
 the others as they are. A report that was made of the same model and data is kept, so the command can be called again.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from training import evaluate
 from training.arguments import existing_file, run
 from training.evaluate import OTHER_VIEWS, VIEWS, EvaluateArguments
 from training.quickstart import data_fingerprint
-from training.run_folder import digest, environment, write_json, write_text
+from training.run_folder import digest, environment, read_json, write_json, write_text
 from training.towers import resolve_tower
 
 METRIC = "ndcg@10"
@@ -55,7 +54,7 @@ def main(arguments: CompareArguments) -> dict:
                 slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
                 rows.setdefault(row_name(name, view, number), {})[path] = metrics | {"slices": slices}
     if arguments.peer:
-        found = json.loads(existing_file(arguments.peer, "a report of training.peer").read_text(encoding="utf-8"))
+        found = read_json(existing_file(arguments.peer, "a report of training.peer"))
         for report in found["catalogues"].values():
             for view, metrics in report["views"].items():
                 slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
@@ -81,7 +80,7 @@ def kept_report(arguments: CompareArguments, model: str, path: str, views: tuple
     key = digest(data_fingerprint(model), data_fingerprint(path), arguments.split, *views)
     file = Path(arguments.output) / f"{key}.json"
     if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file)
     return evaluate.main(EvaluateArguments(model, path, arguments.split, str(file), ",".join(views)))
 
 

@@ -20,7 +20,7 @@ from training import embed, evaluate, index, result_sheet
 from training.arguments import TrainArguments, parse, run
 from training.data import RetrievalSplit, load_split, split_names
 from training.demo_shop import generate
-from training.run_folder import digest, write_json
+from training.run_folder import digest, read_json, write_json
 from training.search import Searcher, format_results
 
 DEMO_SHOP = "data/demo_shop"
@@ -54,7 +54,7 @@ class Steps:
 
     def __init__(self, output: Path):
         self.file = output / STEPS_FILE
-        self.done = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        self.done = read_json(self.file) if self.file.is_file() else {}
 
     def is_done(self, name: str, inputs: str, result: Path) -> bool:
         """True if the step was done with the same inputs and its result is still there."""
@@ -127,7 +127,7 @@ def evaluate_step(steps: Steps, inputs: str, arguments: QuickstartArguments, out
     """Measures the model on the held-out split, or shows the report that is there."""
     file, inputs = output / "report.json", digest(inputs, split)
     if steps.is_done("evaluate", inputs, file):
-        report = json.loads(file.read_text())
+        report = read_json(file)
         print(f"\n== 3/5 evaluate: nothing changed, {file} is kept", flush=True)
         print(evaluate.format_report(report), flush=True)
         return report

@@ -6,7 +6,6 @@ Every number in README comes from a file in hub_card/results/, and every file th
 training.ablate, training.compare, training.bench_train, training.bench_catalogue or training.bench_space.
 """
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from training.bench_train import format_figures
 from training.compare import format_comparison
 from training.data import DataError
 from training.evaluate import format_report
-from training.run_folder import write_json, write_text
+from training.run_folder import read_json, write_json, write_text
 from training.size import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")
@@ -78,7 +77,7 @@ def copy_runs(arguments: ResultsArguments) -> None:
     """Copies the runs' reports, and the picture of one, to hub_card/results/."""
     for name, folder in arguments.runs.items():
         source = existing_file(f"{folder}/report.json", "a run folder that training.quickstart wrote")
-        write_json(RESULTS / f"{name}.json", json.loads(source.read_text(encoding="utf-8")))
+        write_json(RESULTS / f"{name}.json", read_json(source))
     shutil.copy(Path(arguments.runs[arguments.picture], "results.png"), RESULTS / f"{arguments.picture}.png")
 
 
@@ -102,7 +101,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
 
 def read_results(name: str | Path) -> dict:
     """A results file."""
-    return json.loads(existing_file(name, "a results file").read_text(encoding="utf-8"))
+    return read_json(existing_file(name, "a results file"))
 
 
 def markdown(report: dict) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from training.data import DataError
+
 PACKAGES = (
     "mmfusion",
     "torch",
@@ -61,6 +63,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file, indented, in the way of [`write_text`]."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What [`write_json`] wrote.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged ({error}); delete it, and what it held is made again") from error
 
 
 def write_config(path: Path, arguments: Any) -> None:

@@ -8,13 +8,13 @@ how they fall with the number of products, and products embedded a second on one
 the better ones: run the benchmark there and give its results with --results.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.arguments import existing_file, run
 from training.data import DataError
+from training.run_folder import read_json
 
 DAY = 24 * 60 * 60
 
@@ -115,7 +115,7 @@ def read_measured(arguments: SizeArguments) -> Measured:
         DataError: if it has none for this storage.
     """
     file = existing_file(arguments.results, "a results file; run python -m training.bench_catalogue")
-    report = json.loads(file.read_text(encoding="utf-8"))
+    report = read_json(file)
     figures = report.get("figures", {})
     built, found = figures.get(f"build ours {arguments.storage}"), figures.get(f"search ours {arguments.storage}")
     if not built or not found:
@@ -139,7 +139,7 @@ def fastest_embedding(results: Path) -> float | None:
     """Products a second of the fastest backend that training.bench_embed measured, or `None` without its file."""
     if not results.is_file():
         return None
-    figures = json.loads(results.read_text(encoding="utf-8"))["figures"]
+    figures = read_json(results)["figures"]
     speeds = [found["products_per_second"] for name, found in figures.items() if name.startswith("embed, ")]
     return round(max(speeds), 1)
 

@@ -13,6 +13,7 @@ from training.embedding import (
     picture_features,
     product_features,
     query_features,
+    text_features,
 )
 from training.feature_cache import model_fingerprint, towers_fingerprint
 
@@ -83,6 +84,26 @@ def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, process
         product_features(model, processor, load_split(shop, "test"))
     pictures = picture_features(model, processor, load_split(shop, "test"))
     np.testing.assert_array_equal(pictures.arrays["image_features"], first.arrays["image_features"])
+
+
+def test_a_text_that_products_share_is_encoded_once(model, processor, monkeypatch):
+    texts, encoded = ["red mug", "a big blue mug", "red mug", "", "a big blue mug"], []
+    run_encoder = embedding._run_encoder
+
+    def counted(encode, some, *rest):
+        encoded.extend(some)
+        return run_encoder(encode, some, *rest)
+
+    monkeypatch.setattr(embedding, "_run_encoder", counted)
+    found = text_features(model, processor, texts, batch_size=2)
+    assert encoded == ["red mug", "a big blue mug", ""] and found.arrays["text_mask"].tolist() == [True] * 3 + [
+        False,
+        True,
+    ]
+    for row, text in enumerate(texts):
+        alone = text_features(model, processor, [text], cache=False).arrays
+        for name, array in found.arrays.items():
+            np.testing.assert_allclose(array[row], alone[name][0], atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["rows.json", "text_features.npy"])

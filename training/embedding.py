@@ -137,15 +137,19 @@ def text_features(
     batch_size: int = BATCH_SIZE,
     cache: bool = True,
 ) -> TowerStates:
-    """The part of the states of products that comes from their texts."""
+    """The part of the states of products that comes from their texts; variants that share a text are encoded once."""
 
     def compute() -> Found:
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        distinct = list(places)
+
         def encode(rows: list[int]) -> MMFusionStates:
-            inputs = processor.process_products([{"text": texts[row]} for row in rows]).to(model.device)
+            inputs = processor.process_products([{"text": distinct[row]} for row in rows]).to(model.device)
             return model.encode_products(**inputs)
 
-        found = _run_encoder(encode, texts, batch_size, "text encoder")
-        return {name: array for name, array in found.items() if not name.startswith("image_")}, []
+        found = _run_encoder(encode, distinct, batch_size, "text encoder")
+        rows = [places[text] for text in texts]
+        return {name: array[rows] for name, array in found.items() if not name.startswith("image_")}, []
 
     key = cache_key(encoder_fingerprint(model, processor, "text"), *texts)
     arrays, _ = cached_features(key, compute) if cache else compute()

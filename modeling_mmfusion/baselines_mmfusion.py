@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from .configuration_mmfusion import MMFusionConfig
 from .fusion_mmfusion import (
+    MMFusionGatedHead,
     MMFusionImageNorm,
     MMFusionMLP,
     MMFusionStates,
@@ -96,16 +97,13 @@ class MMFusionConcat(MMFusionBaseline):
 
 
 class MMFusionGated(MMFusionBaseline):
-    """A gate a channel between the modalities' unit vectors, seen from both (GMU, https://huggingface.co/papers/1702.01992)."""
+    """A gate a channel between the modalities; our cross-modal expert alone, see [`MMFusionGatedHead`]."""
 
     def build(self, text_dim: int, image_dim: int, config: MMFusionConfig) -> None:
-        super().build(text_dim, image_dim, config)
-        self.gate = nn.Linear(text_dim + image_dim, config.vector_dim)
+        self.head = MMFusionGatedHead(text_dim, image_dim, config.vector_dim, config)
 
     def fuse(self, text, image, text_mask, image_mask):
-        gate = torch.sigmoid(self.gate(torch.cat([text, image], dim=-1)))
-        text = F.normalize(self.text_head(text), dim=-1) * text_mask
-        return gate * text + (1 - gate) * F.normalize(self.image_head(image), dim=-1) * image_mask
+        return self.head(text, image)
 
 
 BASELINES = {

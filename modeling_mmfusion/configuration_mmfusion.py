@@ -40,15 +40,16 @@ class MMFusionConfig(PreTrainedConfig):
         fusion_type (`str`, *optional*, defaults to `"experts"`):
             `experts` (ours), or a baseline: `weighted_mean` of unit vectors (Marqo GCL), `sum` of raw ones (UniIR
             CLIP_SF), `concat` and an MLP, or `gated`.
-        text_dim (`int`, *optional*, defaults to 256):
+        text_dim (`int`, *optional*, defaults to 176):
             Width of the text block. It starts as the text encoder's own space, or as that space's principal axes if
             that is wider.
-        lexical_dim (`int`, *optional*, defaults to 256):
-            Width of the lexical block, which compares the very tokens of query and product. 0 leaves it out, as it
+        lexical_dim (`int`, *optional*, defaults to 496):
+            Width of the lexical block, which compares the very tokens of query and product; codes of different tokens
+            have inner products of 0, give or take `1 / sqrt(lexical_dim)`. 0 leaves it out, as it
             must be where query and product have tokenizers of different vocabularies.
-        image_dim (`int`, *optional*, defaults to 256):
+        image_dim (`int`, *optional*, defaults to 176):
             Width of the image block.
-        cross_dim (`int`, *optional*, defaults to 256):
+        cross_dim (`int`, *optional*, defaults to 176):
             Width of the cross-modal block.
         vector_dim (`int`, *optional*, defaults to 1024):
             Width of the vectors of the fusion types other than `experts`.
@@ -63,15 +64,15 @@ class MMFusionConfig(PreTrainedConfig):
             Heads of the cross-modal attention.
         num_prototypes (`int`, *optional*, defaults to 128):
             Prototypes of the training's texts, which tell familiar texts from others; see [`MMFusionFamiliarity`].
-        fusion_dropout (`float`, *optional*, defaults to 0.1):
+        fusion_dropout (`float`, *optional*, defaults to 0.3):
             Dropout in the MLPs while training.
         modality_dropout (`float`, *optional*, defaults to 0.1):
             Share of products whose text, and share of products whose image, is hidden while training; a product never
             loses both. It makes the model robust to missing images and thin text.
         text_mean_weight (`float`, *optional*, defaults to 0.5):
             Weight of the text in `weighted_mean`; the image has the rest.
-        block_logits_init (`list[float]`, *optional*, defaults to `[1.0, 0.0, 0.5, 0.5]`):
-            The routers' logits of the four blocks before training: shares of 39, 14, 23 and 23%.
+        block_logits_init (`list[float]`, *optional*, defaults to `[1.0, 0.6, 0.5, 0.5]`):
+            The routers' logits of the four blocks before training: shares of 34, 23, 21 and 21%.
         logit_scale_init_value (`float`, *optional*, defaults to 3.0):
             Logarithm of the inverse temperature before training.
         matryoshka_dims (`list[int]`, *optional*, defaults to `[]`):
@@ -107,20 +108,20 @@ class MMFusionConfig(PreTrainedConfig):
     image_levels: list[int] | tuple[int, ...] = ()
     image_level_dims: list[int] | tuple[int, ...] = ()
     fusion_type: FusionType = "experts"
-    text_dim: int = 256
-    lexical_dim: int = 256
-    image_dim: int = 256
-    cross_dim: int = 256
+    text_dim: int = 176
+    lexical_dim: int = 496
+    image_dim: int = 176
+    cross_dim: int = 176
     vector_dim: int = 1024
     cross_attention: bool = False
     fusion_hidden_size: int = 512
     attention_hidden_size: int = 128
     num_attention_heads: int = 4
     num_prototypes: int = 128
-    fusion_dropout: float | int = 0.1
+    fusion_dropout: float | int = 0.3
     modality_dropout: float | int = 0.1
     text_mean_weight: float | int = 0.5
-    block_logits_init: list[float] | tuple[float, ...] = (1.0, 0.0, 0.5, 0.5)
+    block_logits_init: list[float] | tuple[float, ...] = (1.0, 0.6, 0.5, 0.5)
     logit_scale_init_value: float | int = 3.0
     matryoshka_dims: list[int] | tuple[int, ...] = ()
     truncate_dim: int | None = None

@@ -104,6 +104,24 @@ class MMFusionMLP(nn.Module):
         return self.fc2(self.dropout(F.gelu(self.fc1(states))))
 
 
+class MMFusionGatedHead(nn.Module):
+    """A gate a channel between the unit vectors of two modalities, seen from both (GMU,
+    https://huggingface.co/papers/1702.01992)."""
+
+    def __init__(self, text_dim: int, image_dim: int, out_dim: int, config: MMFusionConfig):
+        super().__init__()
+        self.text_head = MMFusionMLP(text_dim, out_dim, config)
+        self.image_head = MMFusionMLP(image_dim, out_dim, config)
+        self.gate = nn.Linear(text_dim + image_dim, out_dim)
+
+    def forward(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Features `(batch, width)` of text and image to `(batch, out_dim)`; what stands in for a missing modality
+        becomes a learned vector."""
+        gate = torch.sigmoid(self.gate(torch.cat([text, image], dim=-1)))
+        text, image = F.normalize(self.text_head(text), dim=-1), F.normalize(self.image_head(image), dim=-1)
+        return gate * text + (1 - gate) * image
+
+
 class MMFusionTextHead(nn.Module):
     """Text features to the text block, starting as the text encoder's own space.
 
@@ -136,9 +154,10 @@ class MMFusionLexicalHead(nn.Module):
     """Tokens to a block whose inner product counts shared tokens, rarer ones more: a search for words in a vector.
 
     Each token has a fixed code of random signs, made by universal hashing of its id (Carter and Wegman, 1979), so
-    that codes of different tokens are all but orthogonal in any vocabulary; a text is the sum of its tokens' codes.
-    Vocabularies are sorted by frequency, so the logarithm of a token's rank stands in for its inverse document
-    frequency. Nothing is learned, and nothing is forgotten: it works in shops never seen.
+    that codes of different tokens are all but orthogonal in any vocabulary; a text is the sum of its distinct tokens'
+    codes. Vocabularies are sorted by frequency, so the logarithm of a token's rank stands in for its inverse document
+    frequency; query and product have its square root each, so that a shared token counts it once, as in BM25. Nothing
+    is learned, and nothing is forgotten: it works in shops never seen.
     """
 
     def __init__(self, config: MMFusionConfig):
@@ -154,10 +173,12 @@ class MMFusionLexicalHead(nn.Module):
         return F.normalize(weighted.sum(dim=1), dim=-1)
 
     def weights(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """How much each token counts, `(batch, tokens)`: rarer ones more, special ones and padding nothing."""
+        """How much each token counts, `(batch, tokens)`: rarer ones more, repeated ones once in all, special ones and
+        padding nothing."""
         special = torch.tensor(self.special_ids, device=input_ids.device, dtype=input_ids.dtype)
-        kept = attention_mask * (input_ids[..., None] != special).all(dim=-1)
-        return torch.log1p(input_ids / FREQUENT_TOKENS) * kept
+        kept = attention_mask.bool() & (input_ids[..., None] != special).all(dim=-1)
+        times = ((input_ids[:, :, None] == input_ids[:, None]) & kept[:, None]).sum(dim=-1)
+        return torch.log1p(input_ids / FREQUENT_TOKENS).sqrt() * kept / times.clamp(min=1)
 
     def codes(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The signs of tokens of any shape, `(..., lexical_dim)`."""
@@ -400,28 +421,30 @@ class MMFusionQueryHeads(nn.Module):
 class MMFusionProductHeads(nn.Module):
     """The product tower's fusion network: text, lexical, image and cross-modal experts and a mask-aware router.
 
-    A modality that a product lacks is replaced by a learned vector where the cross-modal expert and the router look
-    at it, and its own blocks have length 0. Several pictures of a product are pooled with attention.
+    A modality that a product lacks is replaced by a learned vector where the cross-modal expert looks at it, and its
+    own blocks have length 0. Several pictures of a product are pooled with attention. The lengths of the blocks depend
+    on which modalities there are and on how familiar the text is, not on what they say: a router that sees the
+    features prefers some products to others whatever is asked for, which is worth nothing on a shop's new products and
+    costs quality in other shops.
     """
 
     def __init__(self, text_in_dim: int, image_sizes: tuple[int, ...], cell_dim: int, config: MMFusionConfig):
         super().__init__()
         image_in_dim = sum(image_sizes)
-        both_dim = text_in_dim + image_in_dim
         self.modality_dropout = config.modality_dropout
         self.familiarity = MMFusionFamiliarity(text_in_dim, config)
         self.text_norm = nn.LayerNorm(text_in_dim)
         self.image_norm = MMFusionImageNorm(image_sizes)
         self.image_pool = MMFusionZeroLinear(image_in_dim, 1)
         self.image_head = MMFusionMLP(image_in_dim, config.image_dim, config)
-        self.router = MMFusionRouter(both_dim, config)
+        self.router = MMFusionRouter(len(config.blocks), config)
         self.missing_text = MMFusionVector(text_in_dim)
         self.missing_image = MMFusionVector(image_in_dim)
         self.cross_attention = None
         if config.cross_attention:
             self.cross_attention = MMFusionCrossAttention(text_in_dim, cell_dim, config)
-            both_dim += config.attention_hidden_size
-        self.cross_head = MMFusionMLP(both_dim, config.cross_dim, config)
+            text_in_dim += config.attention_hidden_size
+        self.cross_head = MMFusionGatedHead(text_in_dim, image_in_dim, config.cross_dim, config)
 
     def forward(
         self, states: MMFusionStates, text_head: MMFusionTextHead
@@ -435,12 +458,12 @@ class MMFusionProductHeads(nn.Module):
         text = self.missing_text.where_missing(self.text_norm(states.text_features), states.text_mask)
         image = pool_images(self.image_norm(states.image_features), states.image_mask, self.image_pool)
         image = self.missing_image.where_missing(image, states.has_image)
-        both = torch.cat([text, image], dim=-1)
         known = torch.where(states.text_mask[:, None], self.familiarity(states.text_features), 1.0)
-        weights = self.router(both, known, self._usable_blocks(states))
+        usable = self._usable_blocks(states)
+        weights = self.router(usable.to(text.dtype), known, usable)
         if self.cross_attention is not None:
-            both = torch.cat([both, self._attend(states)], dim=-1)
-        learned = self.image_head(image), self.cross_head(both)
+            text = torch.cat([text, self._attend(states)], dim=-1)
+        learned = self.image_head(image), self.cross_head(text, image)
         return (text_head(states.text_features, known), *lexical_block(states), *learned), weights
 
     def _usable_blocks(self, states: MMFusionStates) -> torch.Tensor:

@@ -204,7 +204,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
             vision (`str`): folder or Hub id of the image encoder.
             query (`str`, *optional*): folder or Hub id of the query tower's own text encoder. `None` shares the
                 product tower's.
-            kwargs: fields of [`MMFusionConfig`]; `text_dim` defaults to at most 256, the pooling to
+            kwargs: fields of [`MMFusionConfig`]; `text_dim` defaults to at most 176, the pooling to
                 what the encoder was trained for (`pooler` for CLIP, else `mean`), `image_levels` to all stages of a
                 convolutional timm backbone, `lexical_dim` to 0 if the query tower has a vocabulary of another size and
                 `matryoshka_dims` to a half and a quarter of the whole.

@@ -132,7 +132,7 @@ class StageArguments:
     text_view_weight: float = 0.2
     image_view_weight: float = 0.2
     title_image_weight: float = 0.0
-    matryoshka_weight: float = 0.2
+    matryoshka_weight: float = 0.3
     distillation_weight: float = 0.0
     loss: Literal["infonce", "sigmoid"] = "infonce"
     directions: Literal["both", "query"] = "both"
@@ -140,7 +140,7 @@ class StageArguments:
     score_margin: float | None = None
     positives_per_query: int = 4
     negatives_per_query: int = 0
-    batch_size: int = 512
+    batch_size: int = 256
     chunk_size: int = 64
     gradient_cache: bool = False
     learning_rate: float = 1e-3

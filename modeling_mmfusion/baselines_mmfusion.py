@@ -103,7 +103,7 @@ class MMFusionGated(MMFusionBaseline):
         self.head = MMFusionGatedHead(text_dim, image_dim, config.vector_dim, config)
 
     def fuse(self, text, image, text_mask, image_mask):
-        return self.head(text, image)
+        return self.head(text, image, text_mask, image_mask)
 
 
 BASELINES = {

@@ -114,12 +114,16 @@ class MMFusionGatedHead(nn.Module):
         self.image_head = MMFusionMLP(image_dim, out_dim, config)
         self.gate = nn.Linear(text_dim + image_dim, out_dim)
 
-    def forward(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        """Features `(batch, width)` of text and image to `(batch, out_dim)`; what stands in for a missing modality
-        becomes a learned vector."""
+    def forward(
+        self, text: torch.Tensor, image: torch.Tensor, text_mask: torch.Tensor, image_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Features `(batch, width)` of text and image and masks `(batch, 1)` to `(batch, out_dim)`.
+
+        A masked modality adds nothing but what the gate sees of it.
+        """
         gate = torch.sigmoid(self.gate(torch.cat([text, image], dim=-1)))
-        text, image = F.normalize(self.text_head(text), dim=-1), F.normalize(self.image_head(image), dim=-1)
-        return gate * text + (1 - gate) * image
+        text = F.normalize(self.text_head(text), dim=-1) * text_mask
+        return gate * text + (1 - gate) * F.normalize(self.image_head(image), dim=-1) * image_mask
 
 
 class MMFusionTextHead(nn.Module):
@@ -396,6 +400,13 @@ class MMFusionVector(nn.Module):
         return torch.where(mask[:, None], states, self.weight)
 
 
+class MMFusionMissing(MMFusionVector):
+    """A learned vector in place of normalised features that are missing.
+
+    It starts at random: the unit vector of zeros has no gradient.
+    """
+
+
 class MMFusionQueryHeads(nn.Module):
     """The query tower's part: query features to the blocks of the query's vector and their weights."""
 
@@ -421,11 +432,11 @@ class MMFusionQueryHeads(nn.Module):
 class MMFusionProductHeads(nn.Module):
     """The product tower's fusion network: text, lexical, image and cross-modal experts and a mask-aware router.
 
-    A modality that a product lacks is replaced by a learned vector where the cross-modal expert looks at it, and its
-    own blocks have length 0. Several pictures of a product are pooled with attention. The lengths of the blocks depend
-    on which modalities there are and on how familiar the text is, not on what they say: a router that sees the
-    features prefers some products to others whatever is asked for, which is worth nothing on a shop's new products and
-    costs quality in other shops.
+    A modality that a product lacks is replaced by a learned vector where the gate of the cross-modal expert looks at
+    it, and its own blocks have length 0. Several pictures of a product are pooled with attention. The lengths of the
+    blocks depend on which modalities there are and on how familiar the text is, not on what they say: a router that
+    sees the features prefers some products to others whatever is asked for, which is worth nothing on a shop's new
+    products and costs quality in other shops.
     """
 
     def __init__(self, text_in_dim: int, image_sizes: tuple[int, ...], cell_dim: int, config: MMFusionConfig):
@@ -438,8 +449,8 @@ class MMFusionProductHeads(nn.Module):
         self.image_pool = MMFusionZeroLinear(image_in_dim, 1)
         self.image_head = MMFusionMLP(image_in_dim, config.image_dim, config)
         self.router = MMFusionRouter(len(config.blocks), config)
-        self.missing_text = MMFusionVector(text_in_dim)
-        self.missing_image = MMFusionVector(image_in_dim)
+        self.missing_text = MMFusionMissing(text_in_dim)
+        self.missing_image = MMFusionMissing(image_in_dim)
         self.cross_attention = None
         if config.cross_attention:
             self.cross_attention = MMFusionCrossAttention(text_in_dim, cell_dim, config)
@@ -463,7 +474,9 @@ class MMFusionProductHeads(nn.Module):
         weights = self.router(usable.to(text.dtype), known, usable)
         if self.cross_attention is not None:
             text = torch.cat([text, self._attend(states)], dim=-1)
-        learned = self.image_head(image), self.cross_head(text, image)
+        image_mask = states.has_image[:, None]
+        cross = self.cross_head(text, image, states.text_mask[:, None] | ~image_mask, image_mask)
+        learned = self.image_head(image), cross
         return (text_head(states.text_features, known), *lexical_block(states), *learned), weights
 
     def _usable_blocks(self, states: MMFusionStates) -> torch.Tensor:
@@ -541,5 +554,7 @@ def init_fusion_weights(module: nn.Module) -> None:
     elif isinstance(module, MMFusionRouter):
         init.zeros_(module.weight)
         init.copy_(module.bias, torch.tensor(module.logits_init))
+    elif isinstance(module, MMFusionMissing):
+        init.normal_(module.weight)
     elif isinstance(module, MMFusionVector):
         init.zeros_(module.weight)

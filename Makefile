@@ -22,12 +22,14 @@ MULTISHOP_MODELS = {mmfusion: runs/multishop/model, text only: runs/multishop_te
 	concat: runs/multishop_concat/model, zero-shot text: minilm}
 FASHION_SEEDS ?= 0,1,2
 FASHION_VARIANTS ?= experts,gated,weighted_mean,text only,image only,sum,concat
+RECIPE_SEEDS ?= 0,1,2
+RECIPE_VARIANTS = full recipe,no domain stage,no align stage,no fuse stage,one stage,frozen encoders
 RELEASE = $(if $(TAG),--tag "$(TAG)") --collection mmfusion
 
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space screenshots load hub release results ablation multishop bench catalogue
+.PHONY: help quickstart test space screenshots load hub release results ablation recipe multishop bench catalogue
 .PHONY: lint format lock clean
 
 help:  ## list the targets
@@ -75,6 +77,12 @@ ablation: $(VENV)/installed  ## compare fusion types on HM, FASHION and IKEA (so
 	$(PYTHON) -m training.ablate --tests "$(HM),$(IKEA)" --results hub_card/results/fusion_ablation.json
 	$(PYTHON) -m training.ablate --tests "$(FASHION),$(IKEA)" --seeds "$(FASHION_SEEDS)" --variants "$(FASHION_VARIANTS)" \
 		--overrides "{data.path: $(FASHION), output: runs/ablation_fashion}" --results hub_card/results/fusion_fashion.json
+	$(PYTHON) -m training.results --copy=false
+
+recipe: $(VENV)/installed  ## leave out one stage of the training after the other, on HM (some hours), and write README's table
+	$(PYTHON) -m training.ablate --recipe training/recipes/hm.yaml --tests "$(HM)" --seeds "$(RECIPE_SEEDS)" \
+		--overrides "{align.epochs: 1, data.path: $(HM), output: runs/recipe_ablation}" --variants "$(RECIPE_VARIANTS)" \
+		--results hub_card/results/recipe_ablation.json
 	$(PYTHON) -m training.results --copy=false
 
 multishop: $(VENV)/installed  ## train on three shops and compare with other systems (some hours), and write README's table

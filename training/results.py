@@ -38,6 +38,7 @@ class ResultsArguments:
         readme: File whose part between the two markers is written.
         picture: Name of the run whose results.png is copied; pictures of catalogues of unclear licence stay out.
         ablations: Results of training.ablate to show, with commas between.
+        recipe: Results of training.ablate on the stages to show.
         multishop: Results of training.compare to show.
         bench: Results of training.bench_train to show.
         embedding: Results of training.bench_embed to show.
@@ -51,6 +52,7 @@ class ResultsArguments:
     readme: str = "README.md"
     picture: str = "quickstart"
     ablations: str = "hub_card/results/fusion_ablation.json,hub_card/results/fusion_fashion.json"
+    recipe: str = "hub_card/results/recipe_ablation.json"
     multishop: str = "hub_card/results/multishop.json"
     bench: str = "hub_card/results/bench_train.json"
     embedding: str = "hub_card/results/bench_embed.json"
@@ -63,7 +65,7 @@ def main(arguments: ResultsArguments) -> None:
     """Copies the reports, draws the ablations and writes the tables."""
     if arguments.copy:
         copy_runs(arguments)
-    for name in arguments.ablations.split(","):
+    for name in (*arguments.ablations.split(","), arguments.recipe):
         draw_ablation(read_results(name), Path(name).with_suffix(".png"))
     readme = Path(arguments.readme)
     text = readme.read_text(encoding="utf-8")
@@ -87,6 +89,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
     return {
         "results": [markdown(read_results(RESULTS / f"{name}.json")) for name in arguments.runs],
         "ablation": [format_results(read_results(name)) for name in arguments.ablations.split(",")],
+        "recipe": [format_results(read_results(arguments.recipe))],
         "multishop": [format_comparison(read_results(arguments.multishop))],
         "bench": [format_figures(read_results(arguments.bench))],
         "catalogue": [

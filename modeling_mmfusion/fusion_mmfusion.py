@@ -110,8 +110,8 @@ class MMFusionGatedHead(nn.Module):
 
     def __init__(self, text_dim: int, image_dim: int, out_dim: int, config: MMFusionConfig):
         super().__init__()
-        self.text_head = MMFusionMLP(text_dim, out_dim, config)
-        self.image_head = MMFusionMLP(image_dim, out_dim, config)
+        self.text_mlp = MMFusionMLP(text_dim, out_dim, config)
+        self.image_mlp = MMFusionMLP(image_dim, out_dim, config)
         self.gate = nn.Linear(text_dim + image_dim, out_dim)
 
     def forward(
@@ -122,8 +122,8 @@ class MMFusionGatedHead(nn.Module):
         A masked modality adds nothing but what the gate sees of it.
         """
         gate = torch.sigmoid(self.gate(torch.cat([text, image], dim=-1)))
-        text = F.normalize(self.text_head(text), dim=-1) * text_mask
-        return gate * text + (1 - gate) * F.normalize(self.image_head(image), dim=-1) * image_mask
+        text = F.normalize(self.text_mlp(text), dim=-1) * text_mask
+        return gate * text + (1 - gate) * F.normalize(self.image_mlp(image), dim=-1) * image_mask
 
 
 class MMFusionTextHead(nn.Module):

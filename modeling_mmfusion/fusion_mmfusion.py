@@ -435,8 +435,8 @@ class MMFusionProductHeads(nn.Module):
     A modality that a product lacks is replaced by a learned vector where the gate of the cross-modal expert looks at
     it, and its own blocks have length 0. Several pictures of a product are pooled with attention. The lengths of the
     blocks depend on which modalities there are and on how familiar the text is, not on what they say: a router that
-    sees the features prefers some products to others whatever is asked for, which is worth nothing on a shop's new
-    products and costs quality in other shops.
+    sees the features prefers some products to others whatever is asked for, which gained nothing on H&M's new products
+    and cost quality on IKEA's, never seen.
     """
 
     def __init__(self, text_in_dim: int, image_sizes: tuple[int, ...], cell_dim: int, config: MMFusionConfig):

@@ -305,3 +305,14 @@ def test_gradient_checkpointing_changes_no_gradient(model, processor):
 def test_fields_that_do_not_fit_each_other_are_refused(fields, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         MMFusionConfig(**fields)
+
+
+def test_gradients_are_finite_where_text_and_picture_are_both_hidden(towers, processor):
+    model = MMFusionModel.from_towers(towers["text"], towers["vision"], **TINY_DIMS)
+    inputs = processor.process_products([{"title": "red mug"}, {"title": "blue lamp", "image": picture("red")}])
+    with torch.no_grad():
+        states = model.encode_products(**inputs)
+    vectors = model.get_product_features(states=states, view="image").pooler_output
+    (vectors * torch.randn_like(vectors)).sum().backward()
+    gradients = [parameter.grad for parameter in model.product_heads.parameters() if parameter.grad is not None]
+    assert gradients and max(gradient.norm() for gradient in gradients) < 1e4

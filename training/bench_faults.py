@@ -144,6 +144,9 @@ def content_of(folder: Path) -> Content:
 def kill_saves(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     """Kills saves at random moments; see the module.
 
+    How long the parent waits follows what it finds, so that on a machine of any speed and load about half of the saves
+    are killed and the others end.
+
     Returns:
         How often the process was killed or had ended before, and how often the old and the new state was found.
 
@@ -153,17 +156,16 @@ def kill_saves(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     content, rng = first_content(), np.random.default_rng(seed)
     seen = Counter(dict.fromkeys(("killed", "ended before", "new state", "old state"), 0))
     build_index().save(folder)
-    seconds = []
-    for version in range(1, 4):
-        started = time.monotonic()
-        _wait(_fork(lambda: change_and_save(folder, content, version)))  # noqa: B023
-        seconds.append(time.monotonic() - started)
-        content = next_content(content, version)[0]
-    for version in tqdm(range(4, 4 + kills), desc="kills", leave=False):
+    started = time.monotonic()
+    _wait(_fork(lambda: change_and_save(folder, content, 0)))
+    longest, content = time.monotonic() - started, next_content(content, 0)[0]
+    for version in tqdm(range(1, 1 + kills), desc="kills", leave=False):
         child = _fork(lambda: change_and_save(folder, content, version))  # noqa: B023
-        time.sleep(rng.uniform(0, 1.1 * np.median(seconds)))
+        time.sleep(rng.uniform(0.2, 1) * longest)
         os.kill(child, signal.SIGKILL)
-        seen["killed" if _wait(child, check=False) == -signal.SIGKILL else "ended before"] += 1
+        was_killed = _wait(child, check=False) == -signal.SIGKILL
+        longest *= 1.1 if was_killed else 0.9
+        seen["killed" if was_killed else "ended before"] += 1
         found, new = content_of(folder), next_content(content, version)[0]
         if found not in (content, new):
             raise DataError(f"{folder}: after kill {version} it is neither of the old nor of the new state")

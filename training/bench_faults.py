@@ -144,9 +144,6 @@ def content_of(folder: Path) -> Content:
 def kill_saves(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     """Kills saves at random moments; see the module.
 
-    How long the parent waits follows what it finds, so that on a machine of any speed and load about half of the saves
-    are killed and the others end.
-
     Returns:
         How often the process was killed or had ended before, and how often the old and the new state was found.
 
@@ -161,10 +158,7 @@ def kill_saves(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     longest, content = time.monotonic() - started, next_content(content, 0)[0]
     for version in tqdm(range(1, 1 + kills), desc="kills", leave=False):
         child = _fork(lambda: change_and_save(folder, content, version))  # noqa: B023
-        time.sleep(rng.uniform(0.2, 1) * longest)
-        os.kill(child, signal.SIGKILL)
-        was_killed = _wait(child, check=False) == -signal.SIGKILL
-        longest *= 1.1 if was_killed else 0.9
+        was_killed, longest = kill_at_random(child, longest, rng)
         seen["killed" if was_killed else "ended before"] += 1
         found, new = content_of(folder), next_content(content, version)[0]
         if found not in (content, new):
@@ -175,6 +169,19 @@ def kill_saves(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     if len(list(folder.iterdir())) != len(ProductIndex.load(folder).files) + 1:
         raise DataError(f"{folder}: files of killed saves are left")
     return dict(seen)
+
+
+def kill_at_random(child: int, longest: float, rng: np.random.Generator) -> tuple[bool, float]:
+    """Kills a process after a random time of at most `longest` seconds.
+
+    Returns:
+        Whether it was still running, and what to take for `longest` the next time: a little more if it was, else less, so
+        that on a machine of any speed and load about half of many processes are hit.
+    """
+    time.sleep(rng.uniform(0.2, 1) * longest)
+    os.kill(child, signal.SIGKILL)
+    was_killed = _wait(child, check=False) == -signal.SIGKILL
+    return was_killed, longest * (1.1 if was_killed else 0.9)
 
 
 def kill_embedding(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
@@ -201,7 +208,7 @@ def kill_embedding(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     started = time.monotonic()
     for number, shop in enumerate(shops):
         _wait(start(shop, folder / f"whole-{number}"))
-    seconds = (time.monotonic() - started) / len(shops)
+    longest = (time.monotonic() - started) / len(shops)
     whole = [read_embedded(folder / f"whole-{number}") for number in range(2)]
     state = None  # the number of the catalogue whose vectors the folder holds
     for number in tqdm(range(kills), desc="kills of the embedding", leave=False):
@@ -210,9 +217,8 @@ def kill_embedding(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
             state = None
         target = 1 if state == 0 else 0
         child = start(shops[target], output)
-        time.sleep(rng.uniform(0.2, 1.1) * seconds)
-        os.kill(child, signal.SIGKILL)
-        seen["killed" if _wait(child, check=False) == -signal.SIGKILL else "ended before"] += 1
+        was_killed, longest = kill_at_random(child, longest, rng)
+        seen["killed" if was_killed else "ended before"] += 1
         found = read_embedded(output) if (output / "manifest.json").is_file() else None
         if same_vectors(found, whole[target]):
             if state is None and files_of(output) != files_of(folder / f"whole-{target}"):

@@ -53,15 +53,19 @@ class MMFusionConfig(PreTrainedConfig):
             Width of the cross-modal block.
         vector_dim (`int`, *optional*, defaults to 1024):
             Width of the vectors of the fusion types other than `experts`.
-        cross_attention (`bool`, *optional*, defaults to `False`):
-            Whether the cross-modal expert attends from text tokens to image cells, besides joining the pooled
+        cross_attention (`bool`, *optional*, defaults to `True`):
+            Whether the image and the cross-modal expert attend to the cells of pictures, besides seeing pooled
             features.
+        num_cell_queries (`int`, *optional*, defaults to 2):
+            With how many vectors each of the two looks at the cells.
+        cell_grid (`int`, *optional*, defaults to 7):
+            Cells a side of a picture, or as many as the image encoder has.
         fusion_hidden_size (`int`, *optional*, defaults to 512):
             Width of the hidden layers of the fusion network's small MLPs.
         attention_hidden_size (`int`, *optional*, defaults to 128):
-            Width of the cross-modal attention.
+            Width of the attention to cells.
         num_attention_heads (`int`, *optional*, defaults to 4):
-            Heads of the cross-modal attention.
+            Heads of the attention to cells.
         num_prototypes (`int`, *optional*, defaults to 128):
             Prototypes of the training's texts, which tell familiar texts from others; see [`MMFusionFamiliarity`].
         fusion_dropout (`float`, *optional*, defaults to 0.3):
@@ -113,7 +117,9 @@ class MMFusionConfig(PreTrainedConfig):
     image_dim: int = 176
     cross_dim: int = 176
     vector_dim: int = 1024
-    cross_attention: bool = False
+    cross_attention: bool = True
+    num_cell_queries: int = 2
+    cell_grid: int = 7
     fusion_hidden_size: int = 512
     attention_hidden_size: int = 128
     num_attention_heads: int = 4
@@ -178,6 +184,10 @@ class MMFusionConfig(PreTrainedConfig):
                 f"text_dim, image_dim, cross_dim, vector_dim, fusion_hidden_size and attention_hidden_size must "
                 f"be at least 1, got blocks of {self.block_dims}, {self.fusion_hidden_size} and "
                 f"{self.attention_hidden_size}"
+            )
+        if min(self.num_cell_queries, self.cell_grid) < 1:
+            raise ValueError(
+                f"num_cell_queries and cell_grid must be at least 1, got {self.num_cell_queries} and {self.cell_grid}"
             )
         if not 0 <= self.modality_dropout <= 0.5:
             raise ValueError(f"modality_dropout must lie between 0 and 0.5, got {self.modality_dropout}")

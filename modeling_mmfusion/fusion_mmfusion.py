@@ -48,12 +48,8 @@ class MMFusionStates(ModelOutput):
             The image encoder's pooled output, and the means and maxima of `image_levels` (products only).
         image_mask (`torch.Tensor` of shape `(batch, images)`):
             True where there is a picture.
-        text_states (`torch.Tensor` of shape `(batch, tokens, text_hidden_size)`, *optional*):
-            The text encoder's states, for the cross-modal attention.
-        token_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
-            True where there is a token.
         image_states (`torch.Tensor` of shape `(batch, images, cells, cell_dim)`, *optional*):
-            The image encoder's states, cell by cell.
+            The image encoder's states of all `image_levels`, cell by cell and normalised level by level.
     """
 
     text_features: torch.FloatTensor | None = None
@@ -61,8 +57,6 @@ class MMFusionStates(ModelOutput):
     lexical_features: torch.FloatTensor | None = None
     image_features: torch.FloatTensor | None = None
     image_mask: torch.BoolTensor | None = None
-    text_states: torch.FloatTensor | None = None
-    token_mask: torch.BoolTensor | None = None
     image_states: torch.FloatTensor | None = None
 
     @property
@@ -75,6 +69,8 @@ class MMFusionStates(ModelOutput):
         states = MMFusionStates(**self)
         if view == "text":
             states.image_mask = torch.zeros_like(self.image_mask)
+            if states.image_states is not None:
+                states.image_states = states.image_states[:, :, :1]  # none is looked at
         if view == "image":
             states.text_mask = torch.zeros_like(self.text_mask)
         return states
@@ -297,78 +293,60 @@ class MMFusionImageNorm(nn.Module):
         return torch.cat([norm(part) for norm, part in zip(self.norms, parts, strict=True)], dim=-1)
 
 
-class MMFusionCrossAttention(nn.Module):
-    """Text tokens that look at image cells, pooled to one vector (pre-norm, one layer).
+class MMFusionCellAttention(nn.Module):
+    """Attention from a few learned vectors to the cells of a product's pictures.
 
-    A learned token is added to the text and a learned cell to the image, so that products without text or image go
-    the same way.
+    The image expert looks with the vectors as they are; for the cross-modal expert the text turns them, so that of a
+    model who wears shirt and trousers it sees what the text speaks of. Pre-norm, one layer: cells come normalised, and
+    the experts' own MLPs are what would follow.
     """
 
     def __init__(self, text_dim: int, cell_dim: int, config: MMFusionConfig):
         super().__init__()
-        hidden_size = config.attention_hidden_size
+        hidden_size, count = config.attention_hidden_size, config.num_cell_queries
         self.config = config
+        self.count = count
         self.head_dim = hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = 0.0
         self.is_causal = False
-        self.text_norm = nn.LayerNorm(text_dim)
-        self.text_proj = nn.Linear(text_dim, hidden_size)
-        self.cell_norm = nn.LayerNorm(cell_dim)
-        self.cell_proj = nn.Linear(cell_dim, hidden_size)
-        self.extra_token = MMFusionVector(hidden_size)
-        self.extra_cell = MMFusionVector(hidden_size)
-        self.attention_norm = nn.LayerNorm(hidden_size)
-        self.q_proj = nn.Linear(hidden_size, hidden_size)
-        self.k_proj = nn.Linear(hidden_size, hidden_size)
-        self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.out_proj = nn.Linear(hidden_size, hidden_size)
-        self.mlp_norm = nn.LayerNorm(hidden_size)
-        self.mlp = MMFusionMLP(hidden_size, hidden_size, config)
-        self.pool_norm = nn.LayerNorm(hidden_size)
-        self.pool = nn.Linear(hidden_size, 1)
+        self.queries = MMFusionRandomVector(count, hidden_size)
+        self.q_proj = nn.Linear(text_dim, count * hidden_size)
+        self.k_proj = nn.Linear(cell_dim, hidden_size)
+        self.v_proj = nn.Linear(cell_dim, hidden_size)
+        self.out_norm = nn.LayerNorm(count * hidden_size)
 
     def forward(
-        self, tokens: torch.Tensor, token_mask: torch.Tensor, cells: torch.Tensor, cell_mask: torch.Tensor
-    ) -> torch.Tensor:
-        """One vector a product.
+        self, text: torch.Tensor, cells: torch.Tensor, cell_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the two experts see in the cells; 0 for products without any.
 
         Args:
-            tokens (`torch.Tensor` of shape `(batch, tokens, text_dim)`): the text encoder's last states.
-            token_mask (`torch.Tensor` of shape `(batch, tokens)`): True where there is a token.
+            text (`torch.Tensor` of shape `(batch, text_dim)`): normalised text features.
             cells (`torch.Tensor` of shape `(batch, cells, cell_dim)`): states of all cells of a product's pictures.
             cell_mask (`torch.Tensor` of shape `(batch, cells)`): True where there is a cell.
 
         Returns:
-            `torch.Tensor` of shape `(batch, attention_hidden_size)`.
+            Two `torch.Tensor` of shape `(batch, num_cell_queries * attention_hidden_size)`, for the image and for the
+            cross-modal expert.
         """
-        tokens = self.extra_token.prepend(self.text_proj(self.text_norm(tokens)))
-        cells = self.extra_cell.prepend(self.cell_proj(self.cell_norm(cells)))
-        token_mask, cell_mask = F.pad(token_mask, (1, 0), value=True), F.pad(cell_mask, (1, 0), value=True)
-        states = tokens + self._attend(self.attention_norm(tokens), cells, cell_mask)
-        states = self.pool_norm(states + self.mlp(self.mlp_norm(states)))
-        logits = self.pool(states)
-        logits = logits.masked_fill(~token_mask[..., None], torch.finfo(logits.dtype).min)
-        return (logits.softmax(dim=1) * states).sum(dim=1)
-
-    def _attend(self, states: torch.Tensor, cells: torch.Tensor, cell_mask: torch.Tensor) -> torch.Tensor:
-        def heads(projected: torch.Tensor) -> torch.Tensor:
-            return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-        mask = create_bidirectional_mask(self.config, states, cell_mask, encoder_hidden_states=cells)
+        alone = self.queries.weight.expand(len(cells), -1, -1)
+        turned = alone + self.q_proj(text).unflatten(-1, (self.count, -1))
+        queries = torch.cat([alone, turned], dim=1)
+        has_cell = cell_mask.any(dim=1)
+        mask = create_bidirectional_mask(
+            self.config, queries, cell_mask | ~has_cell[:, None], encoder_hidden_states=cells
+        )
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        found, _ = attention(
-            self,
-            heads(self.q_proj(states)),
-            heads(self.k_proj(cells)),
-            heads(self.v_proj(cells)),
-            mask,
-            scaling=self.scaling,
-            dropout=0.0,
-        )
-        return self.out_proj(found.flatten(2))
+        keys, values = self._heads(self.k_proj(cells)), self._heads(self.v_proj(cells))
+        found, _ = attention(self, self._heads(queries), keys, values, mask, scaling=self.scaling, dropout=0.0)
+        found = self.out_norm(found.unflatten(1, (2, self.count)).flatten(2))
+        return (found * has_cell[:, None, None]).unbind(dim=1)
+
+    def _heads(self, states: torch.Tensor) -> torch.Tensor:
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -391,20 +369,14 @@ class MMFusionVector(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(*shape))
 
-    def prepend(self, states: torch.Tensor) -> torch.Tensor:
-        """Puts the vector before the items of `(batch, items, dim)`."""
-        return torch.cat([self.weight.expand(len(states), 1, -1), states], dim=1)
-
     def where_missing(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """States `(batch, dim)`, with the vector in the rows where `mask` `(batch,)` is False."""
         return torch.where(mask[:, None], states, self.weight)
 
 
-class MMFusionMissing(MMFusionVector):
-    """A learned vector in place of normalised features that are missing.
-
-    It starts at random: the unit vector of zeros has no gradient.
-    """
+class MMFusionRandomVector(MMFusionVector):
+    """A learned vector (or several) that starts at random: the unit vector of zeros has no gradient, and several that
+    are equal would stay so."""
 
 
 class MMFusionQueryHeads(nn.Module):
@@ -433,10 +405,12 @@ class MMFusionProductHeads(nn.Module):
     """The product tower's fusion network: text, lexical, image and cross-modal experts and a mask-aware router.
 
     A modality that a product lacks is replaced by a learned vector where the gate of the cross-modal expert looks at
-    it, and its own blocks have length 0. Several pictures of a product are pooled with attention. The lengths of the
-    blocks depend on which modalities there are and on how familiar the text is, not on what they say: a router that
-    sees the features prefers some products to others whatever is asked for, which gained nothing on H&M's new products
-    and cost quality on IKEA's, never seen.
+    it, and its own blocks have length 0. Several pictures of a product are pooled with attention, and both experts
+    that see pictures look at their cells besides, see [`MMFusionCellAttention`].
+
+    The lengths of the blocks depend on which modalities there are and on how familiar the text is, not on what they
+    say: a router that sees the features prefers some products to others whatever is asked for, which gained nothing on
+    H&M's new products and cost quality on IKEA's, never seen.
     """
 
     def __init__(self, text_in_dim: int, image_sizes: tuple[int, ...], cell_dim: int, config: MMFusionConfig):
@@ -447,14 +421,14 @@ class MMFusionProductHeads(nn.Module):
         self.text_norm = nn.LayerNorm(text_in_dim)
         self.image_norm = MMFusionImageNorm(image_sizes)
         self.image_pool = MMFusionZeroLinear(image_in_dim, 1)
-        self.image_head = MMFusionMLP(image_in_dim, config.image_dim, config)
         self.router = MMFusionRouter(len(config.blocks), config)
-        self.missing_text = MMFusionMissing(text_in_dim)
-        self.missing_image = MMFusionMissing(image_in_dim)
-        self.cross_attention = None
+        self.missing_text = MMFusionRandomVector(text_in_dim)
+        self.missing_image = MMFusionRandomVector(image_in_dim)
+        self.cell_attention = None
         if config.cross_attention:
-            self.cross_attention = MMFusionCrossAttention(text_in_dim, cell_dim, config)
-            text_in_dim += config.attention_hidden_size
+            self.cell_attention = MMFusionCellAttention(text_in_dim, cell_dim, config)
+            image_in_dim += config.num_cell_queries * config.attention_hidden_size
+        self.image_head = MMFusionMLP(image_in_dim, config.image_dim, config)
         self.cross_head = MMFusionGatedHead(text_in_dim, image_in_dim, config.cross_dim, config)
 
     def forward(
@@ -472,11 +446,12 @@ class MMFusionProductHeads(nn.Module):
         known = torch.where(states.text_mask[:, None], self.familiarity(states.text_features), 1.0)
         usable = self._usable_blocks(states)
         weights = self.router(usable.to(text.dtype), known, usable)
-        if self.cross_attention is not None:
-            text = torch.cat([text, self._attend(states)], dim=-1)
+        alone = together = image
+        if self.cell_attention is not None:
+            alone, together = (torch.cat([image, seen], dim=-1) for seen in self._look_at_cells(text, states))
         image_mask = states.has_image[:, None]
-        cross = self.cross_head(text, image, states.text_mask[:, None] | ~image_mask, image_mask)
-        learned = self.image_head(image), cross
+        cross = self.cross_head(text, together, states.text_mask[:, None] | ~image_mask, image_mask)
+        learned = self.image_head(alone), cross
         return (text_head(states.text_features, known), *lexical_block(states), *learned), weights
 
     def _usable_blocks(self, states: MMFusionStates) -> torch.Tensor:
@@ -484,11 +459,10 @@ class MMFusionProductHeads(nn.Module):
         cross = torch.ones_like(states.text_mask)
         return torch.stack([states.text_mask, *lexical, states.has_image, cross], dim=-1)
 
-    def _attend(self, states: MMFusionStates) -> torch.Tensor:
+    def _look_at_cells(self, text: torch.Tensor, states: MMFusionStates) -> tuple[torch.Tensor, torch.Tensor]:
         cells = states.image_states.flatten(1, 2)
         cell_mask = states.image_mask[..., None].expand(-1, -1, states.image_states.shape[2]).flatten(1)
-        token_mask = states.token_mask & states.text_mask[:, None]
-        return self.cross_attention(states.text_states, token_mask, cells, cell_mask)
+        return self.cell_attention(text, cells, cell_mask)
 
 
 def lexical_block(states: MMFusionStates) -> tuple[torch.Tensor, ...]:
@@ -554,7 +528,7 @@ def init_fusion_weights(module: nn.Module) -> None:
     elif isinstance(module, MMFusionRouter):
         init.zeros_(module.weight)
         init.copy_(module.bias, torch.tensor(module.logits_init))
-    elif isinstance(module, MMFusionMissing):
+    elif isinstance(module, MMFusionRandomVector):
         init.normal_(module.weight)
     elif isinstance(module, MMFusionVector):
         init.zeros_(module.weight)

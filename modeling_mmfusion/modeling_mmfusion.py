@@ -258,7 +258,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
         pooling = self.config.query_pooling if own_encoder else self.config.text_pooling
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        features, _ = encode_text(encoder, input_ids, attention_mask, pooling)
+        features = encode_text(encoder, input_ids, attention_mask, pooling)
         lexical = self.lexical_features(input_ids, attention_mask)
         return MMFusionStates(text_features=features, lexical_features=lexical)
 
@@ -515,15 +515,12 @@ class MMFusionModel(MMFusionPreTrainedModel):
     def _encode_product_text(self, input_ids, attention_mask, text_mask) -> MMFusionStates:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        features, tokens = encode_text(self.text_model, input_ids, attention_mask, self.config.text_pooling)
-        states = MMFusionStates(
+        features = encode_text(self.text_model, input_ids, attention_mask, self.config.text_pooling)
+        return MMFusionStates(
             text_features=features,
             text_mask=mask_or_true(text_mask, features.shape[:1], features.device),
             lexical_features=self.lexical_features(input_ids, attention_mask),
         )
-        if self.config.cross_attention:
-            states.text_states, states.token_mask = tokens, attention_mask.bool()
-        return states
 
     def _encode_products(
         self,
@@ -566,8 +563,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
         states.image_features = features.unflatten(0, shape)
         states.image_mask = mask_or_true(image_mask, shape, features.device)
         if self.config.cross_attention:
-            last = levels[-1] if levels else as_sequence(output.last_hidden_state)
-            states.image_states = last.unflatten(0, shape)
+            maps = [output.hidden_states[level] for level in self.config.image_levels] or [output.last_hidden_state]
+            states.image_states = cells_of(maps, self.config.cell_grid).unflatten(0, shape)
         if not explain:
             return None
         return output.hidden_states[-1] if output.hidden_states[-1].ndim == 4 else output.hidden_states[-2]
@@ -577,11 +574,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
         batch, width = len(given), hidden_size_of(self.config.text_config)
         zeros = torch.zeros(batch, width, dtype=self.dtype, device=given.device)
         lexical_dim = self.config.lexical_dim if self.lexical_head is not None else 0
-        mask = torch.zeros(batch, 1, dtype=torch.bool, device=given.device)
-        states = MMFusionStates(zeros, mask[:, 0], zeros.new_zeros(batch, lexical_dim))
-        if self.config.cross_attention:
-            states.text_states, states.token_mask = zeros[:, None], mask
-        return states
+        mask = torch.zeros(batch, dtype=torch.bool, device=given.device)
+        return MMFusionStates(zeros, mask, zeros.new_zeros(batch, lexical_dim))
 
     def _add_missing_images(self, states: MMFusionStates) -> None:
         """Zeros in place of the images' states, and a mask that is False."""
@@ -603,24 +597,51 @@ def as_sequence(states: torch.Tensor) -> torch.Tensor:
     return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
 
 
+def as_map(states: torch.Tensor) -> torch.Tensor:
+    """Patches `(batch, tokens, channels)` as a feature map `(batch, channels, side, side)`; maps stay as they are.
+
+    The last tokens are taken to be a square of patches (class and register tokens come first).
+    """
+    if states.ndim == 4:
+        return states
+    side = math.isqrt(states.shape[1])
+    return states[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+
+def cells_of(levels: list[torch.Tensor], grid: int) -> torch.Tensor:
+    """Hidden states of an image encoder as one grid of cells, each level averaged over a cell and normalised.
+
+    Args:
+        levels (`list[torch.Tensor]`): feature maps `(batch, channels, height, width)` or patches `(batch, tokens,
+            channels)`.
+        grid (`int`): cells a side; at most those of the last level.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, cells, channels of all levels)`.
+    """
+    maps = [as_map(level) for level in levels]
+    grid = min(grid, *maps[-1].shape[-2:])
+    cells = [F.adaptive_avg_pool2d(level, grid).flatten(2).transpose(1, 2) for level in maps]
+    return torch.cat([F.layer_norm(level, level.shape[-1:]) for level in cells], dim=-1)
+
+
 def as_maps(weights: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:
     """Weights of cells to maps `(batch, images, height, width)` from 0 to 1.
 
     Args:
-        weights (`torch.Tensor` of shape `(batch * images, height, width)` or `(batch * images, tokens)`): of tokens,
-            the last ones are taken to be a square of patches (class and register tokens come first).
+        weights (`torch.Tensor` of shape `(batch * images, height, width)` or `(batch * images, tokens)`): see
+            [`as_map`].
         image_mask (`torch.Tensor` of shape `(batch, images)`): True where there is a picture.
     """
     if weights.ndim == 2:
-        side = math.isqrt(weights.shape[1])
-        weights = weights[:, -side * side :].unflatten(1, (side, side))
+        weights = as_map(weights[..., None])[:, 0]
     maps = weights.unflatten(0, image_mask.shape) * image_mask[..., None, None]
     return maps / maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 def encode_text(
     encoder: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, pooling: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """Runs a text encoder.
 
     Args:
@@ -630,7 +651,7 @@ def encode_text(
         pooling (`str`): how tokens become one vector; see [`MMFusionConfig`].
 
     Returns:
-        Unit features `(batch, hidden_size)` and the tokens' states `(batch, tokens, hidden_size)`.
+        `torch.Tensor` of shape `(batch, hidden_size)`: unit features.
     """
     output = encoder(input_ids=input_ids, attention_mask=attention_mask)
     tokens = output.last_hidden_state
@@ -645,7 +666,7 @@ def encode_text(
     else:
         mask = attention_mask.to(tokens.dtype)[..., None]
         pooled = (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    return F.normalize(pooled, dim=-1), tokens
+    return F.normalize(pooled, dim=-1)
 
 
 def hidden_size_of(config: PreTrainedConfig) -> int:
@@ -656,12 +677,12 @@ def hidden_size_of(config: PreTrainedConfig) -> int:
 
 
 def image_sizes_of(config: MMFusionConfig) -> tuple[tuple[int, ...], int]:
-    """Widths of the parts of image features (pooled output, means, maxima), and of one image cell."""
+    """Widths of the parts of image features (pooled output, means, maxima), and of one cell with all levels."""
     hidden_size = hidden_size_of(config.vision_config)
     if not config.image_levels:
         return (hidden_size,), hidden_size
     levels = sum(config.image_level_dims)
-    return (hidden_size, levels, levels), config.image_level_dims[-1]
+    return (hidden_size, levels, levels), levels
 
 
 @torch.no_grad()

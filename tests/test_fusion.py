@@ -17,6 +17,7 @@ from modeling_mmfusion.fusion_mmfusion import (
     pool_images,
     truncate_vectors,
 )
+from modeling_mmfusion.modeling_mmfusion import cells_of
 
 PRODUCTS = [
     {"title": "red mug", "description": "soft clay", "image": picture("red")},
@@ -242,23 +243,46 @@ def test_mean_and_sum_by_hand(towers, processor, fusion_type):
     )
 
 
-def test_cross_attention_looks_at_cells_and_tokens_and_never_at_padding(towers, processor):
-    model = make_model(towers, cross_attention=True)
+def test_both_experts_look_at_cells_and_never_at_padding(towers, processor):
+    model = make_model(towers)
     together = products(model, processor)
     alone = torch.cat([products(model, processor, [row]).pooler_output for row in PRODUCTS])
     torch.testing.assert_close(together.pooler_output, alone, atol=1e-6, rtol=0)
-    for name in ("image_states", "text_states"):
-        states = MMFusionStates(**together.states)
-        states[name] = states[name] + 1.0 * torch.randn(states[name].shape, generator=torch.Generator().manual_seed(0))
-        setattr(states, name, states[name])
-        with torch.no_grad():
-            moved = model.get_product_features(states=states).pooler_output
-        changed = (moved - together.pooler_output).abs().amax(dim=1) > 1e-6
-        assert changed.tolist() == ([True, False, True, True] if name == "image_states" else [True, True, False, True])
+    states = MMFusionStates(**together.states)
+    states.image_states = states.image_states + torch.randn(states.image_states.shape)
+    with torch.no_grad():
+        moved = model.get_product_features(states=states).pooler_output
+    before, after = (vectors.split(model.output_dims, dim=1) for vectors in (together.pooler_output, moved))
+    changed = [((one - other).abs().amax(dim=1) > 1e-6).tolist() for one, other in zip(before, after, strict=True)]
+    never, with_picture = [False] * 4, [True, False, True, True]
+    assert changed == [never, never, with_picture, with_picture], "text, lexical, image and cross block"
+
+
+def test_the_text_turns_where_the_cross_modal_expert_looks(towers, processor):
+    model = make_model(towers)
+    attention, states = model.product_heads.cell_attention, products(model, processor).states
+    texts = torch.randn(2, len(PRODUCTS), 16)
+    cells = states.image_states.flatten(1, 2)
+    mask = states.image_mask[..., None].expand(-1, -1, states.image_states.shape[2]).flatten(1)
+    with torch.no_grad():
+        (image, cross), (other_image, other_cross) = (attention(text, cells, mask) for text in texts)
+    torch.testing.assert_close(image, other_image, msg="the image expert sees no text")
+    assert ((cross - other_cross).abs().amax(dim=1) > 1e-4).tolist() == [True, False, True, True]
+    assert not image[1].any() and not cross[1].any(), "a product without a picture has no cells"
+
+
+def test_cells_are_the_means_of_each_levels_parts_of_the_picture():
+    fine, coarse = torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)
+    cells = cells_of([fine, coarse], grid=7)
+    assert cells.shape == (2, 16, 8), "no more cells than the last level has"
+    expected = F.layer_norm(fine[:, :, 2:4, 4:6].mean(dim=(2, 3)), (3,))  # second row, third column of 2 x 2 parts
+    torch.testing.assert_close(cells[:, 6, :3], expected)
+    patches = torch.cat([torch.randn(2, 1, 5), coarse.flatten(2).transpose(1, 2)], dim=1)  # a class token comes first
+    torch.testing.assert_close(cells_of([patches], grid=4), cells[:, :, 3:])
 
 
 def test_attention_implementations_agree(towers, processor):
-    model = make_model(towers, cross_attention=True)
+    model = make_model(towers)
     assert model.config._attn_implementation == "sdpa"
     expected = products(model, processor).pooler_output
     model.set_attn_implementation("eager")

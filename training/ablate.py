@@ -55,7 +55,7 @@ VARIANTS = {
     "zero-shot text + lexical": ["--data.modality=text", "--fuse.epochs=0"],
     "no lexical block": ["--model.config.lexical_dim=0"],
     "no image levels": ["--model.config.image_levels=[]", "--model.config.image_level_dims=[]"],
-    "cross attention": ["--model.config.cross_attention=true"],
+    "no cells": ["--model.config.cross_attention=false"],
     "full recipe": [],
     "no domain stage": ["--domain.epochs=0"],
     "no align stage": ["--align.epochs=0"],

@@ -132,7 +132,7 @@ class StageArguments:
     text_view_weight: float = 0.2
     image_view_weight: float = 0.2
     title_image_weight: float = 0.0
-    matryoshka_weight: float = 0.3
+    matryoshka_weight: float = 0.5
     distillation_weight: float = 0.0
     loss: Literal["infonce", "sigmoid"] = "infonce"
     directions: Literal["both", "query"] = "both"

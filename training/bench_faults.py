@@ -175,8 +175,8 @@ def kill_at_random(child: int, longest: float, rng: np.random.Generator) -> tupl
     """Kills a process after a random time of at most `longest` seconds.
 
     Returns:
-        Whether it was still running, and what to take for `longest` the next time: a little more if it was, else less, so
-        that on a machine of any speed and load about half of many processes are hit.
+        Whether it was still running, and what to take for `longest` the next time: a little more if it was, else
+        less, so that on a machine of any speed and load about half of many processes are hit.
     """
     time.sleep(rng.uniform(0.2, 1) * longest)
     os.kill(child, signal.SIGKILL)

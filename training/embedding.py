@@ -27,7 +27,7 @@ from training.data import DataError, RetrievalSplit, rows_of
 from training.feature_cache import Found, cache_key, cached_features, encoder_fingerprint
 
 BATCH_SIZE = 16  # on a CPU the fastest of 4, 8, 16, 32 and 64: a larger batch's feature maps leave the cache
-HEAD_BATCH_SIZE = 4096
+HEAD_BATCH_SIZE = 1024
 
 
 @dataclass
@@ -36,7 +36,7 @@ class TowerStates:
 
     Attributes:
         arrays (`dict[str, np.ndarray]`): the fields of [`MMFusionStates`], each with N rows and padded with zeros;
-            features are float32, the states of single tokens and cells float16.
+            features are float32, the states of image cells float16.
     """
 
     arrays: dict[str, np.ndarray]
@@ -187,6 +187,8 @@ def picture_features(
     arrays, bad_rows = cached_features(key, compute) if cache else compute()
     for row, reason in bad_rows:
         split.problems.add("unreadable image (embedded without it)", f"{split.where(row, 'image')}: {reason}")
+    if model.config.fusion_type != "experts":  # the baselines share the cache, and see no cells
+        arrays = {name: array for name, array in arrays.items() if name != "image_states"}
     return TowerStates(arrays)
 
 
@@ -448,17 +450,17 @@ def _to_arrays(states: MMFusionStates) -> dict[str, np.ndarray]:
 
 
 def _join_batches(outputs: list[dict[str, np.ndarray]], order: list[int]) -> dict[str, np.ndarray]:
-    """Batches as one, in the order of the rows, each array padded to its longest batch."""
-    positions, arrays = np.argsort(order), {}
-    for name in outputs[0]:
-        parts = [output[name] for output in outputs]
+    """Batches as one, in the order of the rows, each array padded to its longest batch; the batches are used up."""
+    arrays = {}
+    for name in list(outputs[0]):
+        parts = [output.pop(name) for output in outputs]
         shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
-        joined = np.zeros((len(order), *shape), dtype=parts[0].dtype)
+        arrays[name] = np.zeros((len(order), *shape), dtype=parts[0].dtype)
         start = 0
         for part in parts:
-            joined[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
+            rows = order[start : start + len(part)]
+            arrays[name][(rows, *map(slice, part.shape[1:]))] = part
             start += len(part)
-        arrays[name] = joined[positions]
     return arrays
 
 

@@ -84,6 +84,7 @@ def encoder_fingerprint(model: MMFusionModel, processor: MMFusionProcessor, what
     own_query_encoder = model.config.query_config is not None
     if what == "picture":
         weights, facts = "vision_model.", [settings["image_processor"], model.config.image_levels]
+        facts += [model.config.cell_grid if model.config.cross_attention else None]
     elif what == "text":
         weights = "text_model."
         facts = [settings["product_prefix"], settings["max_product_length"], model.config.text_pooling]
@@ -93,7 +94,7 @@ def encoder_fingerprint(model: MMFusionModel, processor: MMFusionProcessor, what
         pooling = model.config.query_pooling if own_query_encoder else model.config.text_pooling
         facts = [settings["query_prefix"], settings["max_query_length"], pooling]
         facts += [_tokenizer_facts(processor.query_tokenizer)]
-    facts += [what, model.config.cross_attention, str(model.dtype)]
+    facts += [what, str(model.dtype)]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     _update_with_weights(digest, model, lambda name: name.startswith(weights))
     return digest.hexdigest()

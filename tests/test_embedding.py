@@ -40,7 +40,7 @@ def test_vectors_are_those_of_the_model_product_by_product(model, processor, tmp
     products[7]["image"] = None
     with torch.no_grad():
         alone = [model.get_product_features(**processor.process_products([p])).pooler_output for p in products]
-    np.testing.assert_allclose(vectors, torch.cat(alone).numpy(), atol=1e-6)
+    np.testing.assert_allclose(vectors, torch.cat(alone).numpy(), atol=1e-4)  # cells are kept in half precision
     texts = split.query_texts
     found, weights = embed_queries(model, query_features(model, processor, texts, batch_size=5))
     with torch.no_grad():

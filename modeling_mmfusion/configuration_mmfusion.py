@@ -56,13 +56,13 @@ class MMFusionConfig(PreTrainedConfig):
         cross_attention (`bool`, *optional*, defaults to `True`):
             Whether the image and the cross-modal expert attend to the cells of pictures, besides seeing pooled
             features.
-        num_cell_queries (`int`, *optional*, defaults to 2):
+        num_cell_queries (`int`, *optional*, defaults to 4):
             With how many vectors each of the two looks at the cells.
         cell_grid (`int`, *optional*, defaults to 7):
             Cells a side of a picture, or as many as the image encoder has.
         fusion_hidden_size (`int`, *optional*, defaults to 512):
             Width of the hidden layers of the fusion network's small MLPs.
-        attention_hidden_size (`int`, *optional*, defaults to 128):
+        attention_hidden_size (`int`, *optional*, defaults to 256):
             Width of the attention to cells.
         num_attention_heads (`int`, *optional*, defaults to 4):
             Heads of the attention to cells.
@@ -118,10 +118,10 @@ class MMFusionConfig(PreTrainedConfig):
     cross_dim: int = 176
     vector_dim: int = 1024
     cross_attention: bool = True
-    num_cell_queries: int = 2
+    num_cell_queries: int = 4
     cell_grid: int = 7
     fusion_hidden_size: int = 512
-    attention_hidden_size: int = 128
+    attention_hidden_size: int = 256
     num_attention_heads: int = 4
     num_prototypes: int = 128
     fusion_dropout: float | int = 0.3

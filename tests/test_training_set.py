@@ -46,7 +46,7 @@ def test_a_batch_of_titles_encodes_no_listings(model, processor, shop, encoders)
             products[chunk.products] = model(**chunk.inputs).embeds_per_view["image"]
         inputs = processor(queries=["mug"], products=list(split.corpus))
         expected = model(**inputs, views=("image",)).product_embeds
-    torch.testing.assert_close(products, expected[torch.from_numpy(batch.products)], atol=1e-4, rtol=0)  # half-precision cells
+    torch.testing.assert_close(products, expected[torch.from_numpy(batch.products)], atol=1e-4, rtol=0)
 
 
 def test_same_values_are_numbered_and_single_or_empty_ones_are_not():

@@ -253,6 +253,9 @@ def main(arguments: EmbedArguments) -> Path:
         shards = gather_object(shards) if state else shards
         if share.rank == 0:
             finish(embedder, shards, time.perf_counter() - started)
+    if state:  # one that ends while the others are still connected to it may be aborted
+        state.wait_for_everyone()
+        state.destroy_process_group()
     return embedder.output
 
 

@@ -298,7 +298,8 @@ class MMFusionCellAttention(nn.Module):
 
     The image expert looks with the vectors as they are; for the cross-modal expert the text turns them, so that of a
     model who wears shirt and trousers it sees what the text speaks of. Pre-norm, one layer: cells come normalised, and
-    the experts' own MLPs are what would follow.
+    the experts' own MLPs are what would follow. Learned queries are those of Set Transformer's pooling
+    (https://huggingface.co/papers/1810.00825).
     """
 
     def __init__(self, text_dim: int, cell_dim: int, config: MMFusionConfig):

@@ -323,6 +323,7 @@ def test_gradient_checkpointing_changes_no_gradient(model, processor):
     [
         ({"image_levels": [0]}, "image_level_dims"),
         ({"num_attention_heads": 3}, "multiple of num_attention_heads"),
+        ({"cell_grid": 0}, "cell_grid must be at least 1"),
         ({"matryoshka_dims": [2]}, "can't truncate"),
     ],
 )

@@ -44,8 +44,13 @@ class MMFusionBaseline(nn.Module):
         self.image_pool = MMFusionZeroLinear(sum(image_sizes), 1)
         self.build(text_in_dim, sum(image_sizes), config)
 
-    def forward(self, states: MMFusionStates, text_head: None = None) -> tuple[tuple[torch.Tensor], torch.Tensor]:
-        """The block `(batch, vector_dim)` in a tuple, and its weight 1 of shape `(batch, 1)`."""
+    def forward(
+        self, states: MMFusionStates, text_head: None = None, views: tuple[str, ...] = ("fused",)
+    ) -> list[tuple[tuple[torch.Tensor], torch.Tensor]]:
+        """For each view, the block `(batch, vector_dim)` in a tuple and its weight 1 of shape `(batch, 1)`."""
+        return [self._view(states.seen_as(view)) for view in views]
+
+    def _view(self, states: MMFusionStates) -> tuple[tuple[torch.Tensor], torch.Tensor]:
         if self.training:
             states = drop_modalities(states, self.modality_dropout)
         text_mask, image_mask = states.text_mask[:, None], states.has_image[:, None]

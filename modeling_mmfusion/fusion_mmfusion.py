@@ -317,6 +317,10 @@ class MMFusionCellAttention(nn.Module):
         self.v_proj = nn.Linear(cell_dim, hidden_size)
         self.out_norm = nn.LayerNorm(count * hidden_size)
 
+    def project(self, cells: torch.Tensor) -> torch.Tensor:
+        """Keys and values `(..., 2 * attention_hidden_size)`, side by side, of the states of cells `(..., cell_dim)`."""
+        return torch.cat([self.k_proj(cells), self.v_proj(cells)], dim=-1)
+
     def forward(
         self, text: torch.Tensor, cells: torch.Tensor, cell_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -324,7 +328,8 @@ class MMFusionCellAttention(nn.Module):
 
         Args:
             text (`torch.Tensor` of shape `(batch, text_dim)`): normalised text features.
-            cells (`torch.Tensor` of shape `(batch, cells, cell_dim)`): states of all cells of a product's pictures.
+            cells (`torch.Tensor` of shape `(batch, cells, 2 * attention_hidden_size)`): keys and values of all cells of
+                a product's pictures, from [`~MMFusionCellAttention.project`].
             cell_mask (`torch.Tensor` of shape `(batch, cells)`): True where there is a cell.
 
         Returns:
@@ -341,7 +346,7 @@ class MMFusionCellAttention(nn.Module):
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        keys, values = self._heads(self.k_proj(cells)), self._heads(self.v_proj(cells))
+        keys, values = (self._heads(part) for part in cells.chunk(2, dim=-1))
         found, _ = attention(self, self._heads(queries), keys, values, mask, scaling=self.scaling, dropout=0.0)
         found = self.out_norm(found.unflatten(1, (2, self.count)).flatten(2))
         return (found * has_cell[:, None, None]).unbind(dim=1)
@@ -433,12 +438,20 @@ class MMFusionProductHeads(nn.Module):
         self.cross_head = MMFusionGatedHead(text_in_dim, image_in_dim, config.cross_dim, config)
 
     def forward(
-        self, states: MMFusionStates, text_head: MMFusionTextHead
-    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        """Blocks `(batch, width)` of any length, and their weights `(batch, blocks)`.
+        self, states: MMFusionStates, text_head: MMFusionTextHead, views: tuple[str, ...] = ("fused",)
+    ) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
+        """For each view, blocks `(batch, width)` of any length and their weights `(batch, blocks)`.
 
         A product without text and without image has only its cross-modal block.
         """
+        if self.cell_attention is not None:  # keys and values are the same for all views
+            states = MMFusionStates(**states)
+            states.image_states = self.cell_attention.project(states.image_states)
+        return [self._view(states.seen_as(view), text_head) for view in views]
+
+    def _view(
+        self, states: MMFusionStates, text_head: MMFusionTextHead
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         if self.training:
             states = drop_modalities(states, self.modality_dropout)
         text = self.missing_text.where_missing(self.text_norm(states.text_features), states.text_mask)

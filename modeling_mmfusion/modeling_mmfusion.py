@@ -389,13 +389,11 @@ class MMFusionModel(MMFusionPreTrainedModel):
         Raises:
             ValueError: if neither text nor images are given, or the view is unknown.
         """
-        if view not in VIEWS:
-            raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
         if states is None:
             states = self.encode_products(
                 input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes
             )
-        return self._embed(*self.product_heads(states.seen_as(view), self.text_head), states)
+        return self._product_views(states, (view,))[0]
 
     def get_task_features(
         self,
@@ -458,7 +456,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
         queries = self.get_query_features(query_input_ids, query_attention_mask, states=query_states)
         if product_inputs:
             product_states = self.encode_products(**product_inputs, states=product_states)
-        products = [self.get_product_features(states=product_states, view=view) for view in views]
+        products = self._product_views(product_states, views)
         embeds = {view: features.pooler_output for view, features in zip(views, products, strict=True)}
         scale, bias = self.logit_scale()
         logits = scale * queries.pooler_output @ embeds[views[0]].T
@@ -504,6 +502,11 @@ class MMFusionModel(MMFusionPreTrainedModel):
 
     def _embed(self, blocks, weights, states) -> MMFusionFeatures:
         return MMFusionFeatures(join_blocks(blocks, weights, self.output_dims), weights, states)
+
+    def _product_views(self, states: MMFusionStates, views: tuple[str, ...]) -> list[MMFusionFeatures]:
+        if unknown := set(views) - set(VIEWS):
+            raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {min(unknown)!r}")
+        return [self._embed(*found, states) for found in self.product_heads(states, self.text_head, views)]
 
     def _query_blocks(self, states):
         own_encoder = self.config.query_config is not None

@@ -53,6 +53,25 @@ def test_batches_are_full_unless_there_is_only_one(tmp_path):
     assert [len(batch) for batch in sampler(tmp_path, positives_per_query=1, seed=0, batch_size=99).epoch(0)] == [12]
 
 
+def topical(share, features, queries=40, batch_size=8):
+    judgments = Judgments([{row: 1.0} for row in range(queries)], query_features=features)
+    return PairSampler(judgments, 1, batch_size, seed=0, topical_share=share)
+
+
+def test_topical_batches_are_of_like_queries_and_differ_from_epoch_to_epoch():
+    kinds = np.repeat(np.arange(5), 8)
+    features = np.eye(5)[kinds] + 0.01 * np.random.default_rng(0).standard_normal((40, 5))
+    found = {}
+    for share in (0.0, 0.6, 1.0):
+        batches = topical(share, features).epoch(1)
+        assert sorted(pairs_of(batches)) == [(row, row) for row in range(40)], "each query once"
+        found[share] = [len({int(kinds[query]) for query, _ in batch}) for batch in batches]
+    assert max(found[1.0]) <= 3 and min(found[0.0]) >= 3, "kinds in a batch"
+    assert np.mean(found[1.0]) < np.mean(found[0.6]) < np.mean(found[0.0])
+    one, other = (topical(1.0, features) for _ in range(2))
+    assert one.epoch(3) == other.epoch(3) != one.epoch(2)
+
+
 def test_copies_of_relevant_products_are_no_negatives():
     judgments = Judgments([{0: 2.0}, {3: 1.0}], copies=[np.array([7, 7, -1, -1]), np.array([-1, 5, -1, 5])])
     batch = PairSampler(judgments, 1, 2, 0).collate([(0, 0), (1, 3), (1, 1), (0, 2)])

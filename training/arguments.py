@@ -110,6 +110,8 @@ class StageArguments:
             negatives; null takes all that are not judged relevant, nor copies of one that is.
         positives_per_query: Relevant products drawn for a query in an epoch, the better graded ones more often.
         negatives_per_query: Hard negatives drawn for a query in a batch.
+        topical_share: Share of the batches that are made of like queries, whose products are each other's hard
+            negatives; the others are drawn at random.
         batch_size: Query-product pairs in a batch, over all processes; each is compared with all products of the
             batch. Gradient accumulation would add no negatives: to fit a big batch into memory use gradient_cache.
         chunk_size: Products that run through trained encoders at a time, those of like length together.
@@ -129,7 +131,7 @@ class StageArguments:
     text: Training = "frozen"
     vision: Training = "frozen"
     fused_weight: float = 1.0
-    text_view_weight: float = 0.2
+    text_view_weight: float = 0.5
     image_view_weight: float = 0.2
     title_image_weight: float = 0.0
     matryoshka_weight: float = 0.5
@@ -140,6 +142,7 @@ class StageArguments:
     score_margin: float | None = None
     positives_per_query: int = 4
     negatives_per_query: int = 0
+    topical_share: float = 0.5
     batch_size: int = 256
     chunk_size: int = 64
     gradient_cache: bool = False

@@ -160,7 +160,8 @@ def _dev_scores(
     batch = PairSampler(judgments, 1, len(pairs), seed).collate(pairs)
     of_queries = queries.states(batch.queries, model.device)
     query_blocks, _ = model.query_heads(of_queries, model.query_text_head or model.text_head)
-    product_blocks, lengths = model.product_heads(products.states(batch.products, model.device), model.text_head)
+    of_products = products.states(batch.products, model.device)
+    [(product_blocks, lengths)] = model.product_heads(of_products, model.text_head)
     parts = [
         F.normalize(q, dim=-1) @ F.normalize(p, dim=-1).T for q, p in zip(query_blocks, product_blocks, strict=True)
     ]

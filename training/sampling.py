@@ -18,6 +18,8 @@ class Judgments:
         copies (`list[np.ndarray]`): arrays of shape `(products,)`; products with the same number in any of them, as
             they have the same text or the same picture, are copies of each other. -1 is no copy of anything.
         teacher (`list[dict[int, float]]`): for each query, a teacher's logits of some products.
+        query_features (`np.ndarray` of shape `(queries, dim)`, *optional*): unit features that tell which queries are
+            alike; without them all batches are drawn at random.
         of_titles (`bool`): whether the queries are the products' own titles.
     """
 
@@ -25,6 +27,7 @@ class Judgments:
     negatives: list[list[int]] = field(default_factory=list)
     copies: list[np.ndarray] = field(default_factory=list)
     teacher: list[dict[int, float]] = field(default_factory=list)
+    query_features: np.ndarray | None = None
     of_titles: bool = False
 
 
@@ -69,16 +72,26 @@ class PairSampler:
         seed (`int`): the epoch's number is added to it, so that an epoch is the same however one got to it.
         negatives_per_query (`int`, *optional*, defaults to 0): hard negatives that join a batch for each of its
             queries; all of them where there are fewer.
+        topical_share (`float`, *optional*, defaults to 0.0): share of the batches whose queries are alike, so that
+            their products are each other's hard negatives; the other batches are drawn at random. Batches of one topic
+            are those of TAS-B (https://huggingface.co/papers/2104.06967), whose topics are fixed clusters.
     """
 
     def __init__(
-        self, judgments: Judgments, positives_per_query: int, batch_size: int, seed: int, negatives_per_query: int = 0
+        self,
+        judgments: Judgments,
+        positives_per_query: int,
+        batch_size: int,
+        seed: int,
+        negatives_per_query: int = 0,
+        topical_share: float = 0.0,
     ):
         self.judgments = judgments
         self.positives_per_query = positives_per_query
         self.batch_size = batch_size
         self.seed = seed
         self.negatives_per_query = negatives_per_query
+        self.topical_share = topical_share
         self.log_q = self._log_probabilities()
         self.copies = [self._copies_of_positives(numbers) for numbers in judgments.copies]
 
@@ -91,6 +104,8 @@ class PairSampler:
         pairs = [pair for query in range(len(self.judgments.positives)) for pair in self._draw(query, rng)]
         rng.shuffle(pairs)
         full = len(pairs) - len(pairs) % size or len(pairs)
+        topical = round(self.topical_share * (full // size)) * size
+        pairs = self._by_topic(pairs[:topical], rng) + pairs[topical:]
         return [pairs[start : start + size] for start in range(0, full, size)]
 
     def collate(self, pairs: Pairs) -> Batch:
@@ -118,6 +133,17 @@ class PairSampler:
         return [
             (query, int(product)) for product in rng.choice(products, size, replace=False, p=grades / grades.sum())
         ]
+
+    def _by_topic(self, pairs: Pairs, rng: np.random.Generator) -> Pairs:
+        """Pairs in the order of their topics. A topic is the queries that are nearest to one of some that are drawn
+        anew for each epoch, two for a batch."""
+        features = self.judgments.query_features
+        if not pairs or features is None:
+            return pairs
+        rows = np.array([query for query, _ in pairs])
+        centres = features[rng.choice(rows, max(1, 2 * len(pairs) // self.batch_size), replace=False)]
+        topics = (features[rows] @ centres.T).argmax(axis=1)
+        return [pairs[position] for position in np.argsort(topics, kind="stable")]
 
     def _draw_negatives(self, queries: np.ndarray, pairs: Pairs) -> np.ndarray:
         if not self.negatives_per_query or not self.judgments.negatives:

@@ -109,7 +109,14 @@ def train_stage(
     peft_model = add_lora(model, lora, encoders) if encoders else None
     trained = choose_trained(model, stage)
     samplers = [
-        PairSampler(some.judgments, stage.positives_per_query, stage.batch_size, run.seed, stage.negatives_per_query)
+        PairSampler(
+            some.judgments,
+            stage.positives_per_query,
+            stage.batch_size,
+            run.seed,
+            stage.negatives_per_query,
+            stage.topical_share,
+        )
         for some in data.sets
     ]
     steps = stage.epochs * len(epoch_batches(samplers, 0, run.seed))

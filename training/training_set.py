@@ -98,17 +98,17 @@ def query_set(
         teacher (`dict`, *optional*): query id to product id to a teacher's score.
     """
     trained, texts = trained_encoders(stage), split.query_texts
-    if "text" in trained:
-        queries = Inputs(texts=texts)
-    else:
-        queries = Inputs(query_features(model, processor, texts))
+    # of an encoder that is trained, what it says before the stage tells which queries are alike
+    before = query_features(model, processor, texts) if "text" not in trained or stage.topical_share else None
     rows = {product_id: row for row, product_id in enumerate(split.product_ids)}
     judgments = Judgments(
         positives_of(split),
         negatives_of(split, negatives or {}, rows),
         [copies_of(product_texts(processor, split), split.picture_digests)],
         [_by_row((teacher or {}).get(query["_id"], {}), rows) for query in split.queries] if teacher else [],
+        None if before is None else before.arrays["text_features"],
     )
+    queries = Inputs(texts=texts) if "text" in trained else Inputs(before)
     return TrainingSet(queries, product_inputs(model, processor, split, trained), judgments, [split])
 
 
@@ -117,18 +117,19 @@ def title_set(
 ) -> TrainingSet | None:
     """Titles as queries for the products' pictures; of products that share a title each is relevant.
 
-    The products are without text, which the pictures' view does not see.
+    The products are without text, which the pictures' view does not see. Batches are drawn at random: of like titles
+    the pictures are often alike as well.
 
     Returns:
         [`TrainingSet`], or `None` if no product has both.
     """
-    trained, titles = trained_encoders(stage), {}
+    titles = {}
     for row, (title, digest) in enumerate(zip(titles_of(split), split.picture_digests, strict=True)):
         if title and digest:
             titles.setdefault(title, {})[row] = 1.0
     if not titles:
         return None
-    texts = list(titles)
+    trained, texts = trained_encoders(stage), list(titles)
     queries = Inputs(texts=texts) if "text" in trained else Inputs(query_features(model, processor, texts))
     judgments = Judgments(list(titles.values()), copies=[same_values(split.picture_digests)], of_titles=True)
     products = product_inputs(model, processor, split, trained, with_texts=False)
@@ -190,6 +191,8 @@ def join_sets(sets: list[TrainingSet]) -> TrainingSet:
         judgments.teacher += [{row + start: score for row, score in some.items()} for some in teacher]
         copies.append([np.where(numbers >= 0, numbers + start, -1) for numbers in found.copies])
     judgments.copies = [np.concatenate(numbers) for numbers in zip(*copies, strict=True)]
+    if sets[0].judgments.query_features is not None:
+        judgments.query_features = np.concatenate([data.judgments.query_features for data in sets])
     queries = _join_inputs([data.queries for data in sets])
     return TrainingSet(
         queries, _join_inputs([data.products for data in sets]), judgments, [data.splits[0] for data in sets]

@@ -76,7 +76,7 @@ results: $(VENV)/installed  ## run the quickstart on the demo shop and on HM, an
 ablation: $(VENV)/installed  ## compare fusion types on HM, FASHION and IKEA (some hours), and write README's tables
 	$(PYTHON) -m training.ablate --tests "$(HM),$(IKEA)" --results hub_card/results/fusion_ablation.json
 	$(PYTHON) -m training.ablate --tests "$(FASHION),$(IKEA)" --seeds "$(FASHION_SEEDS)" --variants "$(FASHION_VARIANTS)" \
-		--overrides "{data.path: $(FASHION), output: runs/ablation_fashion}" --results hub_card/results/fusion_fashion.json
+		--overrides "{fuse.epochs: 6, data.path: $(FASHION), output: runs/ablation_fashion}" --results hub_card/results/fusion_fashion.json
 	$(PYTHON) -m training.results --copy=false
 
 recipe: $(VENV)/installed  ## leave out one stage of the training after the other, on HM (some hours), and write README's table

@@ -132,9 +132,9 @@ class StageArguments:
     vision: Training = "frozen"
     fused_weight: float = 1.0
     text_view_weight: float = 0.5
-    image_view_weight: float = 0.2
+    image_view_weight: float = 0.4
     title_image_weight: float = 0.0
-    matryoshka_weight: float = 0.5
+    matryoshka_weight: float = 1.0
     distillation_weight: float = 0.0
     loss: Literal["infonce", "sigmoid"] = "infonce"
     directions: Literal["both", "query"] = "both"
@@ -142,7 +142,7 @@ class StageArguments:
     score_margin: float | None = None
     positives_per_query: int = 4
     negatives_per_query: int = 0
-    topical_share: float = 0.5
+    topical_share: float = 0.75
     batch_size: int = 256
     chunk_size: int = 64
     gradient_cache: bool = False

@@ -134,7 +134,7 @@ class StageArguments:
     text_view_weight: float = 0.5
     image_view_weight: float = 0.4
     title_image_weight: float = 0.0
-    matryoshka_weight: float = 1.0
+    matryoshka_weight: float = 0.5
     distillation_weight: float = 0.0
     loss: Literal["infonce", "sigmoid"] = "infonce"
     directions: Literal["both", "query"] = "both"

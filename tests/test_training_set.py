@@ -97,6 +97,20 @@ def test_a_batch_gives_the_same_vectors_whether_encoders_are_cached_or_run(model
     assert batch.products.tolist() == list(range(12))
 
 
+@pytest.mark.parametrize("options", [{}, {"text": "full"}])
+def test_what_tells_like_queries_is_what_the_encoder_says_before_the_stage(model, processor, shop, options):
+    split = load_split(shop, "train")
+    found = query_set(model, processor, split, StageArguments(**options)).judgments.query_features
+    expected = model.encode_queries(**processor.process_queries(split.query_texts)).text_features.detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_without_topical_batches_no_encoder_runs_that_is_trained(model, processor, shop):
+    data = query_set(model, processor, load_split(shop, "train"), StageArguments(text="full", topical_share=0.0))
+    assert data.judgments.query_features is None and data.queries.states is None
+    assert title_set(model, processor, load_split(shop, "train"), StageArguments()).judgments.query_features is None
+
+
 def test_joined_catalogues_keep_their_judgments_and_their_problems(model, processor, shop, tmp_path):
     corpus, queries, qrels = shop_rows()
     corpus[0]["image"] = {"bytes": b"broken", "path": "x.png"}
@@ -107,6 +121,7 @@ def test_joined_catalogues_keep_their_judgments_and_their_problems(model, proces
     assert [next(iter(positives)) for positives in joined.judgments.positives] == list(range(18))
     for name, array in sets[1].products.states.arrays.items():
         np.testing.assert_array_equal(joined.products.states.arrays[name][12:], array)
+    np.testing.assert_array_equal(joined.judgments.query_features[12:], sets[1].judgments.query_features)
     assert joined.judgments.copies[0].shape == (18,) and joined.judgments.copies[0][12] == -1
     before = other.problems.counts.total()
     joined.add_problem("unreadable image (trained without it)", 12, "broken")

@@ -318,7 +318,7 @@ class MMFusionCellAttention(nn.Module):
         self.out_norm = nn.LayerNorm(count * hidden_size)
 
     def project(self, cells: torch.Tensor) -> torch.Tensor:
-        """Keys and values `(..., 2 * attention_hidden_size)`, side by side, of the states of cells `(..., cell_dim)`."""
+        """Keys and values of cells `(..., cell_dim)`, side by side: `(..., 2 * attention_hidden_size)`."""
         return torch.cat([self.k_proj(cells), self.v_proj(cells)], dim=-1)
 
     def forward(
@@ -328,8 +328,8 @@ class MMFusionCellAttention(nn.Module):
 
         Args:
             text (`torch.Tensor` of shape `(batch, text_dim)`): normalised text features.
-            cells (`torch.Tensor` of shape `(batch, cells, 2 * attention_hidden_size)`): keys and values of all cells of
-                a product's pictures, from [`~MMFusionCellAttention.project`].
+            cells (`torch.Tensor` of shape `(batch, cells, 2 * attention_hidden_size)`): keys and values of all cells
+                of a product's pictures, from [`~MMFusionCellAttention.project`].
             cell_mask (`torch.Tensor` of shape `(batch, cells)`): True where there is a cell.
 
         Returns:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 Pairs = list[tuple[int, int]]  # query row, product row
+TOPIC_CHUNK = 4096  # queries compared with all topics at a time: big logs have millions, and thousands of topics
 
 
 @dataclass
@@ -142,8 +143,10 @@ class PairSampler:
             return pairs
         rows = np.array([query for query, _ in pairs])
         centres = features[rng.choice(rows, max(1, 2 * len(pairs) // self.batch_size), replace=False)]
-        topics = (features[rows] @ centres.T).argmax(axis=1)
-        return [pairs[position] for position in np.argsort(topics, kind="stable")]
+        queries, places = np.unique(rows, return_inverse=True)
+        parts = [queries[start : start + TOPIC_CHUNK] for start in range(0, len(queries), TOPIC_CHUNK)]
+        topics = np.concatenate([(features[part] @ centres.T).argmax(axis=1) for part in parts])
+        return [pairs[position] for position in np.argsort(topics[places], kind="stable")]
 
     def _draw_negatives(self, queries: np.ndarray, pairs: Pairs) -> np.ndarray:
         if not self.negatives_per_query or not self.judgments.negatives:

@@ -6,9 +6,11 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT, make_model, shop_rows, write_shop
 from PIL import Image, ImageColor
 
@@ -78,6 +80,10 @@ def test_help_teaches(run_script, name):
         (["training.search", "mug", "--run", "nowhere"], "nowhere/model: no such model folder"),
         (["training.train", "--recipe", "nowhere.yaml"], "nowhere.yaml"),
         (["training.train", "--fuse.epochs", "many"], "fuse.epochs"),
+        (["training.train", "--fuse.batch_size", "0"], "fuse.batch_size"),
+        (["training.train", "--fuse.topical_share", "1.5"], "fuse.topical_share"),
+        (["training.evaluate", "--missing-images", "2"], "missing_images"),
+        (["training.size", "--products", "0"], "products"),
         (["training.index", "--vectors", "nowhere"], "nowhere/manifest.json: no such file"),
         (["training.quickstart", "--data", "./nowhere"], "./nowhere: no such folder"),
         (["training.quickstart", "--data", str(ROOT / "space")], "space: is no catalogue"),
@@ -122,6 +128,7 @@ def test_command_line_overrides_recipe_overrides_defaults(tmp_path):
     arguments = parse(TrainArguments, "", words, recipe=True)
     assert (arguments.fuse.epochs, arguments.fuse.batch_size, arguments.fuse.warmup) == (3, 8, 0.05)
     assert arguments.model.config == {"image_dim": 9, "cross_dim": 5}
+    assert yaml.safe_load(yaml.safe_dump(asdict(arguments)))["fuse"]["batch_size"] == 8  # as config.yaml is written
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ Every script declares its options as a dataclass whose docstring is its `--help`
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
 import transformers
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from modeling_mmfusion.index_mmfusion import ProductIndexError
 from training.data import DataError
@@ -79,9 +80,9 @@ class LoraArguments:
         targets: Regular expression of the names of the layers, below an encoder, that get one.
     """
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: ClosedUnitInterval = 0.0
     targets: str = r".*\.(query|key|value|dense|[qkv]_proj|out_proj|fc1|fc2|qkv|proj|Wqkv|Wi|Wo|conv_pw|conv_pwl)"
 
 
@@ -127,33 +128,33 @@ class StageArguments:
             (WiSE-FT); less than 1 trades some quality on these catalogues for some elsewhere.
     """
 
-    epochs: int = 0
+    epochs: NonNegativeInt = 0
     text: Training = "frozen"
     vision: Training = "frozen"
-    fused_weight: float = 1.0
-    text_view_weight: float = 0.5
-    image_view_weight: float = 0.4
-    title_image_weight: float = 0.0
-    matryoshka_weight: float = 0.5
-    distillation_weight: float = 0.0
+    fused_weight: NonNegativeFloat = 1.0
+    text_view_weight: NonNegativeFloat = 0.5
+    image_view_weight: NonNegativeFloat = 0.4
+    title_image_weight: NonNegativeFloat = 0.0
+    matryoshka_weight: NonNegativeFloat = 0.5
+    distillation_weight: NonNegativeFloat = 0.0
     loss: Literal["infonce", "sigmoid"] = "infonce"
     directions: Literal["both", "query"] = "both"
     logq: bool = False
-    score_margin: float | None = None
-    positives_per_query: int = 4
-    negatives_per_query: int = 0
-    topical_share: float = 0.75
-    batch_size: int = 256
-    chunk_size: int = 64
+    score_margin: NonNegativeFloat | None = None
+    positives_per_query: PositiveInt = 4
+    negatives_per_query: NonNegativeInt = 0
+    topical_share: ClosedUnitInterval = 0.75
+    batch_size: PositiveInt = 256
+    chunk_size: PositiveInt = 64
     gradient_cache: bool = False
-    learning_rate: float = 1e-3
-    tower_learning_rate: float = 1e-4
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema: float = 0.0
-    patience: int = 0
-    trained_share: float = 1.0
+    learning_rate: NonNegativeFloat = 1e-3
+    tower_learning_rate: NonNegativeFloat = 1e-4
+    warmup: ClosedUnitInterval = 0.05
+    weight_decay: NonNegativeFloat = 0.01
+    max_grad_norm: PositiveFloat = 1.0
+    ema: ClosedUnitInterval = 0.0
+    patience: NonNegativeInt = 0
+    trained_share: ClosedUnitInterval = 1.0
 
 
 def domain_stage() -> StageArguments:
@@ -197,9 +198,9 @@ class TrainArguments:
     align: StageArguments = field(default_factory=align_stage)
     fuse: StageArguments = field(default_factory=fuse_stage)
     output: str = "runs/train"
-    seed: int = 0
-    workers: int = 0
-    checkpoint_minutes: float = 10.0
+    seed: NonNegativeInt = 0
+    workers: NonNegativeInt = 0
+    checkpoint_minutes: NonNegativeFloat = 10.0
     tracker: Literal["tensorboard", "trackio", "wandb"] | None = None
 
 
@@ -246,7 +247,7 @@ def parse(
     parsed = parser.parse_args(argv)
     if recipe:
         parsed.pop("recipe")
-    return arguments(**vars(parser.instantiate(parsed)))
+    return _plain(arguments(**vars(parser.instantiate(parsed))))
 
 
 def run(main: Callable[[Any], Any], arguments: type, description: str, **options) -> None:
@@ -283,6 +284,15 @@ def _normalise(word: str, flags: set[str]) -> str:
     option, equals, value = word[2:].partition("=")
     option = option.replace("-", "_")
     return f"--{option}=true" if option in flags and not equals else f"--{option}{equals}{value}"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of a restricted type, such as `PositiveInt`, as what YAML can write."""
+    if is_dataclass(value):
+        return replace(value, **{option.name: _plain(getattr(value, option.name)) for option in fields(value)})
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value) if isinstance(value, int) else float(value)
+    return value
 
 
 def _fail(message: str, status: int = 2) -> int:

@@ -9,6 +9,8 @@ The search goes on where it was stopped.
 
 from dataclasses import dataclass
 
+from jsonargparse.typing import PositiveInt
+
 from training import bench_embed, bench_faults, bench_search
 from training.arguments import run
 
@@ -25,7 +27,7 @@ class CatalogueBenchArguments:
         results: Folder for bench_embed.json, bench_search.json and bench_faults.json.
     """
 
-    count: int = bench_search.SearchBenchArguments.count
+    count: PositiveInt = bench_search.SearchBenchArguments.count
     model: str = bench_search.SearchBenchArguments.model
     results: str = RESULTS
 

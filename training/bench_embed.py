@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import torch
+from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 from transformers import (
     AutoTokenizer,
@@ -76,9 +77,9 @@ class BenchEmbedArguments:
 
     data: str = "../shared/data/hm"
     split: str = "test"
-    products: int = 256
-    rounds: int = 4
-    threads: int = 1
+    products: PositiveInt = 256
+    rounds: PositiveInt = 4
+    threads: PositiveInt = 1
     memory: str = "10000;100000"
     output: str = "runs/bench_embed.json"
 

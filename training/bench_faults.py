@@ -33,6 +33,7 @@ from threading import RLock, Thread
 import numpy as np
 import pyarrow as pa
 import torch
+from jsonargparse.typing import NonNegativeInt
 from PIL import Image
 from tqdm import std
 from tqdm.auto import tqdm
@@ -67,10 +68,10 @@ class FaultArguments:
         output: Results file.
     """
 
-    kills: int = 1000
-    updates: int = 10_000
-    mutations: int = 10_000
-    seed: int = 0
+    kills: NonNegativeInt = 1000
+    updates: NonNegativeInt = 10_000
+    mutations: NonNegativeInt = 10_000
+    seed: NonNegativeInt = 0
     output: str = "hub_card/results/bench_faults.json"
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pyarrow as pa
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import graph_mmfusion
@@ -71,17 +72,17 @@ class SearchBenchArguments:
         task: Do this alone, in this process; used by the benchmark itself.
     """
 
-    count: int = 1_000_000
+    count: PositiveInt = 1_000_000
     model: str = "runs/multishop/model"
     data: str = "../shared/data/hm,../shared/data/fashion,../shared/data/amazon,../shared/data/ikea"
     judged: str = "../shared/data/hm"
-    dim: int = 384
-    queries: int = 2000
+    dim: PositiveInt = 384
+    queries: PositiveInt = 2000
     contestants: str = ",".join(CONTESTANTS)
     work: str = "runs/bench_search"
     output: str = "hub_card/results/bench_search.json"
     plot: str = "hub_card/results/bench_search.png"
-    seed: int = 0
+    seed: NonNegativeInt = 0
     task: str | None = None
 
 

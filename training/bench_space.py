@@ -22,6 +22,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from jsonargparse.typing import PositiveInt
 
 from training.arguments import run
 from training.data import DataError, load_split
@@ -46,9 +47,9 @@ class BenchSpaceArguments:
 
     run: str = "runs/quickstart"
     data: str = "data/demo_shop"
-    clients: int = 50
-    queries: int = 20
-    memory_queries: int = 2000
+    clients: PositiveInt = 50
+    queries: PositiveInt = 20
+    memory_queries: PositiveInt = 2000
     output: str | None = None
 
 

@@ -24,6 +24,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
+from jsonargparse.typing import PositiveInt
 from peft import LoraConfig
 from tqdm.auto import tqdm
 
@@ -83,10 +84,10 @@ class BenchArguments:
     """
 
     data: str = "../shared/data/hm"
-    batch_size: int = 256
-    chunk_size: int = 32
-    steps: int = 3
-    threads: int = 1
+    batch_size: PositiveInt = 256
+    chunk_size: PositiveInt = 32
+    steps: PositiveInt = 3
+    threads: PositiveInt = 1
     contestants: str = ""
     output: str = "runs/bench_train.json"
     contestant: str | None = None

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 
 from training.arguments import existing_file, run
 from training.convert_tables import (
@@ -97,14 +98,14 @@ class ConvertArguments:
     splits: str | None = None
     locale: Literal["us", "es", "jp"] = "us"
     version: Literal["small", "large"] = "small"
-    dev: float = 0.05
+    dev: ClosedUnitInterval = 0.05
     gains: dict[str, int] = field(default_factory=lambda: {"E": 100, "S": 10, "C": 1, "I": 0})
     query_column: str = "query"
     ground_truth: str | None = None
     queries: int | None = None
     judged_corpus: bool = False
     image_size: int = 512
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 def main(arguments: ConvertArguments) -> dict:

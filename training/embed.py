@@ -23,6 +23,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse.typing import PositiveInt
+
 if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -74,7 +76,7 @@ class EmbedArguments:
     data: str = "data/demo_shop"
     split: str = "test"
     output: str = "runs/quickstart/vectors"
-    truncate_dim: int | None = None
+    truncate_dim: PositiveInt | None = None
     backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
     exported: str | None = None
     precision: Literal["float32", "bfloat16"] | None = None

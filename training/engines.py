@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.catalogue_mmfusion import numbers_of, with_large_strings
@@ -58,7 +59,7 @@ class EngineArguments:
     output: str = "runs/quickstart/bulk"
     collection: str = "products"
     token: str = ""
-    shards: int = 1
+    shards: PositiveInt = 1
 
 
 def main(arguments: EngineArguments) -> int:

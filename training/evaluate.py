@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 import modeling_mmfusion
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
@@ -92,9 +93,9 @@ class EvaluateArguments:
     report: str | None = None
     views: str = ",".join(VIEWS)
     metrics: str = ",".join(DEFAULT_METRICS)
-    batch_size: int = 16
-    truncate_dim: int | None = None
-    missing_images: float = 0.0
+    batch_size: PositiveInt = 16
+    truncate_dim: PositiveInt | None = None
+    missing_images: ClosedUnitInterval = 0.0
     quantization: Literal["f32", "f16", "i8", "b1"] = "f32"
     ann: bool = False
     judged_only: bool = False

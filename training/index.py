@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from jsonargparse.typing import NonNegativeInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.index_mmfusion import ProductIndex
@@ -47,7 +48,7 @@ class IndexArguments:
     output: str = "runs/quickstart/index"
     dtype: Literal["f32", "bf16", "f16", "i8", "b1"] = "i8"
     words: bool = False
-    threads: int = 1
+    threads: NonNegativeInt = 1
     sync: bool = False
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
 from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.arguments import existing_file, run
@@ -43,11 +44,11 @@ class MineArguments:
     data: str
     output: str
     split: str = "train"
-    depth: int = 100
-    count: int = 10
-    max_share: float = 0.95
+    depth: PositiveInt = 100
+    count: PositiveInt = 10
+    max_share: ClosedUnitInterval = 0.95
     keep_relevant: bool = False
-    scale: float = 1.0
+    scale: PositiveFloat = 1.0
 
 
 def main(arguments: MineArguments) -> dict:

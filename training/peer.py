@@ -19,6 +19,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from safetensors.torch import load_model, save_model
 from sentence_transformers import (
     SentenceTransformer,
@@ -73,11 +74,11 @@ class PeerArguments:
     tests: str = ""
     text: str = "minilm"
     vision: str = "efficientnet-lite0"
-    epochs: int = 2
-    batch_size: int = 256
-    learning_rate: float = 5e-5
-    picture_learning_rate: float = 1e-3
-    seed: int = 0
+    epochs: NonNegativeInt = 2
+    batch_size: PositiveInt = 256
+    learning_rate: NonNegativeFloat = 5e-5
+    picture_learning_rate: NonNegativeFloat = 1e-3
+    seed: NonNegativeInt = 0
     output: str = "runs/peer"
 
 

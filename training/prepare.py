@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+from jsonargparse.typing import NonNegativeInt
 from PIL import Image
 
 from modeling_mmfusion.processing_mmfusion import load_picture
@@ -105,9 +106,9 @@ class PrepareArguments:
     log_columns: LogColumns = field(default_factory=LogColumns)
     events: dict[str, int] = field(default_factory=lambda: {"impression": 0, "click": 1, "cart": 2, "purchase": 3})
     engagement: Engagement = field(default_factory=Engagement)
-    synthesise: int = 0
+    synthesise: NonNegativeInt = 0
     shares: Shares = field(default_factory=Shares)
-    seed: int = 0
+    seed: NonNegativeInt = 0
     image_size: int = 512
     license: str = "unknown"
     overwrite: bool = False

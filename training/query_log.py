@@ -19,6 +19,8 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
+
 from training.tables import Table
 
 WHOLE = re.compile(r"[0-9]{1,9}(\.0*)?")
@@ -57,10 +59,10 @@ class Engagement:
         max_events: A visitor with more rows than this in the log is a bot: its rows are left out.
     """
 
-    power: float = 1.0
-    prior: float = 5.0
-    min_visitors: int = 1
-    max_events: int = 1000
+    power: NonNegativeFloat = 1.0
+    prior: NonNegativeFloat = 5.0
+    min_visitors: NonNegativeInt = 1
+    max_events: PositiveInt = 1000
 
 
 @dataclass

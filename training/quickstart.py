@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from jsonargparse.typing import NonNegativeInt
 
 from training import embed, evaluate, index, result_sheet
 from training.arguments import TrainArguments, parse, run
@@ -42,7 +43,7 @@ class QuickstartArguments:
     data: str = DEMO_SHOP
     output: str = "runs/quickstart"
     recipe: str = RECIPE
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 class Steps:

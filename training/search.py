@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jsonargparse.typing import ClosedUnitInterval
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
@@ -59,7 +60,7 @@ class SearchArguments:
     k: int = 10
     json: bool = False
     image: str | None = None
-    image_weight: float = 0.5
+    image_weight: ClosedUnitInterval = 0.5
     where: str | None = None
     hybrid: bool = False
     queries: str | None = None

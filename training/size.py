@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
+
 from training.arguments import existing_file, run
 from training.data import DataError
 from training.run_folder import read_json
@@ -41,18 +43,18 @@ class SizeArguments:
         embedding: Results of training.bench_embed.
     """
 
-    products: int = 1_000_000
-    queries: float = 100.0
-    changes: float = 0.0
+    products: PositiveInt = 1_000_000
+    queries: PositiveFloat = 100.0
+    changes: NonNegativeFloat = 0.0
     plans: str | None = None
     storage: str = "i8"
-    dim: int = 384
-    memory: float = 64.0
-    cores: int = 16
-    share: float = 0.6
-    replicas: int = 2
-    embed_days: float = 1.0
-    speed: float | None = None
+    dim: PositiveInt = 384
+    memory: PositiveFloat = 64.0
+    cores: PositiveInt = 16
+    share: PositiveFloat = 0.6
+    replicas: PositiveInt = 2
+    embed_days: PositiveFloat = 1.0
+    speed: PositiveFloat | None = None
     results: str = "hub_card/results/bench_search.json"
     embedding: str = "hub_card/results/bench_embed.json"
 

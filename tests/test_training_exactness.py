@@ -24,9 +24,9 @@ from training.embedding import load_model
 from training.feature_cache import TOWERS
 from training.gradient_cache import forward_backward
 from training.losses import alignment_loss
-from training.sampling import PairSampler
+from training.sampling import Judgments, PairSampler
 from training.stage import choose_trained
-from training.training_set import BatchInputs, query_set
+from training.training_set import BatchInputs, TrainingSet, query_set
 
 
 def recipe(towers, shop, output, lora=None, **stages):
@@ -114,6 +114,10 @@ def two_processes(towers, shop, folder: str) -> None:
         found = gradients(model, processor, shop, StageArguments(**options), accelerator=accelerator)
         if accelerator.is_main_process:
             torch.save(found, Path(folder, f"{number}.pt"))
+    rank = accelerator.process_index
+    data = TrainingSet(None, None, Judgments([], query_features=np.full((2, 3), rank, np.float32)), [])
+    train.share_topics(accelerator, [data])
+    assert not data.judgments.query_features.any(), "the second process has features of its own"
     arguments = recipe(towers, shop, folder + "/run", fuse={"epochs": 2, "text": "lora"})
     train.main(arguments)
 

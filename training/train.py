@@ -25,7 +25,7 @@ if not __package__:  # run by its path, as `accelerate launch` does: this folder
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
@@ -42,7 +42,7 @@ from training.run_folder import digest, environment, new_folder, write_config, w
 from training.stage import StageData, StageRun, train_stage
 from training.towers import resolve_tower
 from training.training_plot import draw_training
-from training.training_set import join_sets, query_set, title_set
+from training.training_set import TrainingSet, join_sets, query_set, title_set
 
 STAGES = ("domain", "align", "fuse")
 SAMPLE_SEED = 0  # one sample of a catalogue's texts for all runs, so that they share a cache
@@ -128,6 +128,7 @@ def fit(
             save_model(accelerator, model, processor, base)
         with accelerator.main_process_first():  # the first process fills the cache of features
             sets = stage_sets(model, processor, stage, arguments, train)
+        share_topics(accelerator, sets)
         stage_run = StageRun(name, arguments.seed, arguments.workers, checkpoints)
         stage_data = StageData(sets, train, dev)
         found, peft_model = train_stage(accelerator, model, processor, stage, arguments.lora, stage_data, stage_run)
@@ -153,7 +154,7 @@ def stage_sets(
     stage: StageArguments,
     arguments: TrainArguments,
     splits: list[RetrievalSplit],
-) -> list:
+) -> list[TrainingSet]:
     """What a stage's batches are drawn from: queries and, if the stage wants them, titles; a set a catalogue or, with
     `data.mixed`, one for all."""
     data, kinds = arguments.data, []
@@ -175,6 +176,17 @@ def stage_sets(
             "title and a picture"
         )
     return sets
+
+
+def share_topics(accelerator: Accelerator, sets: list[TrainingSet]) -> None:
+    """Gives all processes the first one's features of the queries, which tell what like queries are.
+
+    Two devices may differ in the last bit of what they compute, and all processes have to draw the same batches.
+    """
+    for judgments in (data.judgments for data in sets):
+        if judgments.query_features is not None:
+            features = torch.from_numpy(judgments.query_features).to(accelerator.device)
+            judgments.query_features = broadcast(features).cpu().numpy()
 
 
 def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> tuple[MMFusionModel, MMFusionProcessor]:

@@ -490,7 +490,6 @@ def test_fashion_sets_with_their_judgments(tmp_path, name, title):
         ({"dev": 1.0}, "--dev: 1.0"),
         ({"gains": {"E": -1}}, "--gains"),
         ({"gains": {"E": 0}}, "nothing is relevant in test"),
-        ({"queries": 0}, "--queries"),
         ({"source": "marqo-products", "input": "shop"}, "column 'item_ID' is missing"),
         ({"source": "marqo-products", "input": "esci"}, "column 'item_ID' is missing"),
         ({"source": "marqo-products", "input": "items", "query_column": "qeury"}, "column 'qeury' is missing"),

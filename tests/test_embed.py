@@ -238,8 +238,6 @@ def test_one_run_at_a_time(saved, shop, tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(DataError, match="out: another run writes it"):
             embed.main(arguments(saved, shop, tmp_path / "out"))
-    with pytest.raises(DataError, match="--shard_size must be at least 1, got 0"):
-        embed.main(arguments(saved, shop, tmp_path / "out", shard_size=0))
 
 
 def launch(*words, **variables):

@@ -422,7 +422,7 @@ GOOD = "id,title\n1,one\n"
         (GOOD, "--images nowhere", "nowhere: no such folder"),
         (GOOD, "--shares.train 0.9", "don't add up to 1"),
         (GOOD, "--shares.train 1.2 --shares.test -0.25", "don't add up to 1"),
-        (GOOD, "--image-size 0", "must be at least 1"),
+        (GOOD, "--image-size 0", "image_size"),
         (GOOD, "--output p.xlsx", "is a file"),
         (GOOD, "--log products.csv", "column 'query' is missing"),
         (GOOD, "--log no_event.csv", "column 'event' or 'grade' is missing"),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from training.arguments import existing_file, run
 from training.convert_tables import (
@@ -98,13 +98,13 @@ class ConvertArguments:
     splits: str | None = None
     locale: Literal["us", "es", "jp"] = "us"
     version: Literal["small", "large"] = "small"
-    dev: ClosedUnitInterval = 0.05
+    dev: float = 0.05
     gains: dict[str, int] = field(default_factory=lambda: {"E": 100, "S": 10, "C": 1, "I": 0})
     query_column: str = "query"
     ground_truth: str | None = None
-    queries: int | None = None
+    queries: PositiveInt | None = None
     judged_corpus: bool = False
-    image_size: int = 512
+    image_size: PositiveInt = 512
     seed: NonNegativeInt = 0
 
 
@@ -146,8 +146,6 @@ def check(arguments: ConvertArguments) -> None:
         (arguments.images and not os.path.isdir(arguments.images), f"{arguments.images}: no such folder of pictures"),
         (not 0 <= arguments.dev < 1, f"--dev: {arguments.dev} is no share from 0 to below 1"),
         (not all(0 <= grade < 2**31 for grade in arguments.gains.values()), "--gains: a grade must be from 0"),
-        (arguments.queries is not None and arguments.queries < 1, "--queries: must be at least 1"),
-        (arguments.image_size < 1, "--image-size: must be at least 1"),
     )
     for wrong, message in checks:
         if wrong:

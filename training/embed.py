@@ -23,8 +23,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse.typing import PositiveInt
-
 if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -33,13 +31,14 @@ import pyarrow as pa
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.processing_mmfusion import is_missing
 from training.arguments import run
 from training.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
-from training.data import DataError, Problems, picture_content
+from training.data import Problems, picture_content
 from training.distributed import Share
 from training.embedding import ProductInputs, embed_windows, load_model
 from training.feature_cache import cache_key, model_fingerprint
@@ -81,10 +80,10 @@ class EmbedArguments:
     exported: str | None = None
     precision: Literal["float32", "bfloat16"] | None = None
     compile: bool = False
-    batch_tokens: int | None = None
-    batch_pictures: int | None = None
-    workers: int | None = None
-    shard_size: int = 8192
+    batch_tokens: PositiveInt | None = None
+    batch_pictures: PositiveInt | None = None
+    workers: PositiveInt | None = None
+    shard_size: PositiveInt = 8192
 
 
 @dataclass
@@ -136,7 +135,6 @@ class CatalogueEmbedder:
     """
 
     def __init__(self, arguments: EmbedArguments, device: str | None = None):
-        check_options(arguments)
         self.arguments = arguments
         self.output = Path(arguments.output)
         self.problems = Problems()
@@ -283,18 +281,6 @@ def finish(embedder: CatalogueEmbedder, shards: list[dict[str, Any]], seconds: f
         f"{seconds:,.0f} s, {embedded / seconds:,.1f} products/s; {total - embedded:,} as before)",
         flush=True,
     )
-
-
-def check_options(arguments: EmbedArguments) -> None:
-    """Refuses numbers that make no sense.
-
-    Raises:
-        DataError: naming the option.
-    """
-    for name in ("batch_tokens", "batch_pictures", "workers", "shard_size"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise DataError(f"--{name} must be at least 1, got {value}")
 
 
 def default_precision(on_gpu: bool) -> str:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
 
 from modeling_mmfusion.processing_mmfusion import load_picture
@@ -109,7 +109,7 @@ class PrepareArguments:
     synthesise: NonNegativeInt = 0
     shares: Shares = field(default_factory=Shares)
     seed: NonNegativeInt = 0
-    image_size: int = 512
+    image_size: PositiveInt = 512
     license: str = "unknown"
     overwrite: bool = False
 
@@ -288,7 +288,6 @@ def _check(arguments: PrepareArguments) -> None:
     inputs = [name for name in (arguments.products, arguments.images, arguments.log) if name]
     checks = (
         (min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6, f"--shares: {shares} don't add up to 1"),
-        (arguments.image_size < 1, f"--image_size: {arguments.image_size} must be at least 1"),
         (arguments.synthesise and arguments.log, "--synthesise: is for shops without a log; leave out --log or it"),
         (not all(0 <= grade < 2**31 for grade in arguments.events.values()), "--events: a grade must be from 0"),
         (arguments.images and not os.path.isdir(arguments.images), f"{arguments.images}: no such folder of pictures"),

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jsonargparse.typing import ClosedUnitInterval
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
@@ -57,7 +57,7 @@ class SearchArguments:
 
     query: str = ""
     run: str = "runs/quickstart"
-    k: int = 10
+    k: PositiveInt = 10
     json: bool = False
     image: str | None = None
     image_weight: ClosedUnitInterval = 0.5
@@ -174,8 +174,6 @@ class Searcher:
 
 def main(arguments: SearchArguments) -> None:
     """Searches and prints."""
-    if arguments.k < 1:
-        raise DataError(f"--k must be at least 1, got {arguments.k}")
     if not arguments.queries and not arguments.query.strip() and not arguments.image:
         raise DataError("the query is empty; type what a shopper would, or give --image or --queries")
     where = parse_where(arguments.where or "")

@@ -74,7 +74,7 @@ class PeerArguments:
     tests: str = ""
     text: str = "minilm"
     vision: str = "efficientnet-lite0"
-    epochs: NonNegativeInt = 2
+    epochs: PositiveInt = 2
     batch_size: PositiveInt = 256
     learning_rate: NonNegativeFloat = 5e-5
     picture_learning_rate: NonNegativeFloat = 1e-3

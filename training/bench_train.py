@@ -86,7 +86,7 @@ class BenchArguments:
     data: str = "../shared/data/hm"
     batch_size: PositiveInt = 256
     chunk_size: PositiveInt = 32
-    steps: PositiveInt = 3
+    steps: PositiveInt = 2
     threads: PositiveInt = 1
     contestants: str = ""
     output: str = "runs/bench_train.json"

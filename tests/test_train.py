@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -6,7 +10,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import TINY_DIMS, write_shop
+from conftest import ROOT, TINY_DIMS, write_shop
 
 from modeling_mmfusion import MMFusionModel
 from training import calibration, stage, train
@@ -210,6 +214,27 @@ def test_the_query_router_learns_from_whole_dev_corpora_and_only_it(model, proce
     assert changed == {"query_heads.router.weight", "query_heads.router.bias"} and loss() < started
     turned = model.query_heads.router.weight.detach() - before["query_heads.router.weight"]
     assert torch.linalg.matrix_rank(turned, rtol=1e-4) <= calibration.DIRECTIONS
+
+
+def test_several_processes_on_a_cpu_train_one_model(towers, shop, tmp_path):
+    arguments = recipe(towers, shop, tmp_path / "run", epochs=1)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(asdict(arguments)))
+    words = [sys.executable, "-m", "accelerate.commands.launch"]
+    words += ["--config_file", str(ROOT / "training" / "accelerate" / "multi_cpu.yaml"), "--main_process_port", "0"]
+    words += [str(ROOT / "training" / "train.py"), "--recipe", str(tmp_path / "recipe.yaml")]
+    variables = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"}
+    variables |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("model: ") == 1, "each process trained for itself"
+    load_model(tmp_path / "run" / "model")
+
+
+def test_processes_that_do_not_see_each_other_are_refused(towers, shop, tmp_path, monkeypatch):
+    Accelerator()  # is of one process, as on a device that accelerate does not share between several
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DataError, match="don't see each other: set ACCELERATE_USE_CPU=true"):
+        train.main(recipe(towers, shop, tmp_path / "run"))
 
 
 def test_a_tracker_that_is_not_installed_is_named_and_one_that_is_gets_each_epoch(towers, shop, tmp_path, monkeypatch):

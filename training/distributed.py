@@ -6,9 +6,12 @@ to the process that encoded a vector. So the loss and the gradients are those of
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import distributed
+
+PATIENCE = timedelta(days=30)  # of a process for the others, while one runs the encoders or ends its own work
 
 
 @dataclass(frozen=True)

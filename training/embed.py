@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,14 +38,13 @@ from modeling_mmfusion.processing_mmfusion import is_missing
 from training.arguments import run
 from training.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
 from training.data import Problems, picture_content
-from training.distributed import Share
+from training.distributed import PATIENCE, Share
 from training.embedding import ProductInputs, embed_windows, load_model
 from training.feature_cache import cache_key, model_fingerprint
 from training.product_stream import stream_products
 from training.vector_shards import SHOWN_COLUMNS, KnownVectors, locked, vector_column, write_manifest, write_shard
 
 WINDOW = 1024  # products that are sorted by the length of their texts, and held with their pictures
-PATIENCE = timedelta(days=30)  # of a process that is done with its shards for the others
 UNREADABLE = "unreadable image (embedded without it)"
 
 

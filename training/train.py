@@ -15,6 +15,7 @@ checkpoint when the same command is given again.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -24,7 +25,7 @@ if not __package__:  # run by its path, as `accelerate launch` does: this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast, set_seed
 from huggingface_hub.errors import StrictDataclassError
 
@@ -34,6 +35,7 @@ from training.arguments import ModelArguments, StageArguments, TrainArguments, r
 from training.calibration import sample_rows, start_text_head
 from training.checkpoints import Checkpoints, cannot_write
 from training.data import DataError, Problems, RetrievalSplit, hide_modality, load_split
+from training.distributed import PATIENCE
 from training.embedding import load_model, prepare_for_inference, product_texts, query_features, text_features
 from training.feature_cache import TOWERS
 from training.losses import view_weights
@@ -73,14 +75,21 @@ def main(arguments: TrainArguments) -> Path:
 
 
 def start_accelerator(arguments: TrainArguments) -> Accelerator:
-    """Processes, precision and tracker; the precision is that of `accelerate launch`."""
+    """Processes, precision and tracker; the precision is that of `accelerate launch`.
+
+    Raises:
+        DataError: if the tracker is not installed, or several processes were started that would each train alone.
+    """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a stage's losses may leave out a head
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # several processes don't hear of `use_cpu` from accelerate launch
         log_with=arguments.tracker,
         project_dir=arguments.output,
         step_scheduler_with_optimizer=False,
-        kwargs_handlers=[unused],
+        kwargs_handlers=[unused, InitProcessGroupKwargs(timeout=PATIENCE)],
     )
+    if accelerator.num_processes < int(os.environ.get("WORLD_SIZE", 1)):
+        raise DataError("the processes don't see each other: set ACCELERATE_USE_CPU=true to train on the CPU")
     if arguments.tracker and not accelerator.log_with:
         raise DataError(f"--tracker {arguments.tracker}: is not installed; pip install {arguments.tracker}")
     if arguments.tracker:

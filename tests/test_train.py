@@ -233,7 +233,7 @@ def test_several_processes_on_a_cpu_train_one_model(towers, shop, tmp_path):
 def test_processes_that_do_not_see_each_other_are_refused(towers, shop, tmp_path, monkeypatch):
     Accelerator()  # is of one process, as on a device that accelerate does not share between several
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(DataError, match="don't see each other: set ACCELERATE_USE_CPU=true"):
+    with pytest.raises(DataError, match="2 processes don't see each other: set ACCELERATE_USE_CPU=true"):
         train.main(recipe(towers, shop, tmp_path / "run"))
 
 

@@ -88,8 +88,8 @@ def start_accelerator(arguments: TrainArguments) -> Accelerator:
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[unused, InitProcessGroupKwargs(timeout=PATIENCE)],
     )
-    if accelerator.num_processes < int(os.environ.get("WORLD_SIZE", 1)):
-        raise DataError("the processes don't see each other: set ACCELERATE_USE_CPU=true to train on the CPU")
+    if accelerator.num_processes < (started := int(os.environ.get("WORLD_SIZE", 1))):
+        raise DataError(f"{started} processes don't see each other: set ACCELERATE_USE_CPU=true to train on the CPU")
     if arguments.tracker and not accelerator.log_with:
         raise DataError(f"--tracker {arguments.tracker}: is not installed; pip install {arguments.tracker}")
     if arguments.tracker:

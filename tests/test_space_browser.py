@@ -65,6 +65,7 @@ def test_a_visit(url, size, tmp_path):  # noqa: F811
         page.get_by_role("button", name="Your products").click()
         page.set_input_files("#file input[type=file]", mine)
         page.locator("#yours [role=status]", has_text="1 products are ready").wait_for()
+        page.wait_for_function("document.querySelectorAll('#results .fused .card').length === 1")  # of the last query
         search(page, "my mug")
         assert titles(page, "fused") == ["My own mug"]
         assert errors == []

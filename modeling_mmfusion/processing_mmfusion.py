@@ -183,10 +183,8 @@ class MMFusionProcessor(ProcessorMixin):
         )
 
     def _product_pictures(self, product: Mapping, row: int) -> list[Image.Image]:
-        pictures = product.get("image")
-        pictures = pictures if isinstance(pictures, (list, tuple)) else [pictures]
         try:
-            return [load_picture(picture, self.min_side) for picture in pictures if not is_missing(picture)]
+            return [load_picture(picture, self.min_side) for picture in pictures_of(product.get("image"))]
         except ValueError as error:
             raise ValueError(f"product {row} ({product.get('_id', 'no _id')}), field image: {error}") from error
 
@@ -217,6 +215,12 @@ def is_missing(value) -> bool:
     if isinstance(value, Mapping):
         return not value.get("bytes") and not value.get("path")
     return value is None or value != value or (isinstance(value, (str, bytes)) and not value.strip())
+
+
+def pictures_of(image) -> list:
+    """A product's pictures, of which a catalogue holds one or a list, without those that are missing."""
+    pictures = image if isinstance(image, (list, tuple)) else [image]
+    return [picture for picture in pictures if not is_missing(picture)]
 
 
 def join_fields(product: Mapping, fields: list[str] | tuple[str, ...] = PRODUCT_FIELDS) -> str:
@@ -263,7 +267,7 @@ def load_picture(picture, min_side: int | None = None) -> Image.Image:
             million pixels; the message is one line.
     """
     if isinstance(picture, Mapping):
-        picture = picture["bytes"] or picture["path"]
+        picture = picture.get("bytes") or picture.get("path")
     is_file = not isinstance(picture, Image.Image)
     try:
         if isinstance(picture, bytes):

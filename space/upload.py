@@ -3,14 +3,15 @@
 Nothing is unpacked to disk and no address is fetched. What can't be read is counted and reported, the rest is kept.
 """
 
-import csv
 import io
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from catalogue import Complaint
+from delimited import read_records
 from pictures import small_jpeg
 
 MAX_FILE_BYTES = 20_000_000
@@ -179,27 +180,23 @@ def read_csv(content: bytes, pictures: dict[str, bytes], upload: Upload, folder:
     """
     text = decoded(content)
     delimiter = max(",;\t", key=(text.splitlines() or [""])[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        header = [name.strip().lower() for name in next(reader, [])]
-        columns = {
-            field: header.index(name) for field, names in HEADERS.items() for name in names[::-1] if name in header
-        }
-        if not {"title", "description", "image"} & set(columns):
-            raise Complaint(
-                "The file has no column title, description or image in its first row; see what is expected."
-            )
-        for row in reader:
-            if not any(value.strip() for value in row):
-                continue
-            if len(upload.products) == MAX_PRODUCTS:
-                upload.problems[f"product beyond the first {MAX_PRODUCTS} left out"] += 1
-                continue
-            values = {name: row[place].strip() for name, place in columns.items() if place < len(row)}
-            picture = find_picture(values.pop("image", ""), pictures, folder, upload)
-            add_product(values, made_small(picture, upload), upload)
-    except csv.Error as error:
-        upload.problems[f"the table was read up to line {reader.line_num}: {error}"] += 1
+    records = read_records(io.StringIO(text, newline=""), delimiter)
+    header = [name.strip().lower() for record in islice(records, 1) for name in record.cells]
+    columns = {field: header.index(name) for field, names in HEADERS.items() for name in names[::-1] if name in header}
+    if not {"title", "description", "image"} & set(columns):
+        raise Complaint("The file has no column title, description or image in its first row; see what is expected.")
+    for record in records:
+        row = record.cells
+        if not any(value.strip() for value in row):
+            continue
+        if len(upload.products) == MAX_PRODUCTS:
+            upload.problems[f"product beyond the first {MAX_PRODUCTS} left out"] += 1
+            continue
+        if record.doubt:
+            upload.problems[record.doubt] += 1
+        values = {name: row[place].strip() for name, place in columns.items() if place < len(row)}
+        picture = find_picture(values.pop("image", ""), pictures, folder, upload)
+        add_product(values, made_small(picture, upload), upload)
 
 
 def decoded(content: bytes) -> str:

@@ -94,4 +94,12 @@ def test_log_q_is_how_often_products_are_drawn():
     judgments = Judgments([{0: 1.0}, {0: 1.0, 1: 1.0}, {0: 1.0, 2: 3.0}])
     sampler = PairSampler(judgments, 1, 100, seed=0)
     counts = np.bincount([product for number in range(2000) for _, product in sum(sampler.epoch(number), [])])
-    np.testing.assert_allclose(np.exp(sampler.log_q), counts / counts.sum(), atol=0.01)
+    drawn = np.exp([sampler.log_q[product] for product in range(3)])
+    np.testing.assert_allclose(drawn, counts / counts.sum(), atol=0.01)
+
+
+def test_products_that_nobody_judged_may_join_a_batch_wherever_they_stand():
+    sampler = PairSampler(Judgments([{0: 1.0}, {0: 1.0, 1: 1.0}]), 1, 2, seed=0)
+    batch = sampler.collate([(0, 0), (1, 1), (0, 7)])
+    assert batch.products.tolist() == [0, 1, 7] and not batch.relevance[:, 2].any()
+    assert batch.log_q[2] == batch.log_q.min() == batch.log_q[1], "as seldom as the least of those that are drawn"

@@ -27,7 +27,8 @@ class DataArguments:
             between.
         train_split: Split to train on.
         dev_split: Split to measure on after each epoch; the last epoch that is not clearly worse there, on average
-            over the catalogues, than the best before it is kept.
+            over the catalogues, than the best before it is kept. Without it, with null or where a catalogue has no
+            split dev, the last epoch is kept and nothing is calibrated.
         modality: Train on text and pictures (both), or as if products had only their text or only their picture.
         negatives: Parquet file of training.mine, or several with commas between, one a catalogue: products that the
             model wrongly takes for relevant. Judgments with score 0 are hard negatives as well.
@@ -37,7 +38,7 @@ class DataArguments:
 
     path: str = "data/demo_shop"
     train_split: str = "train"
-    dev_split: str = "dev"
+    dev_split: str | None = "dev"
     modality: Literal["both", "text", "image"] = "both"
     negatives: str | None = None
     teacher: str | None = None

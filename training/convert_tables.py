@@ -1,6 +1,5 @@
 """What public sets are made of: tables of some million rows, judgments, and pictures in the tables or beside them."""
 
-import csv
 import gzip
 import json
 import os
@@ -18,7 +17,7 @@ from tqdm.auto import tqdm
 from training.arguments import existing_file
 from training.data import DataError, Problems
 from training.prepare import fit_picture, path_inside
-from training.tables import cell_text, one_line
+from training.tables import cell_text, dict_rows, one_line
 
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 BATCH_ROWS = 512
@@ -84,7 +83,7 @@ def _readable(file: Path) -> Iterator[None]:
     """Says in one line what is wrong with a file."""
     try:
         yield
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{file}: can't be read: {one_line(error)}") from error
 
 
@@ -97,8 +96,7 @@ def _records(file: Path, columns: tuple[str, ...] = ()) -> Iterator[dict | None]
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rt", encoding="utf-8-sig", newline="") as lines:
         if ".csv" in file.suffixes:
-            for row in csv.DictReader(lines, strict=True):
-                yield None if None in row or None in row.values() else row
+            yield from (row for _, row in dict_rows(lines, ","))
         else:
             yield from map(_json_object, filter(str.strip, lines))
 

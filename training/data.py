@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,11 +23,14 @@ from itertools import islice
 from pathlib import Path
 
 import datasets
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
-from modeling_mmfusion.processing_mmfusion import is_missing
+from modeling_mmfusion.processing_mmfusion import pictures_of
+from training.delimited import BARE_QUOTE, read_records
 
 CORPUS_FEATURES = datasets.Features(
     {name: datasets.Value("string") for name in ("_id", "title", "description", "category", "brand", "price")}
@@ -48,11 +51,16 @@ REQUIRED_COLUMNS = {
 CONTENT_COLUMNS = ("title", "description", "image")
 READ_ROWS = 100
 WRITTEN_ROWS = 1000
+EMPTY_TABLE = "the table is empty"
 EMPTY = "the catalogue is empty; it needs at least one product with an _id"
 
 
 class DataError(ValueError):
     """Input that a person has to mend. The message is one line that names the file, the row and the field."""
+
+
+class NothingToMeasure(DataError):
+    """A split that isn't there, is empty, or in which no query has a relevant product."""
 
 
 @dataclass
@@ -112,12 +120,8 @@ class RetrievalSplit:
         and copies are easily found."""
         if "image" not in self.corpus.column_names:
             return [""] * len(self.product_ids)
-        digests = []
-        for image in rows_of(self.corpus, ["image"]):
-            pictures = image["image"] if isinstance(image["image"], list) else [image["image"]]
-            contents = [picture_content(picture) for picture in pictures]
-            digests.append(hashlib.sha256(b"".join(contents)).hexdigest() if any(contents) else "")
-        return digests
+        rows = (row["image"] for row in rows_of(self.corpus, ["image"]))
+        return [pictures_digest(pictures, f"row {number}") for number, pictures in enumerate(rows)]
 
     @property
     def query_texts(self) -> list[str]:
@@ -142,7 +146,7 @@ def load_split(data: str | os.PathLike, split: str) -> RetrievalSplit:
 
     Raises:
         DataError: if `data` is no dataset, a configuration, split or column is missing, a score is no number, or
-            the catalogue or its judgments are empty.
+            the catalogue or its judgments are empty; [`NothingToMeasure`] where other splits may well do.
     """
     products = load_products(data, split)
     problems = products.problems
@@ -158,7 +162,9 @@ def load_split(data: str | os.PathLike, split: str) -> RetrievalSplit:
         else:
             problems.add("query without a relevant product (left out)", f"{queries_source} _id {query['_id']}")
     if not judged:
-        raise DataError(f"{qrels_source}: no query has a relevant product (score above 0) in this split's corpus")
+        raise NothingToMeasure(
+            f"{qrels_source}: no query has a relevant product (score above 0) in this split's corpus"
+        )
     products.queries, products.qrels = judged, qrels
     return products
 
@@ -178,17 +184,30 @@ def load_products(data: str | os.PathLike, split: str) -> RetrievalSplit:
     """
     corpus, source = load_table(data, "corpus", split)
     check_content(corpus.column_names, source)
-    if isinstance(corpus.features.get("image"), datasets.Image):
-        corpus = corpus.cast_column("image", datasets.Image(decode=False))
-    problems = Problems()
+    corpus, problems = undecoded(corpus), Problems()
     ids = id_strings(corpus["_id"][:])
     places = _usable_rows(ids, source, problems)
     if len(places) < len(ids):
         corpus = corpus.select(places)
         ids = [ids[row] for row in places]
     if not ids:
-        raise DataError(f"{source}: {EMPTY}")
+        raise NothingToMeasure(f"{source}: {EMPTY}")
     return RetrievalSplit(f"{data}[{split}]", corpus, ids, [], {}, problems, places, source)
+
+
+def undecoded(table: datasets.Dataset) -> datasets.Dataset:
+    """A table that gives its pictures, one or a list of them, as they are stored; nothing is copied."""
+    info = table.info.copy()
+    info.features = datasets.Features({name: _undecoded(feature) for name, feature in table.features.items()})
+    return datasets.Dataset(table.data, info=info, split=table.split)
+
+
+def _undecoded(feature):
+    if isinstance(feature, datasets.Image):
+        return replace(feature, decode=False)
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return replace(feature, feature=_undecoded(feature.feature))
+    return feature
 
 
 def id_strings(values: Iterable) -> list[str]:
@@ -314,6 +333,7 @@ def load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datase
             if Path(data).is_dir():
                 table, source = _load_local_table(data, config, split)
             else:
+                split_files(data, config, split)
                 table = datasets.load_dataset(str(data), config, split=split)
     except Exception as error:  # `datasets` raises a dozen kinds, each with a text of many lines
         raise unreadable(data, config, split, error) from error
@@ -322,9 +342,9 @@ def load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datase
 
 
 def unreadable(data: str | os.PathLike, config: str, split: str, error: Exception) -> DataError:
-    return DataError(
-        f"{data}: can't read configuration {config!r}, split {split!r} of the retrieval layout: {error_reason(error)}"
-    )
+    reason = error_reason(error)
+    kind = NothingToMeasure if reason.startswith(("Unknown split", EMPTY_TABLE)) else DataError
+    return kind(f"{data}: can't read configuration {config!r}, split {split!r} of the retrieval layout: {reason}")
 
 
 def check_required(names: list[str], config: str, source: str) -> None:
@@ -346,18 +366,34 @@ def check_content(names: list[str], source: str) -> None:
 def error_reason(error: Exception) -> str:
     """What an error of `datasets` says, on one line."""
     reason = " ".join(str(error.__cause__ or error).split())[:300]
-    return "the table is empty" if "corresponds to no data" in reason else reason
+    return EMPTY_TABLE if "corresponds to no data" in reason else reason
 
 
-def picture_content(picture: dict | None) -> bytes:
-    """The bytes of a picture that is not decoded, from its file if the table only names one; none if it is missing."""
-    if is_missing(picture):
-        return b""
-    if not isinstance(picture, dict):
-        return repr(picture).encode()
-    if picture["bytes"] is None and picture["path"] and os.path.isfile(picture["path"]):
-        return Path(picture["path"]).read_bytes()
-    return picture["bytes"] or repr(picture).encode()
+def pictures_digest(pictures, place: str) -> str:
+    """A digest of a product's pictures, one or a list of them; `""` if there is none.
+
+    It is of the pictures' bytes. Where there is nothing to read, such as a path without a file, it is of the `place`,
+    so that no two products are taken to have the same picture.
+    """
+    contents = [picture_content(picture) for picture in pictures_of(pictures)]
+    contents = [f"nothing to read: {place}".encode() if content is None else content for content in contents]
+    if len(contents) > 1:  # their ends count
+        contents = [hashlib.sha256(content).digest() for content in contents]
+    return hashlib.sha256(b"".join(contents)).hexdigest() if contents else ""
+
+
+def picture_content(picture) -> bytes | None:
+    """The bytes of a picture that is there, from its file if it is only named; of one in memory its size and pixels.
+    `None` where there is nothing to read."""
+    if isinstance(picture, Mapping):
+        picture = picture.get("bytes") or picture.get("path")
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, str | os.PathLike):
+        return Path(picture).read_bytes() if os.path.isfile(picture) else None
+    if isinstance(picture, Image.Image):
+        return f"{picture.mode} {picture.size} ".encode() + picture.tobytes()
+    return None
 
 
 def _load_local_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
@@ -373,7 +409,26 @@ def split_files(data: str | os.PathLike, config: str, split: str) -> tuple[str, 
     files = [str(file) for file in builder.config.data_files.get(split, [])]
     if not files:
         raise ValueError(f"Unknown split {split!r}. Should be one of {list(builder.config.data_files)}.")
-    return type(builder).__module__.rpartition(".")[2], files, builder.info.features
+    reader = type(builder).__module__.rpartition(".")[2]
+    if reader == "csv":
+        check_quotes(files, builder.config.sep)
+    return reader, files, builder.info.features
+
+
+def check_quotes(files: list[str], delimiter: str) -> None:
+    """Refuses CSV files whose quotes don't follow the rule: `datasets` would take rows behind one for a part of it.
+
+    Raises:
+        ValueError: naming file and row.
+    """
+    for file in files:
+        with fsspec.open(file, "rt", encoding="utf-8-sig", newline="", compression="infer") as lines:
+            for record in read_records(lines, delimiter):
+                if record.doubt == BARE_QUOTE:
+                    raise ValueError(
+                        f"{file} row {record.row} has a {BARE_QUOTE.split(' (')[0]}: {record.text[:100]!r}; make the "
+                        "catalogue with training.prepare, which reads it, or double the quotes"
+                    )
 
 
 def source_name(data: str | os.PathLike, config: str, split: str, files: list[str]) -> str:

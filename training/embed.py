@@ -34,7 +34,7 @@ from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionProcessor
-from modeling_mmfusion.processing_mmfusion import is_missing
+from modeling_mmfusion.processing_mmfusion import pictures_of
 from training.arguments import run
 from training.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
 from training.data import Problems, picture_content
@@ -288,16 +288,14 @@ def default_precision(on_gpu: bool) -> str:
 
 def product_inputs(processor: MMFusionProcessor, product: dict[str, Any]) -> ProductInputs:
     """A catalogue's row as the tower takes it."""
-    pictures = product.get("image")
-    pictures = pictures if isinstance(pictures, list) else [pictures]
-    return ProductInputs(processor.product_text(product), [one for one in pictures if not is_missing(one)])
+    return ProductInputs(processor.product_text(product), pictures_of(product.get("image")))
 
 
 def content_hash(product: ProductInputs) -> str:
     """A digest of all of a product that decides its vector: its text and the bytes of its pictures."""
     digest = hashlib.sha256(product.text.encode())
     for picture in product.pictures:
-        digest.update(hashlib.sha256(picture_content(picture)).digest())
+        digest.update(hashlib.sha256(picture_content(picture) or b"nothing to read").digest())
     return digest.hexdigest()[:32]
 
 

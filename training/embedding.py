@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
-from modeling_mmfusion.processing_mmfusion import is_missing, load_picture
+from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.data import DataError, RetrievalSplit, rows_of
 from training.feature_cache import Found, cache_key, cached_features, encoder_fingerprint
 
@@ -425,12 +425,11 @@ def read_pictures(pictures, row: int, bad_rows: list[tuple[int, str]], min_side:
     `min_side` is the processor's, see `load_picture`.
     """
     readable = []
-    for picture in pictures if isinstance(pictures, list) else [pictures]:
-        if not is_missing(picture):
-            try:
-                readable.append(load_picture(picture, min_side))
-            except ValueError as error:
-                bad_rows.append((row, str(error)))
+    for picture in pictures_of(pictures):
+        try:
+            readable.append(load_picture(picture, min_side))
+        except ValueError as error:
+            bad_rows.append((row, str(error)))
     return readable
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_mmfusion.processing_mmfusion import is_missing, load_picture
+from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.data import RetrievalSplit
 from training.run_folder import write_text
 
@@ -113,13 +113,12 @@ def _product(split: RetrievalSplit, row: int, qrels: dict[str, int]) -> str:
     return f"<li{kind}>{_picture(product.get('image'), name)}{escape(str(name))}</li>"
 
 
-def _picture(picture, name: str) -> str:
-    """A small picture in the page itself; a grey square where there is none that can be read."""
-    picture = picture[0] if isinstance(picture, list) and picture else picture
-    if is_missing(picture):
+def _picture(pictures, name: str) -> str:
+    """The first picture, small and in the page itself; a grey square where there is none that can be read."""
+    if not (pictures := pictures_of(pictures)):
         return "<span class='none'>no picture</span>"
     try:
-        image = load_picture(picture)
+        image = load_picture(pictures[0])
     except ValueError:
         return "<span class='none'>unreadable</span>"
     image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))

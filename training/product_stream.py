@@ -26,6 +26,7 @@ from training.data import (
     quiet_datasets,
     source_name,
     split_files,
+    undecoded,
     unreadable,
 )
 
@@ -177,8 +178,7 @@ def stream_products(data: str | os.PathLike, split: str) -> ProductStream:
     else:
         table, source = load_table(data, "corpus", split)
         names = table.column_names
-        if isinstance(table.features.get("image"), datasets.Image):
-            table = table.cast_column("image", datasets.Image(decode=False))
+        table = undecoded(table)
     check_content(names, source)
     stream = ProductStream(f"{data}[{split}]", source, files, table)
     stream.scan()

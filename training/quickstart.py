@@ -103,8 +103,8 @@ def recipe_of(arguments: QuickstartArguments, splits: list[str]) -> TrainArgumen
     """The recipe with this run's catalogue, output, seed and splits."""
     words = [f"--recipe={arguments.recipe}", f"--data.path={arguments.data}", f"--output={arguments.output}"]
     words += [f"--seed={arguments.seed}"]
-    if "dev" not in splits:
-        words += [f"--data.dev_split={'validation' if 'validation' in splits else splits[-1]}"]
+    if "dev" not in splits and "validation" in splits:
+        words += ["--data.dev_split=validation"]
     return parse(TrainArguments, "", words, recipe=True)
 
 

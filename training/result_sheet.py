@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.configuration_mmfusion import VIEWS
-from modeling_mmfusion.processing_mmfusion import load_picture
+from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.arguments import run
 from training.data import RetrievalSplit, load_split
 from training.embedding import (
@@ -89,8 +89,8 @@ def _gain(split: RetrievalSplit, query: int, rows: np.ndarray) -> float:
 def _draw_product(axis, split: RetrievalSplit, query: int, row: int) -> None:
     relevant = _is_relevant(split, query, row)
     try:
-        axis.imshow(load_picture(split.corpus[int(row)]["image"]))
-    except (ValueError, TypeError):  # unreadable or missing
+        axis.imshow(load_picture(pictures_of(split.corpus[int(row)].get("image"))[0]))
+    except (ValueError, IndexError):  # unreadable or missing
         axis.text(0.5, 0.5, "no picture", ha="center", va="center", transform=axis.transAxes, fontsize=8)
     axis.set_xticks([])
     axis.set_yticks([])

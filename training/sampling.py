@@ -1,5 +1,6 @@
 """From judgments to batches: which query-product pairs are seen in an epoch, and what a batch knows of them."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,7 +94,7 @@ class PairSampler:
         self.seed = seed
         self.negatives_per_query = negatives_per_query
         self.topical_share = topical_share
-        self.log_q = self._log_probabilities()
+        self.log_q, self.least_log_q = self._log_probabilities()
         self.copies = [self._copies_of_positives(numbers) for numbers in judgments.copies]
 
     def epoch(self, number: int) -> list[Pairs]:
@@ -124,7 +125,7 @@ class PairSampler:
             for numbers, of_positives in zip(self.judgments.copies, self.copies, strict=True):
                 ignored[row] |= np.isin(numbers[products], of_positives[query])
         ignored &= relevance == 0
-        log_q = self.log_q[products]
+        log_q = np.array([self.log_q.get(row, self.least_log_q) for row in products.tolist()], dtype=np.float32)
         return Batch(queries, products, relevance, ignored, log_q, teacher, len(pairs), self.judgments.of_titles)
 
     def _draw(self, query: int, rng: np.random.Generator) -> Pairs:
@@ -158,18 +159,17 @@ class PairSampler:
             drawn += rng.permutation(found)[: self.negatives_per_query].tolist()
         return np.array(drawn, dtype=np.int64)
 
-    def _log_probabilities(self) -> np.ndarray:
-        """How often products are drawn, as logarithms; hard negatives aside, as if each query drew one by one."""
-        products = 1 + max((max(found, default=0) for found in self.judgments.positives), default=0)
-        products = max([products, *(len(numbers) for numbers in self.judgments.copies)])
-        products = max([products, *(1 + max(found, default=0) for found in self.judgments.negatives)])
-        expected = np.zeros(products)
+    def _log_probabilities(self) -> tuple[dict[int, float], float]:
+        """How often each relevant product is drawn, as logarithms, and the least of them, which stands for the
+        catalogue's other products; hard negatives aside, as if each query drew one by one."""
+        expected: dict[int, float] = defaultdict(float)
         for found in self.judgments.positives:
             share = min(len(found), self.positives_per_query) / sum(found.values())
             for product, grade in found.items():
                 expected[product] += min(1.0, share * grade)
-        smallest = expected[expected > 0].min(initial=1.0)
-        return np.log(np.maximum(expected, smallest) / max(expected.sum(), smallest)).astype(np.float32)
+        total = sum(expected.values())
+        found = {product: float(np.log(share / total)) for product, share in expected.items()}
+        return found, min(found.values(), default=0.0)
 
     def _copies_of_positives(self, numbers: np.ndarray) -> list[np.ndarray]:
         found = (numbers[list(positives)] for positives in self.judgments.positives)

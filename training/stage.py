@@ -53,7 +53,7 @@ class StageData:
     Attributes:
         sets (`list[TrainingSet]`): catalogues to train on, one a batch.
         train (`list[RetrievalSplit]`): their training splits.
-        dev (`list[RetrievalSplit]`): the splits that are measured before training and after each epoch.
+        dev (`list[RetrievalSplit]`): the splits that are measured before training and after each epoch; may be none.
     """
 
     sets: list[TrainingSet]
@@ -87,9 +87,10 @@ def train_stage(
     data: StageData,
     run: StageRun,
 ):
-    """Trains a stage, and leaves a good epoch's weights in the model.
+    """Trains a stage's epochs, and leaves a good one's weights in the model; [`calibrate_stage`] does the rest.
 
-    That is the last epoch whose nDCG@10 on the dev splits is within 0.01 of the best one's before it.
+    That is the last epoch whose nDCG@10 on the dev splits is within 0.01 of the best one's before it; without dev
+    splits it is the last one.
 
     Args:
         accelerator (`Accelerator`): device, precision and processes.
@@ -129,16 +130,30 @@ def train_stage(
     )
     lines = trainer.run_epochs()
     model.eval()
-    found = []
-    if stage.fused_weight > 0:
-        states = [measured_states(model, processor, split, trained_encoders(stage)) for split in data.dev]
-        found = [(Judgments(positives_of(split)), q, p) for split, (p, q) in zip(data.dev, states, strict=True)]
-        calibrate_routers(model, found, stage, run.seed)
-    learn_from_texts(model, processor, data.train, stage, run.seed)
-    if found:
-        calibrate_query_router(model, found, run.seed)
     accelerator.free_memory()
     return lines, peft_model
+
+
+def calibrate_stage(
+    model: MMFusionModel, processor: MMFusionProcessor, stage: StageArguments, data: StageData, seed: int
+) -> None:
+    """Fits what a stage's epochs don't: which texts are familiar and, of fused products, how far blocks are trusted.
+
+    Args:
+        model (`MMFusionModel`): the trained model, in eval mode; changed in place.
+        processor (`MMFusionProcessor`): the model's.
+        stage (`StageArguments`): the stage.
+        data (`StageData`): what it learned from; without dev splits the blocks' weights stay as they are.
+        seed (`int`): seed of batches and samples.
+    """
+    found = []
+    if stage.fused_weight > 0 and data.dev:
+        states = [measured_states(model, processor, split, trained_encoders(stage)) for split in data.dev]
+        found = [(Judgments(positives_of(split)), q, p) for split, (p, q) in zip(data.dev, states, strict=True)]
+        calibrate_routers(model, found, stage, seed)
+    learn_from_texts(model, processor, data.train, stage, seed)
+    if found:
+        calibrate_query_router(model, found, seed)
 
 
 def choose_trained(model: MMFusionModel, stage: StageArguments) -> dict[str, torch.nn.Parameter]:
@@ -233,17 +248,28 @@ class _Trainer:
         else:
             self.scheduler.load_state_dict(self.progress["scheduler"])
             self._to_device()
-            self._tell(f"{self.run.name}: going on in epoch {self.progress['epoch']}, step {self.progress['step']}")
+            if self.progress["epoch"] <= stage.epochs:
+                place = f"going on in epoch {self.progress['epoch']}, step {self.progress['step']}"
+            else:
+                place = "its epochs are done, going on behind them"
+            self._tell(f"{self.run.name}: {place}")
         while self.progress["epoch"] <= stage.epochs:
             with _one_line_for_dead_workers():
                 self._run_epoch(self.progress["epoch"])
-            if stage.patience and self.progress["epoch"] - self.progress["best_epoch"] >= stage.patience:
+            if self._has_patience():
+                self.progress["epoch"] += 1
+            else:
                 self._tell(f"{self.run.name}: no better epoch for {stage.patience}, stopped early")
-                break
-            self.progress["epoch"] += 1
+                self.progress["epoch"] = stage.epochs + 1
+            if checkpoints and self.progress["epoch"] > stage.epochs:
+                self._save()  # so that no fault behind the last epoch costs the training
         start, kept = self.progress["start"], self.progress["best_state"]
         write_into(self.trained, {n: torch.lerp(start[n], kept[n], stage.trained_share) for n in self.trained})
         return self.progress["lines"]
+
+    def _has_patience(self) -> bool:
+        waited = self.progress["epoch"] - self.progress["best_epoch"]
+        return not self.stage.patience or not self.data.dev or waited < self.stage.patience
 
     def _run_epoch(self, number: int) -> None:
         progress = self.progress
@@ -329,14 +355,17 @@ class _Trainer:
             write_into(self.trained, now)
         progress |= {"step": 0, "losses": [], "pairs": 0, "seconds": 0.0}
         dev = ", ".join(f"{view} {metrics[SELECTION_METRIC]:.3f}" for view, metrics in line["dev"].items())
-        self._tell(f"{self.run.name} epoch {number}: loss {line['loss']:.3f}, dev {SELECTION_METRIC}: {dev}")
+        dev = f", dev {SELECTION_METRIC}: {dev}" if dev else ""
+        self._tell(f"{self.run.name} epoch {number}: loss {line['loss']:.3f}{dev}")
         logged = {f"{self.run.name}/dev/{view}": found[SELECTION_METRIC] for view, found in line["dev"].items()}
         logged |= {f"{self.run.name}/{name}": line[name] for name in ("loss", "learning_rate", "scale")}
         self.accelerator.log(logged, step=number)
 
     def _measure(self) -> dict:
-        """Metrics of each view, averaged over queries and then over catalogues."""
+        """Metrics of each view, averaged over queries and then over catalogues; nothing without dev splits."""
         self.model.eval()
+        if not self.data.dev:
+            return {}
         found = []
         for split in self.data.dev:
             states = measured_states(self.model, self.processor, split, trained_encoders(self.stage))
@@ -366,7 +395,10 @@ class _Trainer:
 
 
 def selection_score(dev: dict, stage: StageArguments) -> float:
-    """The number that an epoch is judged by: nDCG@10 of fused products, or the mean of the views that are trained."""
+    """The number that an epoch is judged by: nDCG@10 of fused products, or the mean of the views that are trained; 0
+    for all epochs where nothing is measured, so that the last one is kept."""
+    if not dev:
+        return 0.0
     views = ["fused"] if stage.fused_weight > 0 else list(view_weights(stage)) or ["image"]
     return float(np.mean([dev[view][SELECTION_METRIC] for view in views]))
 

@@ -1,10 +1,9 @@
 """Tables as shops export them: CSV, TSV, JSONL and Parquet read as text, row by row, with a count of what is wrong."""
 
-import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm
 
 from training.arguments import existing_file
 from training.data import DataError, Problems
+from training.delimited import Record, read_records
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 EXAMPLES = 20
@@ -54,7 +54,7 @@ class Table(Problems):
         """
         path = existing_file(name, f"a file that ends in {', '.join(ENDINGS)}")
         found, size = {}, 0
-        for size, (_, record) in enumerate(_records(path), start=1):  # noqa: B007
+        for size, (_, record, _) in enumerate(_records(path), start=1):  # noqa: B007
             found |= dict.fromkeys(record if isinstance(record, dict) else ())
         if not found:
             raise DataError(f"{name}: is empty; it needs columns and at least one row that fits them")
@@ -84,9 +84,11 @@ class Table(Problems):
 
     def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Each row's number and its fields as text, `""` where there is nothing."""
-        for number, record in tqdm(_records(Path(self.name)), desc=self.name, total=self.size, unit=" rows"):
+        for number, record, doubt in tqdm(_records(Path(self.name)), desc=self.name, total=self.size, unit=" rows"):
             self.read += 1
             if isinstance(record, dict):
+                if doubt:
+                    self.note(doubt, number, "(all)", " ".join(map(cell_text, record.values())))
                 yield number, {key: cell_text(record.get(column)) for key, column in self.columns.items()}
             else:
                 self.note("broken row (left out)", number, "(all)", record)
@@ -94,7 +96,7 @@ class Table(Problems):
     def count_values(self, key: str) -> Counter:
         """How often each value of a field occurs; the rows are not counted as read by it."""
         column = self.columns[key]
-        records = (record for _, record in _records(Path(self.name)) if isinstance(record, dict))
+        records = (record for _, record, _ in _records(Path(self.name)) if isinstance(record, dict))
         return Counter(cell_text(record.get(column)) for record in records)
 
     def left_nothing(self, what: str) -> DataError:
@@ -102,19 +104,19 @@ class Table(Problems):
         return DataError("; ".join([f"{self.name}: {what} ({self.read:,} rows read)", *self.lines()]))
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Each row's number and its cells by column, or its text if it is broken."""
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
+    """Each row's number, its cells by column, or its text if it is broken, and what is doubtful about it."""
     readers = dict(zip(ENDINGS, (_read_csv, _read_csv, _read_json_lines, _read_parquet), strict=True))
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: unknown file ending {path.suffix!r}; it must be one of {', '.join(ENDINGS)}")
     number = 0
     try:
-        for number, record in readers[path.suffix.lower()](path):  # noqa: B007
-            yield number, record
+        for number, *found in readers[path.suffix.lower()](path):  # noqa: B007
+            yield number, *found
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}: not UTF-8 at byte {error.start} (on line {line}); save the file as UTF-8") from error
-    except (csv.Error, pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read after row {number}: {one_line(error)}") from error
 
 
@@ -122,22 +124,33 @@ def one_line(value: Any) -> str:
     return " ".join(str(value).split())[:500]
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, dict | str]]:
+def _read_csv(path: Path) -> Iterator[tuple[int, dict | str, str]]:
     text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     first = text.lstrip().partition("\n")[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in first and "," not in first else ","
+    for record, row in dict_rows(io.StringIO(text, newline=""), delimiter):
+        yield record.row, record.text if row is None else row, record.doubt
+
+
+def dict_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[Record, dict[str, str] | None]]:
+    """The rows below a header, each with its cells by column; `None` if it has more or fewer cells than the header.
+
+    Raises:
+        ValueError: if the header has a column twice.
+    """
     header = None
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    for number, cells in enumerate(rows, start=1):
-        if cells and header is None:
-            header = [cell.strip() for cell in cells]
+    for record in read_records(lines, delimiter):
+        if header is None:
+            header = [cell.strip() for cell in record.cells]
             if twice := [column for column, count in Counter(header).items() if column and count > 1]:
-                raise csv.Error(f"the header has column {twice[0]!r} more than once")
-        elif cells:
-            yield number, dict(zip(header, cells, strict=True)) if len(cells) == len(header) else ",".join(cells)
+                raise ValueError(f"the header has column {twice[0]!r} more than once")
+        elif len(record.cells) == len(header):
+            yield record, dict(zip(header, record.cells, strict=True))
+        else:
+            yield record, None
 
 
-def _read_json_lines(path: Path) -> Iterator[tuple[int, dict | str]]:
+def _read_json_lines(path: Path) -> Iterator[tuple[int, dict | str, str]]:
     for number, line in enumerate(path.read_bytes().decode("utf-8").removeprefix("\ufeff").split("\n"), start=1):
         if not line.strip():
             continue
@@ -146,12 +159,13 @@ def _read_json_lines(path: Path) -> Iterator[tuple[int, dict | str]]:
             json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair can't be written
         except (ValueError, RecursionError):
             record = None
-        yield number, record if isinstance(record, dict) else line
+        yield number, record if isinstance(record, dict) else line, ""
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict]]:
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict, str]]:
     batches = pq.ParquetFile(path).iter_batches(batch_size=1024)
-    return enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+    rows = (row for batch in batches for row in batch.to_pylist())
+    return ((number, row, "") for number, row in enumerate(rows, start=1))
 
 
 def cell_text(value: Any) -> str:

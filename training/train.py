@@ -31,17 +31,17 @@ from huggingface_hub.errors import StrictDataclassError
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from training.adapters import merged, save_adapter
-from training.arguments import ModelArguments, StageArguments, TrainArguments, run
+from training.arguments import DataArguments, ModelArguments, StageArguments, TrainArguments, run
 from training.calibration import sample_rows, start_text_head
 from training.checkpoints import Checkpoints, cannot_write
-from training.data import DataError, Problems, RetrievalSplit, hide_modality, load_split
+from training.data import DataError, NothingToMeasure, Problems, RetrievalSplit, hide_modality, load_split
 from training.distributed import PATIENCE
 from training.embedding import load_model, prepare_for_inference, product_texts, query_features, text_features
 from training.feature_cache import TOWERS
 from training.losses import view_weights
 from training.mine import read_scores
 from training.run_folder import digest, environment, new_folder, write_config, write_json, write_text
-from training.stage import StageData, StageRun, train_stage
+from training.stage import StageData, StageRun, calibrate_stage, train_stage
 from training.towers import resolve_tower
 from training.training_plot import draw_training
 from training.training_set import TrainingSet, join_sets, query_set, title_set
@@ -120,10 +120,9 @@ def fit(
         The trained model, a line an epoch of each stage (see [`train_stage`]), and what was wrong with the data.
     """
     output, data = Path(arguments.output), arguments.data
-    paths = [path.strip() for path in data.path.split(",")]
     with accelerator.main_process_first():
-        train = [hide_modality(load(path, data.train_split), data.modality) for path in paths]
-        dev = [hide_modality(load(path, data.dev_split), data.modality) for path in paths]
+        train = [hide_modality(load(path, data.train_split), data.modality) for path in paths_of(data)]
+        dev = [hide_modality(split, data.modality) for split in dev_splits(accelerator, data, load)]
     stages = [name for name in STAGES if getattr(arguments, name).epochs > 0]
     done = checkpoints.done if checkpoints else []
     lines = _read_lines(output / "metrics.jsonl", done) if done else []
@@ -142,19 +141,49 @@ def fit(
         stage_data = StageData(sets, train, dev)
         found, peft_model = train_stage(accelerator, model, processor, stage, arguments.lora, stage_data, stage_run)
         lines += found
+        result = output / ("model" if name == stages[-1] else name)
+        if checkpoints:  # before the calibration, so that a fault there doesn't cost the training
+            if accelerator.is_main_process:
+                write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+                draw_training(lines, output / "training.png")
+            save_model(accelerator, merged(model, peft_model), processor, result)
+        calibrate_stage(model, processor, stage, stage_data, arguments.seed)
         if checkpoints and peft_model is not None and accelerator.is_main_process:
             with new_folder(output / "adapter") as folder:
                 save_adapter(peft_model, folder, str(base))
         model = merged(model, peft_model)
         if checkpoints:
-            if accelerator.is_main_process:
-                write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-                draw_training(lines, output / "training.png")
-            save_model(accelerator, model, processor, output / ("model" if name == stages[-1] else name))
+            save_model(accelerator, model, processor, result)
             checkpoints.finish(name)
     if not stages and checkpoints:
         save_model(accelerator, model, processor, output / "model")
     return model, lines, [split.problems for split in train + dev]
+
+
+def paths_of(data: DataArguments) -> list[str]:
+    """The catalogues to train on."""
+    return [path.strip() for path in data.path.split(",")]
+
+
+def dev_splits(
+    accelerator: Accelerator, data: DataArguments, load: Callable[[str, str], RetrievalSplit]
+) -> list[RetrievalSplit]:
+    """The catalogues' dev splits. Without one a catalogue is trained on all the same, and that is said.
+
+    Raises:
+        DataError: if a dev split was named (as another than `dev`) and can't be measured on.
+    """
+    found = []
+    for path in paths_of(data) if data.dev_split else ():
+        try:
+            found.append(load(path, data.dev_split))
+        except NothingToMeasure as error:
+            if data.dev_split != DataArguments.dev_split:
+                raise
+            accelerator.print(f"warning: nothing to choose the best epoch on: {error}", flush=True)
+    if not found:
+        accelerator.print("training without a dev split: the last epoch is kept, nothing is calibrated", flush=True)
+    return found
 
 
 def stage_sets(

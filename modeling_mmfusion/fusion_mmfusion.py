@@ -500,10 +500,44 @@ def join_blocks(blocks: tuple[torch.Tensor, ...], weights: torch.Tensor, dims: t
 
 
 def truncate_vectors(vectors: torch.Tensor, config: MMFusionConfig, dim: int) -> torch.Tensor:
-    """Truncates whole vectors `(batch, embedding_dim)` to `(batch, dim)` as the model does with `truncate_dim`."""
-    blocks = vectors.split(config.block_dims, dim=-1)
+    """Truncates vectors `(batch, width)`, whole or longer than `dim`, to `(batch, dim)` as the model does with
+    `truncate_dim`."""
+    blocks = vectors.split(config.truncated_dims(vectors.shape[-1]), dim=-1)
     weights = torch.stack([block.norm(dim=-1) for block in blocks], dim=-1)
     return join_blocks(blocks, weights, config.truncated_dims(dim))
+
+
+class MMFusionTruncatableVectors(torch.Tensor):
+    """Vectors `(batch, width)` of which a slice of the first dimensions, `vectors[..., :dim]`, is what the model gives
+    with `truncate_dim`.
+
+    sentence-transformers truncates by such a slice, with no word to the model, and would keep the first blocks alone.
+    Whatever else is computed of them is a plain tensor.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def of(cls, vectors: torch.Tensor, config: MMFusionConfig) -> "MMFusionTruncatableVectors":
+        """The same vectors; gradients go through."""
+        found = vectors.as_subclass(cls)
+        found.config = config
+        return found
+
+    def __getitem__(self, key) -> torch.Tensor:
+        vectors = self.as_subclass(torch.Tensor)
+        dim = first_dimensions(key)
+        return truncate_vectors(vectors, self.config, dim) if dim and dim < self.shape[-1] else vectors[key]
+
+
+def first_dimensions(key) -> int | None:
+    """How many of the first dimensions a key such as `[..., :dim]` or `[:, :dim]` takes of all rows; `None` for any
+    other."""
+    if not isinstance(key, tuple) or len(key) != 2 or not isinstance(key[1], slice):
+        return None
+    all_rows = key[0] is Ellipsis or (isinstance(key[0], slice) and key[0] == slice(None))
+    is_prefix = key[1].start in (None, 0) and key[1].step in (None, 1) and isinstance(key[1].stop, int)
+    return key[1].stop if all_rows and is_prefix and key[1].stop > 0 else None
 
 
 def pool_images(features: torch.Tensor, mask: torch.Tensor, scorer: nn.Linear) -> torch.Tensor:

@@ -20,6 +20,7 @@ from .fusion_mmfusion import (
     MMFusionQueryHeads,
     MMFusionStates,
     MMFusionTextHead,
+    MMFusionTruncatableVectors,
     init_fusion_weights,
     join_blocks,
 )
@@ -397,36 +398,46 @@ class MMFusionModel(MMFusionPreTrainedModel):
 
     def get_task_features(
         self,
-        query_tokens: torch.LongTensor,
-        query_mask: torch.Tensor,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor,
-        text_mask: torch.BoolTensor,
+        query_tokens: torch.LongTensor | None = None,
+        query_mask: torch.Tensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        text_mask: torch.BoolTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        image_mask: torch.BoolTensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.LongTensor | None = None,
         task: str | None = None,
     ) -> MMFusionFeatures:
         r"""
-        The tower that a task asks for, on texts that `processor.process_documents` has prepared for both; called by
+        The tower that a task asks for, on what `processor.process_documents` has prepared; called by
         sentence-transformers, see `sentence_transformers_mmfusion.py`.
 
         Args:
-            query_tokens (`torch.LongTensor` of shape `(batch, tokens)`): the texts as queries.
-            query_mask (`torch.Tensor` of shape `(batch, tokens)`): their mask.
-            input_ids (`torch.LongTensor` of shape `(batch, tokens)`): the texts as products.
-            attention_mask (`torch.Tensor` of shape `(batch, tokens)`): their mask.
-            text_mask (`torch.BoolTensor` of shape `(batch,)`): False where a text is empty.
-            task (`str`, *optional*): `query`, or `document` for the product tower, which is also the default.
+            query_tokens (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): texts without pictures as
+                queries.
+            query_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): their mask.
+            input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes: texts
+                and pictures as products; see [`~MMFusionModel.get_product_features`].
+            task (`str`, *optional*): `query`, or `document` for the product tower, which is also the default. Where
+                there are pictures it is always the product tower.
 
         Returns:
-            [`MMFusionFeatures`] of [`~MMFusionModel.get_query_features`] or [`~MMFusionModel.get_product_features`].
+            [`MMFusionFeatures`] of [`~MMFusionModel.get_query_features`] or [`~MMFusionModel.get_product_features`],
+            whose vectors are truncated by a slice as by `truncate_dim`: [`MMFusionTruncatableVectors`].
 
         Raises:
             ValueError: if the task is unknown.
         """
         if task not in (None, "query", "document"):
             raise ValueError(f"task must be query or document, got {task!r}")
-        if task == "query":
-            return self.get_query_features(query_tokens, query_mask)
-        return self.get_product_features(input_ids, attention_mask, text_mask)
+        if task == "query" and pixel_values is None:
+            found = self.get_query_features(query_tokens, query_mask)
+        else:
+            texts, pictures = (input_ids, attention_mask, text_mask), (pixel_values, image_mask)
+            found = self.get_product_features(*texts, *pictures, pixel_attention_mask, spatial_shapes)
+        found.pooler_output = MMFusionTruncatableVectors.of(found.pooler_output, self.config)
+        return found
 
     def forward(
         self,

@@ -3,8 +3,11 @@
 import copy
 import json
 import os
+import re
+import unicodedata
 from collections.abc import Mapping
 from io import BytesIO
+from urllib.parse import unquote
 
 import torch
 import transformers
@@ -16,6 +19,8 @@ from .sentence_transformers_mmfusion import write_sentence_transformers_files
 
 PRODUCT_FIELDS = ("title", "brand", "category", "description", "attributes")
 MAX_PIXELS = 64_000_000
+TRADE_MARKS = str.maketrans("", "", "\u2122\u2120")  # TM and SM
+FRACTION, FRACTION_SLASH = re.compile("[\u00bc-\u00be\u2150-\u215e]"), "\u2044"
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # none that runs another program
 
 
@@ -114,7 +119,7 @@ class MMFusionProcessor(ProcessorMixin):
     def process_queries(self, queries: str | list[str]) -> BatchFeature:
         """Queries to `input_ids` and `attention_mask` of shape `(batch, tokens)`."""
         queries = [queries] if isinstance(queries, str) else list(queries)
-        texts = [self.query_prefix + query for query in queries]
+        texts = [self.query_prefix + self.query_text(query) for query in queries]
         return self._tokenize(self.query_tokenizer, texts, self.max_query_length)
 
     def process_products(self, products: Mapping | list[Mapping]) -> BatchFeature:
@@ -168,8 +173,14 @@ class MMFusionProcessor(ProcessorMixin):
         return int(1.5 * max(dict(size).values())) if size else None
 
     def product_text(self, product: Mapping) -> str:
-        """A product's fields as one text, such as `Breton Tee. Harrow Lane. clothing. Soft cotton. size: M`."""
-        return join_fields(product, self.product_fields)
+        """A product's fields as one text, such as `Breton Tee. Harrow Lane. clothing. Soft cotton. size: M`; see
+        [`normalize_text`]."""
+        return normalize_text(join_fields(product, self.product_fields))
+
+    def query_text(self, query: str) -> str:
+        """A query as the model reads it: without the escapes of an address, `red%20mug`, and as [`normalize_text`]
+        makes it."""
+        return normalize_text(unescape_query(query))
 
     def _tokenize(self, tokenizer, texts: list[str], max_length: int) -> BatchFeature:
         return tokenizer(
@@ -215,6 +226,30 @@ def is_missing(value) -> bool:
     if isinstance(value, Mapping):
         return not value.get("bytes") and not value.get("path")
     return value is None or value != value or (isinstance(value, (str, bytes)) and not value.strip())
+
+
+def normalize_text(text: str) -> str:
+    """A text in the plain forms of its letters (Unicode's NFKC): full-width letters, no-break spaces, ligatures.
+
+    Trade marks are left out and fractions stand apart, as NFKC alone would make `legotm` of lego™ and `31/2` of 3½.
+    """
+    if text.isascii():
+        return text
+    text = FRACTION.sub(r" \g<0>", text.translate(TRADE_MARKS))
+    return unicodedata.normalize("NFKC", text).replace(FRACTION_SLASH, "/")
+
+
+def unescape_query(query: str) -> str:
+    """A query that was taken from an address, `red%20mug`, in words; a query that has spaces is none such."""
+    while "%" in query and not any(map(str.isspace, query)):
+        try:
+            found = unquote(query, errors="strict")
+        except UnicodeDecodeError:
+            return query
+        if found == query:
+            return query
+        query = found
+    return query
 
 
 def pictures_of(image) -> list:

@@ -5,6 +5,9 @@ here for their kind. The model is told the task (`encode_query`, `encode_documen
 tokenized for both towers and [`MMFusionModel.get_task_features`] takes its pick. Where there is a picture a product is
 meant, also as a query. Prefixes, lengths and the query tower's tokenizer are the processor's, as everywhere else.
 
+Its `truncate_dim` cuts vectors behind the model; they come as [`MMFusionTruncatableVectors`], which are then truncated
+as the model does it.
+
 A batch must be of one kind, text or picture or both, else sentence-transformers raises a `ValueError`: where products
 differ, give both keys in every one and `None` for what is missing, `{"text": "Plain mug", "image": None}`.
 """
@@ -27,8 +30,8 @@ FILES = {
         "transformer_task": "feature-extraction",
         "modality_config": {
             "text": {"method": "get_task_features", "method_output_name": "pooler_output"},
-            "image": {"method": "get_product_features", "method_output_name": "pooler_output"},
-            "image+text": {"method": "get_product_features", "method_output_name": "pooler_output"},
+            "image": {"method": "get_task_features", "method_output_name": "pooler_output"},
+            "image+text": {"method": "get_task_features", "method_output_name": "pooler_output"},
         },
         "module_output_name": "sentence_embedding",
     },

@@ -225,8 +225,10 @@ def write_vectors(file: Path, vectors: dict[str, np.ndarray]) -> None:
 
 
 def fingerprint(encoder: Encoder, products: list[dict], pictures: Pictures, queries: list[str]) -> str:
-    """A digest of the model's weights, the products, their pictures and the judged queries."""
-    digest = hashlib.sha256(encoder.processor.to_json_string().encode())
+    """A digest of the model's weights, tokenizer and blocks, the products, their pictures and the judged queries."""
+    processor = encoder.processor
+    vocabulary = sorted(processor.tokenizer.get_vocab().items())
+    digest = hashlib.sha256(f"{processor.to_json_string()} {vocabulary} {encoder.block_dims}".encode())
     for name, tensor in encoder.model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy())

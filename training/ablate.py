@@ -31,7 +31,7 @@ from training.data import DataError, RetrievalSplit, hide_modality, load_split
 from training.embedding import TowerStates, load_model, prepare_for_inference
 from training.evaluate import evaluate, slice_masks, without_pictures
 from training.metrics.product_retrieval.product_retrieval import compare, summarise
-from training.quickstart import data_fingerprint
+from training.quickstart import data_fingerprint, inputs_fingerprint
 from training.run_folder import digest, environment, git_state, read_json, write_json, write_text
 from training.train import STAGES, fit, save_model, start_model
 from training.training_set import measured_states, trained_encoders
@@ -129,10 +129,7 @@ def run_variant(arguments: AblateArguments, variant: str, tests: list[str], seed
         slice of each query), `dims` (width of a vector), `parameters` (without the towers) and `seconds`.
     """
     recipe = recipe_of(arguments, variant, seed)
-    inputs = digest(
-        json.dumps(dataclasses.asdict(recipe)),
-        *(data_fingerprint(path) for path in [*recipe.data.path.split(","), *tests]),
-    )
+    inputs = digest(inputs_fingerprint(recipe), *map(data_fingerprint, tests))
     name = "-".join([variant.replace(" ", "_").replace(",", ""), str(seed)])
     file = Path(recipe.output) / "runs" / f"{name}.json"
     if file.is_file() and (kept := read_json(file))["inputs"] == inputs:
@@ -190,7 +187,7 @@ def train_stages(
     for name in names:
         stage = {name: getattr(recipe, name)}
         begun = dataclasses.replace(begun, **stage)
-        key = digest(json.dumps(dataclasses.asdict(begun)), *map(data_fingerprint, recipe.data.path.split(",")))
+        key = inputs_fingerprint(begun)
         folder = Path(recipe.output) / "stages" / key
         if folder.is_dir():
             (model, processor), start = load_model(folder), str(folder)

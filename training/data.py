@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import datasets
@@ -50,7 +49,7 @@ REQUIRED_COLUMNS = {
 }
 CONTENT_COLUMNS = ("title", "description", "image")
 READ_ROWS = 100
-WRITTEN_ROWS = 1000
+WRITTEN_ROWS, WRITTEN_BYTES = 1000, 2**25
 EMPTY_TABLE = "the table is empty"
 EMPTY = "the catalogue is empty; it needs at least one product with an _id"
 
@@ -268,10 +267,22 @@ def write_split(
         partial = target / f".{name}.parquet"
         schema = features.arrow_schema
         with pq.ParquetWriter(partial, schema) as writer:
-            rows = iter(rows)
-            while chunk := list(islice(rows, WRITTEN_ROWS)):  # a chunk holds at most 2 GB of pictures
+            for chunk in row_groups(rows):
                 writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
         partial.rename(target / f"{name}.parquet")
+
+
+def row_groups(rows: Iterable[dict]) -> Iterator[list[dict]]:
+    """Rows in lists of at most 1,000, and of some 32 MB of pictures at most."""
+    group, size = [], 0
+    for row in rows:
+        group.append(row)
+        size += sum(len(picture.get("bytes") or b"") for picture in pictures_of(row.get("image")))
+        if len(group) == WRITTEN_ROWS or size >= WRITTEN_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def write_card(

@@ -196,6 +196,7 @@ def query_features(
     model: MMFusionModel, processor: MMFusionProcessor, texts: list[str], cache: bool = True, batch_size: int = 64
 ) -> TowerStates:
     """Runs the query tower's encoder over texts, or takes what an earlier run kept."""
+    texts = [processor.query_text(text) for text in texts]
 
     def compute() -> Found:
         def encode(rows: list[int]) -> MMFusionStates:

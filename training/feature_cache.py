@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedConfig
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from training.towers import cache_folder
 
+APART = ("text_config", "vision_config", "query_config", "truncate_dim", "matryoshka_dims")
 TOWERS = ("text_model.", "vision_model.", "query_model.")
 Found = tuple[dict[str, np.ndarray], list[tuple[int, str]]]  # arrays by name; (row, reason) of what can't be read
 
@@ -73,7 +75,8 @@ def cache_key(*parts: str) -> str:
 
 
 def encoder_fingerprint(model: MMFusionModel, processor: MMFusionProcessor, what: str) -> str:
-    """A digest of all that decides what one encoder says: weights, pooling, tokenizer or image preprocessing.
+    """A digest of all that decides what one encoder says: its weights and configuration, pooling, tokenizer or image
+    preprocessing.
 
     Args:
         model (`MMFusionModel`): the model.
@@ -83,19 +86,21 @@ def encoder_fingerprint(model: MMFusionModel, processor: MMFusionProcessor, what
     settings = json.loads(processor.to_json_string(), object_hook=_without_auto_map)
     own_query_encoder = model.config.query_config is not None
     if what == "picture":
-        weights, facts = "vision_model.", [settings["image_processor"], model.config.image_levels]
+        weights, config = "vision_model.", model.config.vision_config
+        facts = [settings["image_processor"], model.config.image_levels]
         facts += [model.config.cell_grid if model.config.cross_attention else None]
     elif what == "text":
-        weights = "text_model."
+        weights, config = "text_model.", model.config.text_config
         facts = [settings["product_prefix"], settings["max_product_length"], model.config.text_pooling]
         facts += [_tokenizer_facts(processor.tokenizer)]
     else:
         weights = "query_model." if own_query_encoder else "text_model."
+        config = model.config.query_config if own_query_encoder else model.config.text_config
         pooling = model.config.query_pooling if own_query_encoder else model.config.text_pooling
         facts = [settings["query_prefix"], settings["max_query_length"], pooling]
         facts += [_tokenizer_facts(processor.query_tokenizer)]
-    facts += [what, str(model.dtype)]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    facts += [what, str(model.dtype), _own_settings(config)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     _update_with_weights(digest, model, lambda name: name.startswith(weights))
     return digest.hexdigest()
 
@@ -108,8 +113,11 @@ def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> st
 
 
 def model_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
-    """A digest of all that decides the vectors: the towers' and the weights of the heads and the fusion network."""
+    """A digest of all that decides the vectors: the towers', and the heads' and the fusion network's weights and
+    configuration; their length is apart, so that vectors of all lengths are one model's."""
+    facts = {name: value for name, value in _own_settings(model.config).items() if name not in APART}
     digest = hashlib.sha256(towers_fingerprint(model, processor).encode())
+    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     _update_with_weights(digest, model, lambda name: not name.startswith(TOWERS))
     return digest.hexdigest()[:32]
 
@@ -152,8 +160,20 @@ def _without_auto_map(settings: dict) -> dict:
     return {name: value for name, value in settings.items() if name != "auto_map"}
 
 
+def _own_settings(config: PreTrainedConfig) -> dict:
+    """What a configuration says beyond what all have, such as where it was loaded from."""
+    common = PreTrainedConfig().to_dict()
+    return {name: value for name, value in config.to_dict().items() if name not in common and name != "auto_map"}
+
+
 def _tokenizer_facts(tokenizer) -> list:
-    return [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    """All that decides a text's tokens; not only the vocabulary, of which two tokenizers may make different use."""
+    facts = [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.truncation_side]
+    if not tokenizer.is_fast:
+        return [*facts, sorted(tokenizer.get_vocab().items())]
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    # the last call's lengths
+    return [*facts, {name: part for name, part in parts.items() if name not in ("truncation", "padding")}]
 
 
 def _update_with_weights(digest, model: MMFusionModel, wanted: Callable[[str], bool]) -> None:

@@ -13,10 +13,15 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -48,7 +53,7 @@ class Columns:
         brand: Its brand.
         price: Its price, as text.
         image: Its picture's file name in the images folder; of several with | between them the first readable one is
-            taken. Where there is none, <id>.jpg, .jpeg, .png, .webp or .gif is looked for.
+            taken. Where none can be, <id>.jpg, .jpeg, .png, .webp or .gif is looked for.
         group: What variants of one product share, such as a parent id; they go to the same split.
     """
 
@@ -122,7 +127,8 @@ def main(arguments: PrepareArguments) -> dict:
     """
     _check(arguments)
     shares = {split: share for split, share in asdict(arguments.shares).items() if share > 0}
-    products, table = read_products(arguments)
+    spool = PictureSpool(Path(arguments.output).resolve().parent)
+    products, table = read_products(arguments, spool)
     groups = group_products(products)
     split_of = {item: choose_split(key, shares, arguments.seed) for item, key in groups.items()}
     judged = Judged({}, {}, {}, None)
@@ -134,7 +140,7 @@ def main(arguments: PrepareArguments) -> dict:
         for rows in (rows for split, rows in splits.items() if split != "test"):
             rows["queries"], rows["qrels"] = synthesise(rows["corpus"], arguments.synthesise, arguments.seed)
     report = _report(arguments, splits, groups, table, judged.table, len(judged.grades))
-    _write(arguments, splits, report)
+    _write(arguments, splits, report, spool)
     print(_counts(report))
     for rows in filter(None, (table, judged.table)):
         print(f"{rows.name}: {rows.read:,} rows read, {rows.dropped:,} left out")
@@ -145,12 +151,16 @@ def main(arguments: PrepareArguments) -> dict:
     return report
 
 
-def read_products(arguments: PrepareArguments) -> tuple[list[dict], Table]:
+def read_products(arguments: PrepareArguments, spool: "PictureSpool") -> tuple[list[dict], Table]:
     """Reads the products and their pictures.
 
+    Args:
+        arguments (`PrepareArguments`): what to read.
+        spool (`PictureSpool`): gets the pictures.
+
     Returns:
-        `(list[dict], Table)`: the products, each with the fields of `Columns` that there are, `picture` (`{"bytes",
-        "path"}` or `None`) and `hash` (of the picture file, `""` without one); and the table with its problems.
+        `(list[dict], Table)`: the products, each with the fields of `Columns` that there are, `picture` (its place in
+        the spool or `None`) and `hash` (of the picture file, `""` without one); and the table with its problems.
 
     Raises:
         DataError: if the table can't be read or no product can be used.
@@ -166,7 +176,8 @@ def read_products(arguments: PrepareArguments) -> tuple[list[dict], Table]:
         else:
             picture, digest = _find_picture(product, arguments, table, number)
             if picture or product.get("title") or product.get("description"):
-                products[product["id"]] = {**product, "picture": picture, "hash": digest}
+                place = None if picture is None else spool.add(picture)
+                products[product["id"]] = {**product, "picture": place, "hash": digest}
             else:
                 table.note("product without title, description and picture (left out)", number, "id", product["id"])
     if not products:
@@ -174,31 +185,96 @@ def read_products(arguments: PrepareArguments) -> tuple[list[dict], Table]:
     return list(products.values()), table
 
 
+@dataclass(frozen=True)
+class SpooledPicture:
+    """Where a picture is in a [`PictureSpool`].
+
+    Attributes:
+        start (`int`): its first byte.
+        size (`int`): its bytes.
+        path (`str`): its file's name.
+    """
+
+    start: int
+    size: int
+    path: str
+
+
+class PictureSpool:
+    """Pictures on disk, from when they were read until they are written to their splits, so that memory holds one.
+
+    Args:
+        folder (`Path`): where the file is; it has no name, so nothing is left however the process ends.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.size = folder, 0
+
+    @cached_property
+    def file(self) -> BinaryIO:
+        """The file, made when the first picture comes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=self.folder)
+
+    def add(self, picture: dict) -> SpooledPicture:
+        """Keeps a picture `{"bytes", "path"}` and gives its place.
+
+        Raises:
+            DataError: if the disk is full.
+        """
+        place = SpooledPicture(self.size, len(picture["bytes"]), picture["path"])
+        try:
+            self.file.seek(place.start)
+            self.file.write(picture["bytes"])
+        except OSError as error:
+            raise DataError(f"{self.folder}: no place for the pictures: {one_line(error)}") from error
+        self.size += place.size
+        return place
+
+    def get(self, place: SpooledPicture | None) -> dict | None:
+        """The picture at a place; `None` if there is none."""
+        if place is None:
+            return None
+        self.file.seek(place.start)
+        return {"bytes": self.file.read(place.size), "path": place.path}
+
+
 def _find_picture(product: dict, arguments: PrepareArguments, table: Table, number: int) -> tuple[dict | None, str]:
-    """A product's first readable picture and the hash of its file; those that can't be used are counted."""
-    folder = os.path.realpath(arguments.images or "")
-    names = [name.strip() for name in product.get("image", "").split("|") if name.strip()]
-    if not names and arguments.images:
-        by_id = [product["id"] + ending for ending in PICTURE_ENDINGS]
-        names = [name for name in by_id if os.path.isfile(path_inside(folder, name) or "")]
-    for name in names:
-        path = path_inside(folder, name)
-        if re.match(r"([a-z][a-z0-9+.-]*:)?//|data:", name, re.IGNORECASE):
-            kind = "picture is a URL, which isn't fetched"
-        elif not arguments.images:
-            kind = "picture is named but --images isn't given"
-        elif path is None:
-            kind = "picture outside the images folder is refused"
-        elif not os.path.isfile(path):
-            kind = "picture file is missing"
-        else:
-            try:
-                content = Path(path).read_bytes()
-                return fit_picture(content, name, arguments.image_size), hashlib.sha256(content).hexdigest()
-            except Exception:  # Pillow raises many kinds for damaged files
-                kind = "picture can't be read"
-        table.note(f"{kind} (picture not used)", number, "image", name)
+    """A product's first readable picture, of those that are named and then of those called like its id, and the hash
+    of its file; those that can't be used are counted, and so are products for which there is none to try."""
+    names, name = (name.strip() for name in product.get("image", "").split("|")), None
+    for name in chain(filter(None, names), _files_by_id(product["id"], arguments.images)):
+        problem, picture, digest = _read_picture(name, arguments)
+        if picture:
+            return picture, digest
+        table.note(f"{problem} (picture not used)", number, "image", name)
+    if name is None and arguments.images and (product.get("title") or product.get("description")):
+        table.note("no picture is named, and none is called like the id (text alone)", number, "id", product["id"])
     return None, ""
+
+
+def _files_by_id(item: str, folder: str | None) -> Iterator[str]:
+    """The names of the picture files that are called like a product's id."""
+    for name in (item + ending for ending in PICTURE_ENDINGS if folder):
+        if os.path.isfile(path_inside(os.path.realpath(folder), name) or ""):
+            yield name
+
+
+def _read_picture(name: str, arguments: PrepareArguments) -> tuple[str, dict | None, str]:
+    """Why a picture can't be used, or the picture and the hash of its file."""
+    if re.match(r"([a-z][a-z0-9+.-]*:)?//|data:", name, re.IGNORECASE):
+        return "picture is a URL, which isn't fetched", None, ""
+    if not arguments.images:
+        return "picture is named but --images isn't given", None, ""
+    if (path := path_inside(os.path.realpath(arguments.images), name)) is None:
+        return "picture outside the images folder is refused", None, ""
+    if not os.path.isfile(path):
+        return "picture file is missing", None, ""
+    try:
+        content = Path(path).read_bytes()
+        return "", fit_picture(content, name, arguments.image_size), hashlib.sha256(content).hexdigest()
+    except Exception:  # Pillow raises many kinds for damaged files
+        return "picture can't be read", None, ""
 
 
 def path_inside(folder: str, name: str) -> str | None:
@@ -320,6 +396,8 @@ def _report(
     if 1 < len(groups) < 2 * largest:
         reason = "do they share a placeholder picture, a title or a group by mistake?"
         warnings.append(f"{largest:,} of {len(groups):,} products are in one group, that of {key}; {reason}")
+    if arguments.images and not any(count["pictures"] for count in counts.values()):
+        warnings.append(f"no product has a picture: {arguments.images} has none by the names of --columns.image or id")
     if log is None and not arguments.synthesise:
         warnings.append("without --log no queries and qrels are written; --synthesise 3 words some from the products")
     if arguments.synthesise:
@@ -343,14 +421,15 @@ def _counts(report: dict) -> str:
     return "\n".join("".join(f"|{cell:>10} " for cell in row) + "|" for row in table)
 
 
-def _write(arguments: PrepareArguments, splits: dict, report: dict) -> None:
+def _write(arguments: PrepareArguments, splits: dict, report: dict, spool: PictureSpool) -> None:
     """Writes everything into a folder beside the output, then puts it in its place."""
     output = Path(arguments.output).resolve()
     partial, old = (output.with_name(f".{output.name}.{what}-{os.getpid()}") for what in ("partial", "old"))
     try:
         filled = [split for split, rows in splits.items() if rows["corpus"]]
         for split in filled:
-            write_split(partial, split, **splits[split])
+            corpus = ({**row, "image": spool.get(row["image"])} for row in splits[split]["corpus"])
+            write_split(partial, split, corpus, splits[split]["queries"], splits[split]["qrels"])
             if not splits[split]["queries"] and arguments.log is None:
                 (partial / split / "queries.parquet").unlink()
                 (partial / split / "qrels.parquet").unlink()

@@ -7,6 +7,7 @@ Without a catalogue it draws the demo shop. Each step prints the command that do
 not change since the last run is not done again.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import datasets
 import torch
 from jsonargparse.typing import NonNegativeInt
 
@@ -83,7 +85,7 @@ def main(arguments: QuickstartArguments) -> dict:
     splits = split_names(arguments.data)
     steps, test = Steps(output), "test" if "test" in splits else splits[-1]
     recipe = recipe_of(arguments, splits)
-    inputs = digest(json.dumps(asdict(recipe)), data_fingerprint(arguments.data), code_fingerprint())
+    inputs = digest(inputs_fingerprint(recipe), code_fingerprint())
 
     if steps.is_done("train", inputs, output / "model"):
         print(f"\n== 2/5 train: nothing changed, {output / 'model'} is kept", flush=True)
@@ -180,11 +182,29 @@ def announce(step: str, module: str, **options) -> None:
     print(f"\n== {step}: python -m {module} {words}", flush=True)
 
 
+def inputs_fingerprint(recipe: TrainArguments) -> str:
+    """A digest of a training's recipe and of the content of all that it names: catalogues, scores and models."""
+    scores = [path for files in (recipe.data.negatives, recipe.data.teacher) if files for path in files.split(",")]
+    models = [recipe.model.text, recipe.model.vision, recipe.model.query, recipe.model.start, recipe.model.encoders]
+    named = [path.strip() for path in scores] + [name for name in models if name]
+    catalogues = [path.strip() for path in recipe.data.path.split(",")]
+    return digest(json.dumps(asdict(recipe)), *map(data_fingerprint, catalogues), *map(files_fingerprint, named))
+
+
 def data_fingerprint(data: str) -> str:
-    """A digest of the names, sizes and times of a local catalogue's files; of a Hub dataset, its name."""
-    files = sorted(path for path in Path(data).rglob("*") if path.is_file())
-    facts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-    return digest(data, *facts)
+    """A digest of the names and contents of a local catalogue's files; of a Hub dataset, of its name and revision."""
+    if Path(data).exists():
+        return files_fingerprint(data)
+    return digest(data, str(datasets.load_dataset_builder(data, "corpus").hash))
+
+
+def files_fingerprint(name: str) -> str:
+    """A digest of the names and contents of a file or folder's files; of the name alone if it is neither."""
+    root, facts = Path(name), []
+    for path in sorted(path for path in (root, *root.rglob("*")) if path.is_file()):
+        with open(path, "rb") as stream:
+            facts.append(f"{path.relative_to(root)} {hashlib.file_digest(stream, 'sha256').hexdigest()}")
+    return digest(name, *facts)
 
 
 def code_fingerprint() -> str:

@@ -13,7 +13,6 @@ table's intervals are over queries, of the mean over seeds.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,10 +1,22 @@
 """Bad catalogues: one line that names file, row and field, or a counted warning; nothing is lost silently."""
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from conftest import shop_rows, write_shop
+from conftest import picture, shop_rows, write_shop
+from PIL import Image
 
-from training.data import DataError, load_products, load_split, split_names
+from training.data import (
+    CORPUS_FEATURES,
+    DataError,
+    NothingToMeasure,
+    load_products,
+    load_split,
+    picture_content,
+    split_names,
+    write_split,
+)
 
 
 def rewrite(folder, name, change, split="test"):
@@ -141,3 +153,83 @@ def test_products_alone_need_no_queries(shop):
     card = (shop / "README.md").read_text().split("- config_name: queries")[0] + "---\n"
     (shop / "README.md").write_text(card)
     assert len(load_products(shop, "test").product_ids) == 12
+
+
+def listed_shop(folder, kind=datasets.List, pictures=None):
+    """The tiny shop whose products have lists of pictures; `pictures` gives a product's, by its row."""
+    shop = write_shop(folder)
+    corpus = shop_rows()[0]
+    for row, product in enumerate(corpus):
+        product["image"] = pictures(row) if pictures else [product["image"]]
+    features = datasets.Features({**CORPUS_FEATURES, "image": kind(datasets.Image())})
+    pq.write_table(pa.Table.from_pylist(corpus, schema=features.arrow_schema), shop / "test" / "corpus.parquet")
+    return shop
+
+
+def shaded(row, size=(6, 6)):
+    return {"bytes": picture((row, 0, 0), size), "path": None}
+
+
+@pytest.mark.parametrize("kind", [datasets.List, datasets.LargeList])
+def test_lists_of_pictures_are_told_apart_by_what_they_show(tmp_path, kind):
+    split = load_split(listed_shop(tmp_path / "shop", kind), "test")
+    assert split.picture_digests == load_split(write_shop(tmp_path / "single"), "test").picture_digests
+    assert split.corpus[0]["image"][0]["bytes"].startswith(b"\x89PNG"), "not decoded"
+    several = listed_shop(tmp_path / "shop", kind, lambda row: [shaded(row), shaded(100), shaded(row + 1)][: row % 4])
+    digests = load_split(several, "test").picture_digests
+    assert digests == load_split(several, "test").picture_digests, "the same when they are read again"
+    assert [row for row, found in enumerate(digests) if not found] == [0, 4, 8]
+    assert len(set(digests)) == 10, "another picture or another number of them is another digest"
+    swapped = listed_shop(tmp_path / "shop", kind, lambda row: [shaded(100), shaded(row)])
+    assert not set(load_split(swapped, "test").picture_digests) & set(digests)
+
+
+def test_a_picture_is_known_by_its_content_however_it_is_held(tmp_path):
+    file = tmp_path / "mug.png"
+    file.write_bytes(picture("red"))
+    forms = [picture("red"), str(file), file, {"bytes": picture("red"), "path": None}, {"path": str(file)}]
+    assert {picture_content(form) for form in forms} == {picture("red")}
+    file.write_bytes(picture("blue"))
+    assert picture_content(str(file)) == picture("blue"), "a path is no content"
+    one, other = (Image.new("RGB", (4, 9), colour) for colour in ("red", "blue"))
+    assert picture_content(one) == picture_content(one.copy()) != picture_content(other)
+    assert picture_content(one) != picture_content(Image.new("RGB", (9, 4), "red")), "the same pixels, another shape"
+    assert picture_content(str(tmp_path / "none.png")) is picture_content(object()) is None
+
+
+def test_pictures_that_are_not_there_are_no_copies_of_each_other(tmp_path):
+    corpus, queries, qrels = shop_rows()
+    for product in corpus[:4]:
+        product["image"] = {"bytes": None, "path": str(tmp_path / "none.png")}
+    digests = load_split(write_shop(tmp_path / "shop", corpus, queries, qrels), "test").picture_digests
+    assert all(digests) and len(set(digests[:4])) == 4
+
+
+def test_csv_catalogues_whose_quotes_would_swallow_rows_are_refused_by_name(tmp_path):
+    lines = ["---", "configs:"]
+    texts = {
+        "corpus": '_id,title\na,"red, plain mug"\nb,blue mug\n',
+        "queries": "_id,text\nq,red mug\n",
+        "qrels": "query-id,corpus-id,score\nq,a,1\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+        lines += [f"- config_name: {name}", "  data_files:", "  - split: test", f"    path: {name}.csv"]
+    (tmp_path / "README.md").write_text("\n".join([*lines, "---", ""]))
+    assert load_split(tmp_path, "test").corpus["title"][:] == ["red, plain mug", "blue mug"]
+    (tmp_path / "corpus.csv").write_text('_id,title\na,red mug\nb,"5 inch pipe\nc,blue mug\n')
+    fails_in_one_line(tmp_path, "corpus.csv row 3", "quote that doesn't follow the rule", "training.prepare")
+
+
+def test_a_split_with_nothing_to_measure_says_so_by_its_kind(shop):
+    corpus, queries, qrels = shop_rows()
+    for rows in (([], queries, qrels), (corpus, [], qrels), (corpus, queries, [])):
+        write_split(shop, "test", *rows)
+        with pytest.raises(NothingToMeasure):
+            load_split(shop, "test")
+    with pytest.raises(NothingToMeasure, match="Unknown split"):
+        load_split(shop, "validation")
+    (shop / "test" / "corpus.parquet").write_bytes(b"damaged")
+    with pytest.raises(DataError) as caught:
+        load_split(shop, "test")
+    assert not isinstance(caught.value, NothingToMeasure)

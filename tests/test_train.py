@@ -10,12 +10,12 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT, TINY_DIMS, write_shop
+from conftest import ROOT, TINY_DIMS, shop_rows, write_shop
 
 from modeling_mmfusion import MMFusionModel
 from training import calibration, stage, train
-from training.arguments import DataArguments, ModelArguments, StageArguments, TrainArguments, parse
-from training.data import DataError, load_split
+from training.arguments import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments, parse
+from training.data import DataError, load_split, write_split
 from training.embedding import load_model, product_features, query_features
 from training.feature_cache import TOWERS
 from training.sampling import Judgments
@@ -262,3 +262,86 @@ def test_training_in_half_precision(towers, shop, tmp_path, monkeypatch, cross_a
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.9 * lines[1]["loss"]
     assert load_model(folder)[0].dtype == torch.float32, "only the arithmetic is in half precision"
+
+
+def unjudged_shop(folder, gone):
+    """The tiny shop without any judgment of the products of some rows."""
+    corpus, queries, qrels = shop_rows()
+    names = {corpus[row]["_id"] for row in gone}
+    return write_shop(folder, corpus, queries, [found for found in qrels if found["corpus-id"] not in names])
+
+
+@pytest.mark.parametrize("gone", [[11], [0], [8, 9, 10, 11], list(range(1, 12))])
+def test_products_that_nobody_judged_are_trained_and_calibrated_with(towers, tmp_path, gone):
+    shop = unjudged_shop(tmp_path / "shop", gone)
+    stage = {"epochs": 1, "negatives_per_query": 2, "logq": True, "title_image_weight": 0.1}
+    load_model(train.main(recipe(towers, f"{shop},{shop}", tmp_path / "run", **stage)))
+
+
+@pytest.mark.parametrize("text", ["frozen", "lora"])
+def test_a_fault_behind_the_last_epoch_costs_no_training(towers, shop, tmp_path, monkeypatch, capfd, text):
+    def arguments(name):
+        made = recipe(towers, shop, tmp_path / name, epochs=2, text=text, patience=1)
+        made.lora = LoraArguments(rank=2, alpha=4)
+        return made
+
+    expected = load_model(train.main(arguments("whole")))[0].state_dict()
+    calibrate = train.calibrate_stage
+    monkeypatch.setattr(train, "calibrate_stage", lambda *words: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.main(arguments("broken"))
+    saved = load_model(tmp_path / "broken" / "model")[0].state_dict()
+    fitted = {name for name, value in expected.items() if not torch.equal(value, saved[name])}
+    assert all("router." in name or ".familiarity." in name for name in fitted) and len(fitted) > 4
+    monkeypatch.setattr(train, "calibrate_stage", calibrate)
+    monkeypatch.setattr(stage._Trainer, "_run_epoch", lambda trainer, number: 1 / 0)
+    capfd.readouterr()
+    found = load_model(train.main(arguments("broken")))[0].state_dict()
+    assert "its epochs are done" in "".join(capfd.readouterr())
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert not list((tmp_path / "broken").glob("*checkpoint*"))
+
+
+def test_without_a_dev_split_all_epochs_are_trained_and_it_is_said(towers, tmp_path, monkeypatch, capfd):
+    shop = write_shop(tmp_path / "shop", splits=("train", "test"))
+    calibrated = []
+    for name in ("calibrate_routers", "calibrate_query_router"):
+        monkeypatch.setattr(stage, name, lambda *words: calibrated.append(words))
+    folder = train.main(recipe(towers, shop, tmp_path / "run", epochs=4, patience=1))
+    told = "".join(capfd.readouterr())
+    assert told.count("training without a dev split: the last epoch is kept") == 1 and "Unknown split 'dev'" in told
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["epoch"], line["dev"]) for line in lines] == [(number, {}) for number in range(5)]
+    assert not calibrated and (tmp_path / "run" / "training.png").stat().st_size > 1000
+    model = load_model(folder)[0]
+    known = model.query_heads.familiarity.width.weight
+    assert (known > 0).all(), "which texts are familiar is learned from the training's"
+
+
+def test_a_dev_split_without_judged_queries_is_none(towers, tmp_path, capfd):
+    shop = write_shop(tmp_path / "shop")
+    corpus, queries, qrels = shop_rows()
+    write_split(shop, "dev", corpus, [], [])
+    train.main(recipe(towers, shop, tmp_path / "empty", epochs=1))
+    write_split(shop, "dev", corpus, queries, [{**row, "score": 0} for row in qrels])
+    train.main(recipe(towers, shop, tmp_path / "nothing_relevant", epochs=1))
+    assert "".join(capfd.readouterr()).count("training without a dev split") == 2
+
+
+def test_of_several_catalogues_those_with_a_dev_split_are_measured(towers, shop, tmp_path, capfd):
+    other = write_shop(tmp_path / "other", splits=("train", "test"))
+    train.main(recipe(towers, f"{other},{shop}", tmp_path / "run", epochs=1))
+    told = "".join(capfd.readouterr())
+    assert f"warning: nothing to choose the best epoch on: {other}" in told and "without a dev split" not in told
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["dev"]["fused"]["ndcg@10"] > 0 for line in lines)
+
+
+def test_a_dev_split_that_was_named_must_be_there(towers, shop, tmp_path):
+    arguments = recipe(towers, shop, tmp_path / "run")
+    arguments.data.dev_split = "devel"
+    with pytest.raises(DataError, match="Unknown split 'devel'"):
+        train.main(arguments)
+    arguments.data.train_split, arguments.data.dev_split = "nowhere", None
+    with pytest.raises(DataError, match="Unknown split 'nowhere'"):
+        train.main(arguments)

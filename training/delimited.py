@@ -89,7 +89,9 @@ def _next_record(ahead: _Lines, line: str, delimiter: str, width: int) -> tuple[
     if '"' not in line:
         return plain, 1, ""
     cells, size = _by_rule(ahead, delimiter)
-    if size == 0:
+    # a quoted tab hardly ever is one, while a quoted comma in a row that is too short may well be
+    is_odd_tab = delimiter == "\t" and size == 1 and len(cells) != width == len(plain)
+    if size == 0 or is_odd_tab:
         return plain, 1, BARE_QUOTE
     if size == 1:
         return cells, 1, ""

@@ -1,11 +1,15 @@
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import make_model, shop_rows, write_shop
 from safetensors.torch import load_file, save_file
+from tokenizers import normalizers
 
-from training import embedding
-from training.data import DataError, load_split
+from training import embedding, training_set
+from training.data import CORPUS_FEATURES, DataError, load_split
 from training.embedding import (
     embed_products,
     embed_queries,
@@ -129,6 +133,45 @@ def test_fingerprints_tell_models_apart_and_using_one_does_not_change_them(tower
     assert towers_fingerprint(make_model(towers, text_pooling="cls"), processor) != before[0]
     processor.product_fields = ["title"]
     assert towers_fingerprint(model, processor) != before[0]
+
+
+def test_fingerprints_see_what_changes_vectors_without_a_weight(towers, model, processor):
+    """An index, a cache or an export of the one would be taken for the other's."""
+    before = model_fingerprint(model, processor)
+    tokenizer = processor.tokenizer.backend_tokenizer
+    tokenizer.normalizer = normalizers.Lowercase()
+    assert model_fingerprint(model, processor) != before, "the same vocabulary, other tokens"
+    tokenizer.normalizer = normalizers.Sequence([])
+    processor.tokenizer.truncation_side = "left"
+    assert model_fingerprint(model, processor) != before
+    processor.tokenizer.truncation_side = "right"
+    unchanged = model_fingerprint(model, processor)
+    model.config.text_config.num_attention_heads = 4
+    assert model_fingerprint(model, processor) != unchanged
+    model.config.text_config.num_attention_heads = 2
+    model.config.truncate_dim = 20
+    assert model_fingerprint(model, processor) == unchanged, "shorter vectors are the same model's"
+    means = make_model(towers, fusion_type="weighted_mean")
+    with_half = model_fingerprint(means, processor)
+    means.config.text_mean_weight = 0.7
+    assert model_fingerprint(means, processor) != with_half
+
+
+def test_features_of_lists_of_pictures_are_found_again(model, processor, tmp_path, monkeypatch):
+    corpus, queries, qrels = shop_rows()
+    shop = write_shop(tmp_path / "shop")
+    red = corpus[0]["image"]
+    for row, product in enumerate(corpus):
+        product["image"] = [product["image"], red][: 1 + row % 2]
+    features = datasets.Features({**CORPUS_FEATURES, "image": datasets.List(datasets.Image())})
+    pq.write_table(pa.Table.from_pylist(corpus, schema=features.arrow_schema), shop / "test" / "corpus.parquet")
+    first = picture_features(model, processor, load_split(shop, "test")).arrays
+    assert first["image_mask"].sum(axis=1).tolist() == [1 + row % 2 for row in range(12)]
+    monkeypatch.setattr(embedding, "_run_encoder", lambda *words: 1 / 0)
+    again = picture_features(model, processor, load_split(shop, "test")).arrays
+    np.testing.assert_array_equal(again["image_features"], first["image_features"])
+    split = load_split(shop, "test")
+    assert training_set.copies_of([""] * 12, split.picture_digests).tolist() == [*range(6), *range(6)]
 
 
 def test_a_model_that_was_saved_and_loaded_is_the_same_to_the_cache(model, processor, tmp_path):

@@ -24,6 +24,40 @@ def test_a_products_fields_become_one_text(processor):
     assert processor.product_text({"image": picture()}) == ""
 
 
+@pytest.mark.parametrize(
+    "text, plain",
+    [
+        ("\uff52\uff45\uff44\u3000\uff4d\uff55\uff47", "red mug"),
+        ("\ufb01ne\xa0cotton", "fine cotton"),
+        ("lego\u2122", "lego"),
+        ("3\xbd inch", "3 1/2 inch"),
+        ("caf\xe9 ol\xe9", "caf\xe9 ol\xe9"),
+    ],
+)
+def test_queries_and_listings_are_read_in_the_plain_forms_of_their_letters(processor, text, plain):
+    assert processor.query_text(text) == processor.query_text(plain) == plain
+    assert processor.product_text({"title": text}) == processor.product_text({"title": plain})
+    assert torch.equal(processor.process_queries([text])["input_ids"], processor.process_queries([plain])["input_ids"])
+    assert processor.query_text(processor.query_text(text)) == plain, "once is enough"
+
+
+@pytest.mark.parametrize(
+    "query, words",
+    [
+        ("red%20mug", "red mug"),
+        ("red%2520mug", "red mug"),
+        ("t%C3%A9e", "t\xe9e"),
+        ("c%2B%2B", "c++"),
+        ("100% cotton", "100% cotton"),
+        ("100%", "100%"),
+        ("50%20 off", "50%20 off"),
+        ("%E3%81", "%E3%81"),
+    ],
+)
+def test_a_query_from_an_address_is_read_in_words(processor, query, words):
+    assert processor.query_text(query) == words == processor.query_text(words)
+
+
 def test_every_form_of_a_picture_is_the_same_picture(processor, tmp_path):
     file = tmp_path / "mug.png"
     file.write_bytes(picture("green"))

@@ -12,6 +12,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from test_remote_code import WITHOUT_PACKAGE, run_python
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion.fusion_mmfusion import MMFusionTruncatableVectors, truncate_vectors
 
 QUERIES = ["red mug", "a big soft blue striped cotton shirt of clay"]
 LOAD = """
@@ -121,6 +122,50 @@ def test_a_folder_loads_and_is_saved_again_without_the_package(parts, tmp_path):
         found = load_file(folder / "found.safetensors")
         assert_same(found["queries"], queries)
         assert_same(found["products"], products)
+
+
+@pytest.mark.parametrize("dim", [22, 11])
+def test_truncate_dim_truncates_as_the_model_does(parts, tmp_path, dim):
+    """It cuts behind the model, where the first dimensions are the first blocks' alone."""
+    documents = [{"text": "red mug", "image": Image.new("RGB", (40, 48), "red")}, {"text": "big lamp", "image": None}]
+    encoder = save(parts, tmp_path)
+    shorter = SentenceTransformer(str(tmp_path), trust_remote_code=True, device="cpu", truncate_dim=dim)
+    parts[0].config.truncate_dim = dim
+    queries = query_vectors(parts, QUERIES)
+    products = product_vectors(parts, [{"title": d["text"], "image": d["image"]} for d in documents])
+    pictures = product_vectors(parts, [{"image": documents[0]["image"]}])
+    for found in (shorter, encoder):
+        options = {} if found is shorter else {"truncate_dim": dim}
+        assert_same(found.encode_query(QUERIES, **options), queries)
+        assert_same(found.encode_document(documents, **options), products)
+        assert_same(found.encode_document([documents[0]["image"]], normalize_embeddings=True, **options), pictures)
+        assert_same(found.encode_query(QUERIES, convert_to_tensor=True, **options).numpy(), queries)
+    assert shorter.get_embedding_dimension() == dim == queries.shape[1]
+    parts[0].config.truncate_dim = None
+    whole = encoder.encode_query(QUERIES, truncate_dim=4_000)
+    assert_same(whole, query_vectors(parts, QUERIES))
+    with pytest.raises(ValueError, match="can't truncate blocks"):
+        encoder.encode_query(QUERIES, truncate_dim=2)
+
+
+def test_a_model_of_short_vectors_is_truncated_further(parts, tmp_path):
+    save(parts, tmp_path)
+    options = {"trust_remote_code": True, "device": "cpu", "config_kwargs": {"truncate_dim": 22}}
+    found = SentenceTransformer(str(tmp_path), **options).encode_query(QUERIES, truncate_dim=11)
+    parts[0].config.truncate_dim = 11
+    assert_same(found, query_vectors(parts, QUERIES))
+
+
+def test_only_a_slice_of_the_first_dimensions_is_a_truncation(model):
+    vectors = torch.nn.functional.normalize(torch.rand(3, model.config.embedding_dim), dim=-1).requires_grad_()
+    found = MMFusionTruncatableVectors.of(vectors, model.config)
+    for key in (0, slice(2), (..., slice(1, 9)), (slice(None), 4), ([0, 2],), (slice(1), slice(9)), torch.tensor([1])):
+        assert torch.equal(found[key], vectors[key]) and type(found[key]) is torch.Tensor
+    for short in (found[..., :11], found[:, :11]):
+        assert torch.equal(short, truncate_vectors(vectors, model.config, 11)) and type(short) is torch.Tensor
+    assert type(found @ found.T) is type(found.cpu().float() + 0) is torch.Tensor
+    found[..., :11].sum().backward()
+    assert vectors.grad.abs().sum() > 0
 
 
 def test_prompts_and_similarity_of_ones_own_survive_saving(parts, tmp_path):

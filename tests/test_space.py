@@ -376,6 +376,15 @@ def test_bad_rows_are_counted_and_the_rest_kept(tmp_path):
     assert read_upload(str(tmp_path / "western.csv")).products[0]["title"] == "caf\xe9 mug"
 
 
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+def test_a_quote_that_is_not_closed_swallows_no_product(tmp_path, delimiter):
+    rows = ["_id|title", '1|"Vintage" mug', '2|"Bowl', "3|plain", '4|12" pan', '5|"open']
+    (tmp_path / "rows.csv").write_text("\n".join(rows).replace("|", delimiter))
+    read = read_upload(str(tmp_path / "rows.csv"))
+    assert [f"{product['_id']}|{product['title']}" for product in read.products] == rows[1:]
+    assert read.lines() == ["3 x quote that doesn't follow the rule for tables (kept as it stands)"]
+
+
 def test_titles_are_text_whatever_they_hold(shop):
     query = shop.encoder.query("red mug")
     found = shop.search(query, k=12)

@@ -328,6 +328,16 @@ def test_a_dev_split_without_judged_queries_is_none(towers, tmp_path, capfd):
     assert "".join(capfd.readouterr()).count("training without a dev split") == 2
 
 
+@pytest.mark.parametrize("judged", [1, 2, 3])
+def test_a_dev_split_of_few_queries_does_not_turn_the_router_upside_down(towers, tmp_path, judged):
+    """They differ in fewer directions than are fitted to, and along the others there is nothing to learn."""
+    shop = write_shop(tmp_path / "shop")
+    corpus, queries, qrels = shop_rows()
+    write_split(shop, "dev", corpus, queries[:judged], qrels[:judged])
+    model, _ = load_model(train.main(recipe(towers, shop, tmp_path / "run", epochs=2)))
+    assert all(parameter.abs().max() < 10 for parameter in model.query_heads.router.parameters())
+
+
 def test_of_several_catalogues_those_with_a_dev_split_are_measured(towers, shop, tmp_path, capfd):
     other = write_shop(tmp_path / "other", splits=("train", "test"))
     train.main(recipe(towers, f"{other},{shop}", tmp_path / "run", epochs=1))

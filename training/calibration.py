@@ -15,6 +15,7 @@ from training.sampling import Judgments, PairSampler, epoch_batches
 
 STEPS, RATE = 60, 0.03
 DIRECTIONS, PENALTY = 4, 0.01  # of the queries' texts, along which the dev splits may turn the weights of blocks
+LEAST_SPREAD = 1e-4  # of unit features along a direction; few queries have fewer directions
 SAMPLE = 2048  # texts of each side that stand for a catalogue's where an encoder would have to run over all
 
 
@@ -124,7 +125,8 @@ def calibrate_query_router(
     texts = torch.cat([texts for _, (texts, _), _, _ in catalogues])
     centred = texts - texts.mean(dim=0)
     axes = torch.linalg.svd(centred, full_matrices=False)[2][:DIRECTIONS]
-    axes = axes / (centred @ axes.T).std(dim=0, correction=0).clamp(min=1e-6)[:, None]
+    spread = (centred @ axes.T).std(dim=0, correction=0)
+    axes = axes[spread > LEAST_SPREAD] / spread[spread > LEAST_SPREAD, None]
     turns = torch.zeros(len(router.bias), len(axes), device=model.device, requires_grad=True)
     bias = router.bias.detach().clone().requires_grad_()
     log_scale = torch.zeros((), device=model.device, requires_grad=True)

@@ -11,6 +11,7 @@ A catalogue is a Hub dataset id or a local folder with three configurations, eac
 The layout is the one of BEIR and MTEB (https://huggingface.co/docs/hub/datasets-overview).
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -421,19 +422,19 @@ def split_files(data: str | os.PathLike, config: str, split: str) -> tuple[str, 
     if not files:
         raise ValueError(f"Unknown split {split!r}. Should be one of {list(builder.config.data_files)}.")
     reader = type(builder).__module__.rpartition(".")[2]
-    if reader == "csv":
-        check_quotes(files, builder.config.sep)
+    if reader == "csv" and builder.config.quoting == csv.QUOTE_MINIMAL:
+        check_quotes(files, builder.config.sep or ",", builder.config.encoding or "utf-8-sig")
     return reader, files, builder.info.features
 
 
-def check_quotes(files: list[str], delimiter: str) -> None:
+def check_quotes(files: list[str], delimiter: str, encoding: str) -> None:
     """Refuses CSV files whose quotes don't follow the rule: `datasets` would take rows behind one for a part of it.
 
     Raises:
         ValueError: naming file and row.
     """
     for file in files:
-        with fsspec.open(file, "rt", encoding="utf-8-sig", newline="", compression="infer") as lines:
+        with fsspec.open(file, "rt", encoding=encoding, newline="", compression="infer") as lines:
             for record in read_records(lines, delimiter):
                 if record.doubt == BARE_QUOTE:
                     raise ValueError(

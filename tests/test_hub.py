@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -327,3 +328,23 @@ def test_the_cards_numbers_are_measured_again(release, hub, monkeypatch, capsys)
     assert "DIFFERS" in capsys.readouterr().out
     with pytest.raises(DataError, match="me/nowhere: can't download main: not found"):
         check.main(check.CheckArguments("me/nowhere"))
+
+
+def test_a_dataset_of_the_hub_is_another_one_after_each_commit(release, hub, tmp_path):  # noqa: F811
+    """Its name stays, so a run that only remembers the name would keep results of other data."""
+    folder = shutil.copytree(release.hub / "dataset", tmp_path / "dataset")
+    code = f"from training.quickstart import data_fingerprint; print(data_fingerprint({IDS['dataset']!r}))"
+    found = []
+    for change in ("", "\nAnother sentence.\n"):
+        with open(folder / "README.md", "a") as card:
+            card.write(change)
+        push_folder(release, "dataset", folder=str(folder))
+        ran = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=stranger_environment(tmp_path / "hf"),
+            capture_output=True,
+            text=True,
+        )
+        found.append(ran.stdout.split()[-1:] or ran.stderr[-1000:])
+    assert found[0] != found[1] and [len(one) for one in found] == [1, 1], found

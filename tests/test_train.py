@@ -278,22 +278,22 @@ def test_products_that_nobody_judged_are_trained_and_calibrated_with(towers, tmp
     load_model(train.main(recipe(towers, f"{shop},{shop}", tmp_path / "run", **stage)))
 
 
-@pytest.mark.parametrize("text", ["frozen", "lora"])
-def test_a_fault_behind_the_last_epoch_costs_no_training(towers, shop, tmp_path, monkeypatch, capfd, text):
+@pytest.mark.parametrize("text, fault", [("frozen", "calibrate_stage"), ("lora", "draw_training")])
+def test_a_fault_behind_the_last_epoch_costs_no_training(towers, shop, tmp_path, monkeypatch, capfd, text, fault):
     def arguments(name):
         made = recipe(towers, shop, tmp_path / name, epochs=2, text=text, patience=1)
         made.lora = LoraArguments(rank=2, alpha=4)
         return made
 
     expected = load_model(train.main(arguments("whole")))[0].state_dict()
-    calibrate = train.calibrate_stage
-    monkeypatch.setattr(train, "calibrate_stage", lambda *words: 1 / 0)
+    right = getattr(train, fault)
+    monkeypatch.setattr(train, fault, lambda *words: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.main(arguments("broken"))
     saved = load_model(tmp_path / "broken" / "model")[0].state_dict()
     fitted = {name for name, value in expected.items() if not torch.equal(value, saved[name])}
     assert all("router." in name or ".familiarity." in name for name in fitted) and len(fitted) > 4
-    monkeypatch.setattr(train, "calibrate_stage", calibrate)
+    monkeypatch.setattr(train, fault, right)
     monkeypatch.setattr(stage._Trainer, "_run_epoch", lambda trainer, number: 1 / 0)
     capfd.readouterr()
     found = load_model(train.main(arguments("broken")))[0].state_dict()

@@ -142,11 +142,11 @@ def fit(
         found, peft_model = train_stage(accelerator, model, processor, stage, arguments.lora, stage_data, stage_run)
         lines += found
         result = output / ("model" if name == stages[-1] else name)
-        if checkpoints:  # before the calibration, so that a fault there doesn't cost the training
+        if checkpoints:  # first of all the model, so that no fault behind the last epoch costs the training
+            save_model(accelerator, merged(model, peft_model), processor, result)
             if accelerator.is_main_process:
                 write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
                 draw_training(lines, output / "training.png")
-            save_model(accelerator, merged(model, peft_model), processor, result)
         calibrate_stage(model, processor, stage, stage_data, arguments.seed)
         if checkpoints and peft_model is not None and accelerator.is_main_process:
             with new_folder(output / "adapter") as folder:

@@ -4,7 +4,10 @@ import subprocess
 import sys
 from dataclasses import asdict
 
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -15,7 +18,7 @@ from conftest import ROOT, TINY_DIMS, shop_rows, write_shop
 from modeling_mmfusion import MMFusionModel
 from training import calibration, stage, train
 from training.arguments import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments, parse
-from training.data import DataError, load_split, write_split
+from training.data import CORPUS_FEATURES, DataError, load_split, write_split
 from training.embedding import load_model, product_features, query_features
 from training.feature_cache import TOWERS
 from training.sampling import Judgments
@@ -110,6 +113,20 @@ def test_several_catalogues_are_trained_on_together(towers, shop, tmp_path):
     train.main(arguments)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2 and lines[1]["dev"]["fused"]["recall@100"] == 1
+
+
+def test_catalogues_with_one_picture_and_with_lists_are_mixed(towers, shop, tmp_path):
+    other, corpus = write_shop(tmp_path / "other"), shop_rows()[0]
+    red = corpus[0]["image"]
+    for row, product in enumerate(corpus):
+        product["image"] = [product["image"], red][: 1 + row % 2]
+    features = datasets.Features({**CORPUS_FEATURES, "image": datasets.List(datasets.Image())})
+    rows = pa.Table.from_pylist(corpus, schema=features.arrow_schema)
+    for split in ("train", "dev"):
+        pq.write_table(rows, other / split / "corpus.parquet")
+    arguments = recipe(towers, f"{shop},{other}", tmp_path / "run", epochs=1, vision="full", chunk_size=6)
+    arguments.data.mixed = True
+    load_model(train.main(arguments))
 
 
 def test_a_share_of_the_trained_weights_lies_between_start_and_end(towers, shop, tmp_path):

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import datasets
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training.arguments import StageArguments
@@ -32,12 +31,12 @@ class Inputs:
     Attributes:
         states (`TowerStates` or `None`): what the frozen encoders say.
         texts (`list[str]` or `None`): for a text encoder that is trained.
-        pictures (`datasets.Dataset` or `None`): with a column `image`, for an image encoder that is trained.
+        pictures (`Dataset` or `None`): rows with `image`, one or a list, for an image encoder that is trained.
     """
 
     states: TowerStates | None = None
     texts: list[str] | None = None
-    pictures: datasets.Dataset | None = None
+    pictures: Dataset | None = None
 
     @property
     def is_cached(self) -> bool:
@@ -201,7 +200,7 @@ def join_sets(sets: list[TrainingSet]) -> TrainingSet:
 
 def _join_inputs(parts: list[Inputs]) -> Inputs:
     texts = None if parts[0].texts is None else [text for part in parts for text in part.texts]
-    pictures = None if parts[0].pictures is None else datasets.concatenate_datasets([p.pictures for p in parts])
+    pictures = None if parts[0].pictures is None else ConcatDataset([part.pictures for part in parts])
     if parts[0].states is None:
         return Inputs(None, texts, pictures)
     arrays = {}

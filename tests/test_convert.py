@@ -19,6 +19,7 @@ from training.arguments import parse
 from training.convert import ConvertArguments, main
 from training.convert_tables import ENDINGS, columns_of, read_rows
 from training.data import DataError, Problems, load_split, split_names
+from training.delimited import BARE_QUOTE
 from training.evaluate import EvaluateArguments
 from training.metrics.product_retrieval.product_retrieval import per_query
 from training.rankers import rank_by_encoder
@@ -590,3 +591,14 @@ def test_problems_of_a_second_reading_are_not_counted_again(tmp_path):
     problems = Problems()
     assert len(list(read_rows(file, ("a",), problems))) == len(list(read_rows(file, ("a",)))) == 1
     assert problems.lines() == [f"1 x broken row (left out); first: {file.name} row 1"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+def test_a_bare_quote_in_a_public_table_swallows_no_row_and_is_told(tmp_path, ending):
+    file, problems = tmp_path / f"table{ending}", Problems()
+    text = 'id,title\n1,"Vintage" mug\n2,"Bowl\n3,plain\n4,one,too many\n5,12" pan\n6,"by, the rule"\n'
+    file.write_bytes(gzip.compress(text.encode()) if ending.endswith("gz") else text.encode())
+    titles = {row["id"]: row["title"] for _, row in read_rows(file, ("id", "title"), problems)}
+    assert titles == {"1": '"Vintage" mug', "2": '"Bowl', "3": "plain", "5": '12" pan', "6": "by, the rule"}
+    assert problems.counts == {BARE_QUOTE: 2, "broken row (left out)": 1}
+    assert problems.first[BARE_QUOTE].endswith("row 0")

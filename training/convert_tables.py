@@ -48,7 +48,7 @@ def columns_of(file: Path) -> list[str]:
     with _readable(file):
         if file.name.endswith(".parquet"):
             return pq.read_schema(file).names
-        return list(next(filter(None, _records(file)), {}))
+        return list(next((row for row, _ in _records(file) if row), {}))
 
 
 def read_rows(file: Path, columns: tuple[str, ...], problems: Problems | None = None) -> Iterator[tuple[str, dict]]:
@@ -57,7 +57,8 @@ def read_rows(file: Path, columns: tuple[str, ...], problems: Problems | None = 
     Args:
         file (`Path`): Parquet, CSV or JSON lines; the latter two may be gzipped.
         columns (`tuple[str, ...]`): columns that it must have; of Parquet no other is read.
-        problems (`Problems`, *optional*): counts broken rows; not given where a table is read again.
+        problems (`Problems`, *optional*): counts broken rows and doubtful quotes; not given where a table is read
+            again.
 
     Yields:
         `(str, dict)`: the row's place, counted from 0, and its cells as text without space around it, `""` where there
@@ -70,12 +71,13 @@ def read_rows(file: Path, columns: tuple[str, ...], problems: Problems | None = 
     if missing := [column for column in columns if column not in found]:
         raise DataError(f"{file}: column {missing[0]!r} is missing (columns: {one_line(', '.join(found))})")
     with _readable(file):
-        for number, row in enumerate(tqdm(_records(file, columns), desc=file.name, unit=" rows", leave=False)):
+        rows = tqdm(_records(file, columns), desc=file.name, unit=" rows", leave=False)
+        for number, (row, doubt) in enumerate(rows):
             place = f"{file.name} row {number}"
+            if problems and (problem := "broken row (left out)" if row is None else doubt):
+                problems.add(problem, place)
             if row is not None:
                 yield place, {name: row.get(name) if name == "image" else cell_text(row.get(name)) for name in columns}
-            elif problems:
-                problems.add("broken row (left out)", place)
 
 
 @contextmanager
@@ -87,18 +89,18 @@ def _readable(file: Path) -> Iterator[None]:
         raise DataError(f"{file}: can't be read: {one_line(error)}") from error
 
 
-def _records(file: Path, columns: tuple[str, ...] = ()) -> Iterator[dict | None]:
-    """Each row by its columns; `None` if it is broken."""
+def _records(file: Path, columns: tuple[str, ...] = ()) -> Iterator[tuple[dict | None, str]]:
+    """Each row by its columns, `None` if it is broken, and what is doubtful about it."""
     if file.name.endswith(".parquet"):
         for batch in pq.ParquetFile(file).iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
-            yield from batch.to_pylist()
+            yield from ((row, "") for row in batch.to_pylist())
         return
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rt", encoding="utf-8-sig", newline="") as lines:
         if ".csv" in file.suffixes:
-            yield from (row for _, row in dict_rows(lines, ","))
+            yield from ((row, record.doubt) for record, row in dict_rows(lines, ","))
         else:
-            yield from map(_json_object, filter(str.strip, lines))
+            yield from ((_json_object(line), "") for line in filter(str.strip, lines))
 
 
 def _json_object(line: str) -> dict | None:

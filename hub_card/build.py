@@ -20,10 +20,12 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hub_card import build_code, build_data, build_model
 from hub_card.build_model import names_in
+from hub_card.contents import default_folder
 from hub_card.figures import CardError
 from training.arguments import run
-from training.run_folder import new_folder
+from training.files import new_folder
 
+WRITER = "hub_card.build"
 What = Literal["model", "adapter", "dataset", "metric", "space"]
 
 
@@ -36,7 +38,7 @@ class BuildArguments:
         what: Kind of repository.
         run: model, adapter: the run folder, with report.json of training.evaluate.
         data: dataset: the catalogue's folder.
-        output: Folder to write; runs/hub/ and the kind if it is not given.
+        output: Folder to write; runs/hub/ and the repository's name if it is not given.
         reports: model: reports to show, with commas between, the first as the main one; report.json of the run if it
             is not given.
         dataset_ids: Hub ids of the catalogues that the run was trained on, in their order with commas between; of a
@@ -72,8 +74,8 @@ BUILDERS: dict[str, Callable[[BuildArguments, Path], None]] = {
 def main(arguments: BuildArguments) -> Path:
     """Builds the folder, which appears whole or not at all, and returns it."""
     check_ids(arguments)
-    output = Path(arguments.output or f"runs/hub/{arguments.what}")
-    with new_folder(output) as folder:
+    output = Path(arguments.output or default_folder(arguments.repo_id))
+    with new_folder(output, WRITER) as folder:
         BUILDERS[arguments.what](arguments, folder)
     files = [file for file in output.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)

@@ -14,7 +14,7 @@ from hub_card.cards import check_card, render
 from hub_card.figures import CardError, Figures
 from hub_card.licenses import NON_COMMERCIAL, OPEN, card_of, license_of
 from training.data import REQUIRED_COLUMNS
-from training.run_folder import write_json
+from training.files import write_json
 
 STATISTICS = "statistics.json"
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub_card.figures import CardError
+from training.files import MARK
 
 Buffer = bytes | mmap.mmap
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
@@ -30,7 +31,7 @@ ABSOLUTE = re.compile(
     rf"(?<![\w.:/~>)\]-])(?:/(?:{'|'.join(ROOTS)})(?:/[\w.+@-]+)+/?|[A-Za-z]:\\\\?[\w.-]+(?:\\\\?[\w.-]+)+)"
 )
 ABSOLUTE_BYTES = re.compile(rb"(?:/[\w.+@-]{3,60}){3,12}")
-IGNORED = (".git", ".cache", "__pycache__")
+IGNORED = (".git", ".cache", "__pycache__", MARK)
 SNIFFED = 8192
 
 
@@ -57,6 +58,11 @@ class Contents:
         """A line a file with its size, then the sum."""
         lines = [f"{self.sizes[name] / 1e6:10.2f} MB  {name}" for name in self.files]
         return "\n".join([*lines, f"{self.size / 1e6:10.2f} MB  {len(self.files)} files"])
+
+
+def default_folder(repo_id: str) -> Path:
+    """Where a repository is built: `runs/hub/` and its name without the owner's."""
+    return Path("runs/hub", repo_id.split("/")[-1])
 
 
 def read_contents(folder: Path, max_mb: float) -> Contents:

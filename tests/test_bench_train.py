@@ -3,7 +3,7 @@ import pytest
 from training import bench_train
 from training.bench_train import CONTESTANTS, BenchArguments
 from training.data import DataError
-from training.run_folder import write_json
+from training.files import write_json
 
 
 def test_figures_of_the_same_options_are_kept_and_not_measured_again(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_same_seed_same_shop_also_from_the_command_line(tmp_path, capsys):
     demo_shop.main(demo_shop.DemoShopArguments(str(tmp_path / "two"), products=40, queries=20, seed=3))
     assert f"wrote {tmp_path / 'two'}" in capsys.readouterr().out
     one, two = digests(tmp_path / "one"), digests(tmp_path / "two")
-    assert len(one) == 10  # three tables a split and the card
+    assert len(one) == 11  # three tables a split, the card and the mark
     assert one == two
 
 

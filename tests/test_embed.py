@@ -1,7 +1,6 @@
 """Vectors in shards: they are the model's, and whatever happens in between, those of one run from start to end."""
 
 import ast
-import fcntl
 import os
 import random
 import subprocess
@@ -22,6 +21,7 @@ from training.backends import TorchTowers
 from training.data import DataError, load_products
 from training.embed import EmbedArguments
 from training.embedding import done_ahead, embed_products, load_model, product_batches, product_features
+from training.files import claim_folder, only_process
 from training.vector_shards import iterate_shards, read_manifest, read_vectors
 
 SPARE = "shirt-blue"
@@ -233,9 +233,8 @@ def test_a_damaged_shard_is_refused_by_name_and_embedded_anew(saved, tmp_path, e
 
 
 def test_one_run_at_a_time(saved, shop, tmp_path):
-    (tmp_path / "out").mkdir()
-    with open(tmp_path / "out" / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    claim_folder(tmp_path / "out", embed.WRITER, str(shop))
+    with only_process(tmp_path / "out"):
         with pytest.raises(DataError, match="out: another run writes it"):
             embed.main(arguments(saved, shop, tmp_path / "out"))
 

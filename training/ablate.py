@@ -29,12 +29,14 @@ from training.arguments import StageArguments, TrainArguments, parse, run
 from training.data import DataError, RetrievalSplit, hide_modality, load_split
 from training.embedding import TowerStates, load_model, prepare_for_inference
 from training.evaluate import evaluate, slice_masks, without_pictures
+from training.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.metrics.product_retrieval.product_retrieval import compare, summarise
 from training.quickstart import data_fingerprint, inputs_fingerprint
-from training.run_folder import digest, environment, git_state, read_json, write_json, write_text
+from training.run_folder import digest, environment, git_state
 from training.train import STAGES, fit, save_model, start_model
 from training.training_set import measured_states, trained_encoders
 
+WRITER = "training.ablate"
 METRICS = ("ndcg@10", "recall@100", "mrr@10")
 # A variant is a list of options of training.train, as on its command line.
 VARIANTS = {
@@ -106,6 +108,8 @@ def main(arguments: AblateArguments) -> dict:
     variants, tests = arguments.variants.split(","), arguments.tests.split(",")
     if unknown := [name for name in variants if name not in VARIANTS]:
         raise DataError(f"unknown variant {unknown[0]!r}; use some of {', '.join(VARIANTS)}")
+    check_output_file(arguments.results, ".json")
+    claim_folder(recipe_of(arguments, variants[0], 0).output, WRITER)
     runs, loaded = {}, {}
     for seed in map(int, arguments.seeds.split(",")):
         for variant in variants:
@@ -146,7 +150,8 @@ def recipe_of(arguments: AblateArguments, variant: str, seed: int) -> TrainArgum
     """A variant's recipe."""
     options = [f"--{name}={value}" for name, value in arguments.overrides.items()] + VARIANTS[variant]
     words = [f"--recipe={arguments.recipe}", f"--seed={seed}", *options]
-    return parse(TrainArguments, "", words, recipe=True)
+    recipe = parse(TrainArguments, "", words, recipe=True)
+    return dataclasses.replace(recipe, output=recipe.output or "runs/ablation")
 
 
 def train_variant(recipe: TrainArguments, tests: list[str], loaded: dict) -> tuple[MMFusionModel, dict]:

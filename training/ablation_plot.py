@@ -5,6 +5,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from training.files import new_file
+
 METRIC = "ndcg@10"
 BYTES_PER_NUMBER = 4  # vectors are measured as float32
 SHARES_OF_DIMS = {"1/4 of the dimensions": 1 / 4, "1/2 of the dimensions": 1 / 2, "fused": 1}
@@ -41,9 +43,8 @@ def draw_ablation(results: dict, file: Path) -> None:
         dims.minorticks_off()
         pictures.set(title="pictures missing", ylim=(0, None))
         pictures.set_xticks([0, 0.5, 1], ["none", "half", "all"])
-    partial = file.with_name(f".{file.name}.partial")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(file)
+    with new_file(file) as partial:
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _draw_bars(axes, variants: dict, path: str, colours: dict) -> None:

@@ -184,8 +184,9 @@ class TrainArguments:
         domain: Fine-tunes the encoders to the domain: titles against pictures, queries against texts.
         align: Brings queries, product texts and product pictures, each alone, into one space.
         fuse: Aligns queries with fused products.
-        output: Run folder; gets config.yaml, environment.json, metrics.jsonl, training.png, a model folder for each
-            stage before the last (domain/, align/), model/ and, with low-rank adapters, adapter/.
+        output: Run folder; null is runs/ and the catalogue's name. It gets config.yaml, environment.json,
+            metrics.jsonl, training.png, a model folder for each stage before the last (domain/, align/), model/ and,
+            with low-rank adapters, adapter/.
         seed: Seed of everything random.
         workers: Processes that read pictures ahead, for stages that train the image encoder.
         checkpoint_minutes: Minutes between checkpoints, from which the same command goes on after a crash.
@@ -198,7 +199,7 @@ class TrainArguments:
     domain: StageArguments = field(default_factory=domain_stage)
     align: StageArguments = field(default_factory=align_stage)
     fuse: StageArguments = field(default_factory=fuse_stage)
-    output: str = "runs/train"
+    output: str | None = None
     seed: NonNegativeInt = 0
     workers: NonNegativeInt = 0
     checkpoint_minutes: NonNegativeFloat = 10.0

@@ -44,8 +44,9 @@ from training.arguments import ModelArguments, run
 from training.data import DataError, RetrievalSplit, load_products, write_card, write_split
 from training.embed import CatalogueEmbedder, EmbedArguments, product_inputs
 from training.embedding import prepare_batch, product_batches
+from training.files import check_output_file, write_json
 from training.product_stream import stream_products
-from training.run_folder import environment, write_json
+from training.run_folder import environment
 from training.towers import resolve_tower
 from training.train import build_model
 from training.vector_shards import vectors_of
@@ -86,6 +87,7 @@ class BenchEmbedArguments:
 
 def main(arguments: BenchEmbedArguments) -> dict:
     """Measures, prints and writes the figures and ratios."""
+    check_output_file(arguments.output, ".json")
     torch.set_num_threads(arguments.threads)
     split = load_products(arguments.data, arguments.split)
     report = {"options": asdict(arguments)}

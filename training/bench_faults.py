@@ -44,7 +44,8 @@ from training.arguments import run
 from training.bench_embed import save_small_model, write_shop
 from training.data import DataError
 from training.embed import EmbedArguments
-from training.run_folder import environment, write_json
+from training.files import check_output_file, write_json
+from training.run_folder import environment
 from training.vector_shards import read_vectors
 
 DIM = 24
@@ -198,17 +199,19 @@ def kill_embedding(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
     folder.mkdir()
     save_small_model(folder / "model", folder)
     shops = [write_shop(folder / f"shop-{number}", drawn_products(number)) for number in range(2)]
-    output, rng = folder / "vectors", np.random.default_rng(seed)
+    output, shop, rng = folder / "vectors", folder / "shop", np.random.default_rng(seed)
     seen = Counter(dict.fromkeys(("killed", "ended before", "new state", "old state", "nothing yet"), 0))
 
-    def start(shop: Path, output: Path) -> int:
+    def start(number: int, output: Path) -> int:
+        shop.unlink(missing_ok=True)
+        shop.symlink_to(shops[number])  # the same catalogue, changed
         options = {"shard_size": 10, "batch_pictures": 4, "workers": 2}
         arguments = EmbedArguments(str(folder / "model"), str(shop), "test", str(output), **options)
         return _fork(lambda: quietly(lambda: embed.main(arguments)))
 
     started = time.monotonic()
-    for number, shop in enumerate(shops):
-        _wait(start(shop, folder / f"whole-{number}"))
+    for number in range(len(shops)):
+        _wait(start(number, folder / f"whole-{number}"))
     longest = (time.monotonic() - started) / len(shops)
     whole = [read_embedded(folder / f"whole-{number}") for number in range(2)]
     state = None  # the number of the catalogue whose vectors the folder holds
@@ -217,7 +220,7 @@ def kill_embedding(folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
             shutil.rmtree(output, ignore_errors=True)
             state = None
         target = 1 if state == 0 else 0
-        child = start(shops[target], output)
+        child = start(target, output)
         was_killed, longest = kill_at_random(child, longest, rng)
         seen["killed" if was_killed else "ended before"] += 1
         found = read_embedded(output) if (output / "manifest.json").is_file() else None
@@ -442,6 +445,7 @@ def _wait(child: int, check: bool = True) -> int:
 
 def main(arguments: FaultArguments) -> dict:
     """Does all three, prints and writes what came of it."""
+    check_output_file(arguments.output, ".json")
     results = {}
     for name, work in (
         ("kills", lambda folder: kill_saves(folder, arguments.kills, arguments.seed)),

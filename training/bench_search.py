@@ -36,7 +36,8 @@ from training.data import DataError, load_products, load_split
 from training.embedding import embed_products, embed_queries, load_model, product_features, query_features
 from training.evaluate import measure_rankings
 from training.feature_cache import model_fingerprint
-from training.run_folder import environment, read_json, write_json
+from training.files import read_json, write_json
+from training.run_folder import environment
 
 matplotlib.use("Agg")
 

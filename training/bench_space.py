@@ -26,7 +26,8 @@ from jsonargparse.typing import PositiveInt
 
 from training.arguments import run
 from training.data import DataError, load_split
-from training.run_folder import environment, write_json
+from training.files import check_output_file, write_json
+from training.run_folder import environment
 
 APP = Path(__file__).resolve().parents[1] / "space" / "app.py"
 START_SECONDS = 900
@@ -55,6 +56,8 @@ class BenchSpaceArguments:
 
 def main(arguments: BenchSpaceArguments) -> dict:
     """Starts the Space, loads it, stops it; prints and returns what was measured."""
+    if arguments.output:
+        check_output_file(arguments.output, ".json")
     before = os.getloadavg()[0]
     process, address, seconds, prepared = start_space(arguments)
     start_cpu = cpu_seconds(process.pid)

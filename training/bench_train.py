@@ -33,9 +33,10 @@ from training.arguments import LoraArguments, ModelArguments, StageArguments, ru
 from training.data import DataError, load_split
 from training.distributed import Share
 from training.embedding import load_model, prepare_for_inference
+from training.files import check_output_file, read_json, write_json
 from training.gradient_cache import forward_backward
 from training.losses import alignment_loss
-from training.run_folder import environment, read_json, write_json
+from training.run_folder import environment
 from training.sampling import PairSampler
 from training.stage import choose_trained, parameter_groups, set_train_mode
 from training.train import build_model
@@ -96,6 +97,7 @@ class BenchArguments:
 
 def main(arguments: BenchArguments) -> dict:
     """Runs all contestants, prints and writes their figures and ratios."""
+    check_output_file(arguments.output, ".json")
     if arguments.contestant:
         return run_contestant(arguments)
     names = [name.strip() for name in arguments.contestants.split(";") if name.strip()] or list(CONTESTANTS)

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from training.data import DataError
-from training.run_folder import write_json
+from training.files import write_json
 
 
 class Checkpoints:

@@ -13,8 +13,9 @@ from pathlib import Path
 from training import evaluate
 from training.arguments import existing_file, run
 from training.evaluate import OTHER_VIEWS, VIEWS, EvaluateArguments
+from training.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.quickstart import data_fingerprint, files_fingerprint
-from training.run_folder import digest, environment, read_json, write_json, write_text
+from training.run_folder import digest, environment
 from training.towers import resolve_tower
 
 METRIC = "ndcg@10"
@@ -45,6 +46,8 @@ class CompareArguments:
 
 def main(arguments: CompareArguments) -> dict:
     """Measures what is missing, prints the table, writes it and returns its numbers."""
+    check_output_file(arguments.results, ".json")
+    claim_folder(arguments.output, "training.compare")
     rows: dict[str, dict] = {}
     for number, (name, model) in enumerate(arguments.models.items()):
         for path in arguments.data.split(","):

@@ -37,9 +37,9 @@ from training.convert_tables import (
     table_files,
 )
 from training.data import DataError, Problems, write_card, write_split
+from training.files import new_folder
 from training.prepare import PICTURE_ENDINGS, choose_split
 from training.query_log import WHOLE, same_text
-from training.run_folder import new_folder
 
 ESCI_SPLITS = ("train", "dev", "test")
 ESCI_EXAMPLES = "shopping_queries_dataset_examples"
@@ -121,7 +121,7 @@ def main(arguments: ConvertArguments) -> dict:
     check(arguments)
     output, problems, counts = Path(arguments.output).resolve(), Problems(), {}
     splits = SOURCES[arguments.source](arguments, problems)
-    with new_folder(output) as folder:
+    with new_folder(output, "training.convert") as folder:
         for name, rows in splits.items():
             counts[name] = dict.fromkeys(COUNTS, 0) | {"queries": len(rows["queries"])}
             corpus, qrels = count_rows(rows["corpus"], counts[name]), count_rows(rows["qrels"], counts[name])

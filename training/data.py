@@ -15,10 +15,9 @@ import csv
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +30,8 @@ from PIL import Image
 
 from modeling_mmfusion.processing_mmfusion import pictures_of
 from training.delimited import BARE_QUOTE, read_records
+from training.errors import DataError, Problems
+from training.files import new_file
 
 CORPUS_FEATURES = datasets.Features(
     {name: datasets.Value("string") for name in ("_id", "title", "description", "category", "brand", "price")}
@@ -55,39 +56,8 @@ EMPTY_TABLE = "the table is empty"
 EMPTY = "the catalogue is empty; it needs at least one product with an _id"
 
 
-class DataError(ValueError):
-    """Input that a person has to mend. The message is one line that names the file, the row and the field."""
-
-
 class NothingToMeasure(DataError):
     """A split that isn't there, is empty, or in which no query has a relevant product."""
-
-
-@dataclass
-class Problems:
-    """Counted warnings about rows that were left out or read in part, each kind with its first place.
-
-    Attributes:
-        counts (`Counter`): how often each kind of problem was seen.
-        first (`dict[str, str]`): where each kind was seen first, such as `corpus.parquet row 12, field image`.
-    """
-
-    counts: Counter = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
-
-    def add(self, kind: str, where: str, count: int = 1) -> None:
-        """Counts `count` more problems of a `kind` and keeps the first place where it was seen."""
-        self.counts[kind] += count
-        self.first.setdefault(kind, where)
-
-    def lines(self) -> list[str]:
-        """One line a kind, such as `3 unreadable image (embedded from text alone); first: corpus.parquet row 7`."""
-        return [f"{count:,} x {kind}; first: {self.first[kind]}" for kind, count in self.counts.items()]
-
-    def report(self) -> None:
-        """Prints the lines, each after `warning:`."""
-        for line in self.lines():
-            print(f"warning: {line}", flush=True)
 
 
 @dataclass
@@ -265,12 +235,10 @@ def write_split(
         ("qrels", qrels, QREL_FEATURES),
     )
     for name, rows, features in tables:
-        partial = target / f".{name}.parquet"
         schema = features.arrow_schema
-        with pq.ParquetWriter(partial, schema) as writer:
+        with new_file(target / f"{name}.parquet") as file, pq.ParquetWriter(file, schema) as writer:
             for chunk in row_groups(rows):
                 writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
-        partial.rename(target / f"{name}.parquet")
 
 
 def row_groups(rows: Iterable[dict]) -> Iterator[list[dict]]:

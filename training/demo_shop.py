@@ -23,7 +23,9 @@ from tqdm.auto import tqdm
 from training import demo_pictures
 from training.arguments import run
 from training.data import DataError, write_card, write_split
+from training.files import check_folder, new_folder
 
+WRITER = "training.demo_shop"
 SPLITS = {"train": 0.6, "dev": 0.1, "test": 0.3}  # shares of the products and of the queries
 SLICES = {"text": 0.35, "image": 0.3, "both": 0.35}  # shares of a split's queries
 # What a query of each slice asks for beside the type.
@@ -574,29 +576,29 @@ def generate(out: Path, products: int = 2400, queries: int = 1600, seed: int = 0
             f"a shop of {products} products and {queries} queries can't fill three splits; "
             f"ask for at least {LEAST_PRODUCTS} products and {LEAST_QUERIES} queries"
         )
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder(out, WRITER)
     shop = make_products(products, seed)
     report: dict = {}
     asked_in_train: set[str] = set()
-    with tqdm(total=products, desc="drawing", unit="product", disable=not progress) as bar:
-        for split, share in SPLITS.items():
-            shelf = [product for product in shop if product.split == split]
-            found = make_queries(shelf, split, round(share * queries), seed)
-            qrels = judge(found, shelf)
-            rows = [_query_row(query) for query in found]
-            if split == "train":
-                asked_in_train = {row["attributes"] for row in rows}
-            for row in rows:
-                row["novel"] = row["attributes"] not in asked_in_train
-            corpus = []
-            for product in shelf:
-                corpus.append(_product_row(product, seed))
-                bar.update()
-            write_split(out, split, corpus, rows, qrels)
-            report[split] = _count(shelf, rows, qrels)
-    body = CARD.format(products=products, queries=queries, seed=seed, types=len(TYPES))
-    write_card(out, "Demo shop", "apache-2.0", list(SPLITS), body, synthetic=True)
+    with new_folder(out, WRITER) as folder:
+        with tqdm(total=products, desc="drawing", unit="product", disable=not progress) as bar:
+            for split, share in SPLITS.items():
+                shelf = [product for product in shop if product.split == split]
+                found = make_queries(shelf, split, round(share * queries), seed)
+                qrels = judge(found, shelf)
+                rows = [_query_row(query) for query in found]
+                if split == "train":
+                    asked_in_train = {row["attributes"] for row in rows}
+                for row in rows:
+                    row["novel"] = row["attributes"] not in asked_in_train
+                corpus = []
+                for product in shelf:
+                    corpus.append(_product_row(product, seed))
+                    bar.update()
+                write_split(folder, split, corpus, rows, qrels)
+                report[split] = _count(shelf, rows, qrels)
+        body = CARD.format(products=products, queries=queries, seed=seed, types=len(TYPES))
+        write_card(folder, "Demo shop", "apache-2.0", list(SPLITS), body, synthetic=True)
     report["all"] = {
         "text tells the colour": _share(_tells(product, COLOUR_WORDS[product.colour]) for product in shop),
         "text tells the pattern": _share(_tells(product, sum(PATTERN_WORDS[product.pattern], ())) for product in shop),

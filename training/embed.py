@@ -41,10 +41,12 @@ from training.data import Problems, picture_content
 from training.distributed import PATIENCE, Share
 from training.embedding import ProductInputs, embed_windows, load_model
 from training.feature_cache import cache_key, model_fingerprint
+from training.files import beside, claim_folder, only_process
 from training.product_stream import stream_products
-from training.vector_shards import SHOWN_COLUMNS, KnownVectors, locked, vector_column, write_manifest, write_shard
+from training.vector_shards import SHOWN_COLUMNS, KnownVectors, vector_column, write_manifest, write_shard
 
 WINDOW = 1024  # products that are sorted by the length of their texts, and held with their pictures
+WRITER = "training.embed"
 UNREADABLE = "unreadable image (embedded without it)"
 
 
@@ -56,7 +58,7 @@ class EmbedArguments:
         model: Folder of a trained model, or its Hub id.
         data: Catalogue: a folder or Hub dataset id with a corpus; queries and judgments are not needed.
         split: Split to embed.
-        output: Folder for the vectors.
+        output: Folder for the vectors; null is vectors/ beside the model.
         truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
         backend: What runs the product tower. auto is torch on a GPU; on a CPU it is openvino or onnx, if installed
             and exported from this model by training.export, and else torch.
@@ -72,7 +74,7 @@ class EmbedArguments:
     model: str = "runs/quickstart/model"
     data: str = "data/demo_shop"
     split: str = "test"
-    output: str = "runs/quickstart/vectors"
+    output: str | None = None
     truncate_dim: PositiveInt | None = None
     backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
     exported: str | None = None
@@ -134,7 +136,7 @@ class CatalogueEmbedder:
 
     def __init__(self, arguments: EmbedArguments, device: str | None = None):
         self.arguments = arguments
-        self.output = Path(arguments.output)
+        self.output = output_of(arguments)
         self.problems = Problems()
         self.stream = stream_products(arguments.data, arguments.split)
         self.model, self.processor = load_model(arguments.model, device, arguments.truncate_dim)
@@ -234,9 +236,11 @@ class CatalogueEmbedder:
 def main(arguments: EmbedArguments) -> Path:
     """Embeds, in this process or its share in one of several, writes the folder and returns it."""
     share, state = start_processes()
+    if share.rank == 0:
+        claim_folder(output_of(arguments), WRITER, arguments.data)
     device = f"cuda:{state.local_process_index}" if state and torch.cuda.is_available() else None
     embedder = CatalogueEmbedder(arguments, device)
-    with locked(embedder.output) if share.rank == 0 else nullcontext():
+    with only_process(embedder.output) if share.rank == 0 else nullcontext():
         numbers = list(range(share.rank, embedder.shards, share.world))
         if share.rank == 0:
             print(
@@ -255,6 +259,11 @@ def main(arguments: EmbedArguments) -> Path:
         state.wait_for_everyone()
         state.destroy_process_group()
     return embedder.output
+
+
+def output_of(arguments: EmbedArguments) -> Path:
+    """The folder of the vectors."""
+    return Path(arguments.output or beside(arguments.model, "vectors"))
 
 
 def start_processes() -> tuple[Share, PartialState | None]:

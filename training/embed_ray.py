@@ -19,8 +19,8 @@ import torch
 
 from training.arguments import run
 from training.data import DataError
-from training.embed import CatalogueEmbedder, EmbedArguments, finish
-from training.vector_shards import locked
+from training.embed import WRITER, CatalogueEmbedder, EmbedArguments, finish, output_of
+from training.files import claim_folder, only_process
 
 
 @dataclass
@@ -61,11 +61,12 @@ def main(arguments: EmbedRayArguments) -> Path:
         raise DataError("ray is not installed; run: pip install -e '.[ray]'")
     import ray
 
+    claim_folder(output_of(arguments), WRITER, arguments.data)
     names = {option.name for option in fields(EmbedArguments)}
     options = {name: value for name, value in asdict(arguments).items() if name in names}
     embedder = CatalogueEmbedder(EmbedArguments(**options), device="cpu")  # refuses what is wrong before actors start
     gpus = float(torch.cuda.is_available()) if arguments.gpus is None else arguments.gpus
-    with locked(embedder.output):
+    with only_process(embedder.output):
         started = time.perf_counter()
         ray.init(ignore_reinit_error=True)
         items = [{"shard": number} for number in range(embedder.shards)]

@@ -31,10 +31,12 @@ from modeling_mmfusion.catalogue_mmfusion import numbers_of, with_large_strings
 from modeling_mmfusion.index_mmfusion import SearchResult
 from training.arguments import run
 from training.data import DataError
+from training.files import beside, cannot_write, check_folder, new_folder
 from training.index import read_tables
-from training.run_folder import new_folder
 from training.vector_shards import read_manifest
 
+WRITER = "training.engines"
+OUTPUTS = {"parquet": "bulk", "lance": "products.lance", "milvus": "milvus.db"}
 ENGINES_INSTALL = "pip install -e '.[engines]'"
 ROWS_TOGETHER = 1000
 MAX_ID_BYTES = 512
@@ -48,7 +50,8 @@ class EngineArguments:
     Args:
         vectors: Folder that training.embed wrote.
         to: parquet or lance files, or milvus.
-        output: Folder for the files; for milvus its address, or a file for the embedded one.
+        output: Folder for the files; for milvus its address, or a file for the embedded one. Null is bulk/,
+            products.lance/ or milvus.db beside the vectors.
         collection: Name in milvus; one of that name is replaced once the new one is loaded.
         token: User and password, or key, of milvus.
         shards: Shards of the collection in milvus, which write in parallel.
@@ -56,7 +59,7 @@ class EngineArguments:
 
     vectors: str = "runs/quickstart/vectors"
     to: Literal["parquet", "lance", "milvus"] = "parquet"
-    output: str = "runs/quickstart/bulk"
+    output: str | None = None
     collection: str = "products"
     token: str = ""
     shards: PositiveInt = 1
@@ -66,14 +69,17 @@ def main(arguments: EngineArguments) -> int:
     """Writes or loads, and returns the number of products."""
     folder = Path(arguments.vectors)
     manifest = read_manifest(folder)
+    output = arguments.output or str(beside(arguments.vectors, OUTPUTS[arguments.to]))
+    if arguments.to != "milvus":
+        check_folder(output, WRITER)
     tables = tqdm(bulk_tables(folder), desc=arguments.to, unit="shard", leave=False)
     if arguments.to == "milvus":
-        engine = MilvusEngine(arguments.output, arguments.collection, arguments.token)
+        engine = MilvusEngine(output, arguments.collection, arguments.token)
         count = engine.load(tables, manifest["dim"], arguments.shards)
         engine.close()
     else:
-        count = {"parquet": write_parquet, "lance": write_lance}[arguments.to](tables, Path(arguments.output))
-    print(f"{arguments.to}: {count:,} products in {arguments.output}", flush=True)
+        count = {"parquet": write_parquet, "lance": write_lance}[arguments.to](tables, Path(output))
+    print(f"{arguments.to}: {count:,} products in {output}", flush=True)
     return count
 
 
@@ -91,7 +97,7 @@ def bulk_tables(folder: Path) -> Iterator[pa.Table]:
 def write_parquet(tables: Iterator[pa.Table], output: Path) -> int:
     """Writes a Parquet file a shard, with plain lists, which every engine reads; returns the number of products."""
     count = 0
-    with new_folder(output) as partial:
+    with new_folder(output, WRITER) as partial, cannot_write(output):
         for number, table in enumerate(tables):
             vectors = table.column("vector").cast(pa.list_(pa.float32()))
             table = table.set_column(table.column_names.index("vector"), "vector", vectors)
@@ -101,7 +107,7 @@ def write_parquet(tables: Iterator[pa.Table], output: Path) -> int:
 
 
 def write_lance(tables: Iterator[pa.Table], output: Path) -> int:
-    """Writes a Lance dataset, in place of one that is there; returns the number of products.
+    """Writes a Lance dataset; returns the number of products.
 
     Raises:
         DataError: if `pylance` is not installed.
@@ -118,8 +124,8 @@ def write_lance(tables: Iterator[pa.Table], output: Path) -> int:
         for table in tables:
             yield from table.cast(first.schema).to_batches()
 
-    dataset = lance.write_dataset(batches(), str(output), schema=first.schema, mode="overwrite")
-    return dataset.count_rows()
+    with new_folder(output, WRITER) as partial, cannot_write(output):
+        return lance.write_dataset(batches(), str(partial), schema=first.schema, mode="create").count_rows()
 
 
 class MilvusEngine:

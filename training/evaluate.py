@@ -38,6 +38,7 @@ from training.embedding import (
 )
 from training.examples import write_examples
 from training.feature_cache import cache_key, cached_features, model_fingerprint
+from training.files import check_output_file, new_file, write_json, write_text
 from training.metrics.product_retrieval.product_retrieval import (
     DEFAULT_METRICS,
     compare,
@@ -53,7 +54,7 @@ from training.rankers import (
     rank_by_ranks,
     rank_by_words,
 )
-from training.run_folder import environment, write_json, write_text
+from training.run_folder import environment
 
 SCHEMA = 1
 QUERY_BATCH = 256
@@ -394,6 +395,13 @@ def main(arguments: EvaluateArguments) -> dict:
         raise DataError("--judged-only: ranks exactly; leave out --ann")
     if arguments.model != "bm25":
         check_model_name(arguments.model)
+    for file, suffix in (
+        (arguments.report, ".json"),
+        (arguments.per_query, ".parquet"),
+        (arguments.examples, ".html"),
+    ):
+        if file:
+            check_output_file(file, suffix)
     split = load_split(arguments.data, arguments.split)
     found = measure_views(arguments, split, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}
@@ -432,8 +440,8 @@ def write_per_query(file: Path, split: RetrievalSplit, rankings: dict, values: d
         columns |= {f"{view} {name}": found for name, found in metrics.items()}
     for view, found in rankings.items():
         columns[f"{view} top 10"] = [[split.product_ids[row] for row in rows[:10]] for rows in found]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), file)
+    with new_file(file) as partial:
+        pq.write_table(pa.table(columns), partial)
 
 
 def check_names(views: tuple[str, ...], metrics: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.data import RetrievalSplit
-from training.run_folder import write_text
+from training.files import write_text
 
 PICTURE_SIZE = 112
 SHADES = ("#3b6fb6", "#8fb3de", "#d98a3d", "#7a5ba8")  # text, lexical, image, cross

@@ -31,8 +31,10 @@ from training.backends import ENGINES, MANIFEST, OnnxTowers, import_openvino
 from training.data import DataError
 from training.embedding import load_model
 from training.feature_cache import model_fingerprint
-from training.run_folder import environment, new_folder, write_json
+from training.files import check_folder, new_folder, write_json
+from training.run_folder import environment
 
+WRITER = "training.export"
 EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 EXPORT_INSTALL = "pip install -e '.[export]'"
 MAX_DIFFERENCE = 1e-4
@@ -70,14 +72,14 @@ class ExportArguments:
 
     Args:
         model: Folder of a trained model, or its Hub id.
-        output: Folder that gets onnx/ and openvino/; the model's own folder is where the Hub looks for them.
+        output: Folder that gets onnx/ and openvino/; null is the model's own, where the Hub looks for them.
         formats: Formats to write, with commas between: onnx, openvino.
         quantize_query: int8 writes the ONNX query tower with 8-bit weights too, a quarter of the size and twice as
             fast; its vectors differ a little.
     """
 
     model: str = "runs/quickstart/model"
-    output: str = "runs/quickstart/model"
+    output: str | None = None
     formats: str = ",".join(ENGINES)
     quantize_query: Literal["int8"] | None = None
 
@@ -122,6 +124,7 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
     """Exports, compares with the model, writes the folders and returns what `export.json` of each format holds."""
     formats = arguments.formats.split(",")
     check_options(formats, arguments.quantize_query)
+    output = output_of(arguments, formats)
     model, processor = load_model(arguments.model, device="cpu")
     manifest = {"model": model_fingerprint(model, processor)}  # as stored, so that it is the index's too
     model.float()
@@ -133,7 +136,7 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
         for name, case in cases.items():
             export_onnx(case, Path(scratch, f"{name}_tower.onnx"))
         for name in formats:
-            with new_folder(Path(arguments.output, name)) as folder:
+            with new_folder(output / name, WRITER) as folder:
                 WRITERS[name](Path(scratch), folder)
                 write_json(folder / MANIFEST, manifest)
                 measured = compare(name, folder, cases)
@@ -141,7 +144,7 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
                     measured["query_tower_int8"] = add_int8_query(folder, cases["query"])
                 reports[name] = manifest | {"measured": measured, "environment": environment()}
                 write_json(folder / MANIFEST, reports[name])
-            print(format_report(Path(arguments.output, name), measured), flush=True)
+            print(format_report(output / name, measured), flush=True)
     return reports
 
 
@@ -159,6 +162,20 @@ def check_options(formats: list[str], quantize_query: str | None) -> None:
     for package in EXPORT_PACKAGES:
         if find_spec(package) is None:
             raise DataError(f"{package} is not installed; run: {EXPORT_INSTALL}")
+
+
+def output_of(arguments: ExportArguments, formats: list[str]) -> Path:
+    """The folder that gets a folder for each format.
+
+    Raises:
+        DataError: if the model is no folder and none is given, or one of them holds what may not be replaced.
+    """
+    if arguments.output is None and not Path(arguments.model).is_dir():
+        raise DataError(f"{arguments.model}: is no folder here, in which the towers could go; give --output")
+    output = Path(arguments.output or arguments.model)
+    for name in formats:
+        check_folder(output / name, WRITER)
+    return output
 
 
 def query_batches(processor: MMFusionProcessor) -> list[BatchFeature]:

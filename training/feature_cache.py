@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedConfig
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
+from training.files import check_whole, new_shared_folder
 from training.towers import cache_folder
 
 APART = ("text_config", "vision_config", "query_config", "truncate_dim", "matryoshka_dims")
@@ -36,7 +37,7 @@ def cached_features(key: str, compute: Callable[[], Found]) -> Found:
         What `compute` gives.
     """
     folder = cache_folder() / "features" / key
-    if (folder / "rows.json").is_file():
+    if folder.is_dir():
         try:
             return _read(folder)
         except (OSError, ValueError, EOFError) as error:
@@ -47,26 +48,17 @@ def cached_features(key: str, compute: Callable[[], Found]) -> Found:
 
 
 def _read(folder: Path) -> Found:
+    check_whole(folder, marked=True)
     arrays = {file.stem: np.load(file, mmap_mode="c") for file in sorted(folder.glob("*.npy"))}
     return arrays, [tuple(row) for row in json.loads((folder / "rows.json").read_text())]
 
 
 def _write(folder: Path, arrays: dict[str, np.ndarray], bad_rows: list[tuple[int, str]]) -> None:
     """Writes a folder by way of a partial one; if another process was first its files are as good."""
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with new_shared_folder(folder, "cached features") as partial:
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
         (partial / "rows.json").write_text(json.dumps(bad_rows))
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not (folder / "rows.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def cache_key(*parts: str) -> str:

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.arguments import run
 from training.data import DataError
+from training.files import beside
 from training.vector_shards import iterate_shards, read_manifest, vectors_of
 
 HIDDEN_COLUMNS = ["vector", "hash"]
@@ -37,7 +38,7 @@ class IndexArguments:
 
     Args:
         vectors: Folder that training.embed wrote.
-        output: Folder for the index.
+        output: Folder for the index; null is index/ beside the vectors.
         dtype: How the graph stores vectors: f32, bf16, f16, i8 or b1 (signs alone). Scores are exact with any.
         words: Index the products' words too, for searches with --hybrid.
         threads: Threads to build with; 0 for one a core. More than one build a little differently each time.
@@ -45,7 +46,7 @@ class IndexArguments:
     """
 
     vectors: str = "runs/quickstart/vectors"
-    output: str = "runs/quickstart/index"
+    output: str | None = None
     dtype: Literal["f32", "bf16", "f16", "i8", "b1"] = "i8"
     words: bool = False
     threads: NonNegativeInt = 1
@@ -56,15 +57,16 @@ def main(arguments: IndexArguments) -> ProductIndex:
     """Builds or updates, saves and returns the index."""
     folder = Path(arguments.vectors)
     manifest = read_manifest(folder)
+    output = Path(arguments.output or beside(arguments.vectors, "index"))
     if arguments.sync:
-        index = ProductIndex.load(arguments.output)
+        index = ProductIndex.load(output)
         index.check_model(manifest["model"], manifest.get("blocks"))
         counts = synchronise(index, folder, arguments.threads)
         print(f"index: {', '.join(f'{count:,} {what}' for what, count in counts.items())}", flush=True)
     else:
         index = build(folder, manifest, arguments)
-    index.save(arguments.output)
-    print(f"index: {len(index):,} products in {arguments.output}", flush=True)
+    index.save(output)
+    print(f"index: {len(index):,} products in {output}", flush=True)
     return index
 
 

@@ -20,6 +20,7 @@ from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.arguments import existing_file, run
 from training.data import DataError, load_split
 from training.embedding import embed_products, embed_queries, load_model, product_features, query_features
+from training.files import check_output_file, new_file
 
 COLUMNS = ("query-id", "corpus-id", "score")
 
@@ -53,6 +54,7 @@ class MineArguments:
 
 def main(arguments: MineArguments) -> dict:
     """Mines, writes the file and returns how many queries got negatives and how many there are."""
+    check_output_file(arguments.output, ".parquet")
     model, processor = load_model(arguments.model)
     split = load_split(arguments.data, arguments.split)
     products = embed_products(model, product_features(model, processor, split))
@@ -83,11 +85,9 @@ def main(arguments: MineArguments) -> dict:
 
 def write_scores(file: Path, columns: dict[str, list]) -> None:
     """Writes a file of scores, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
     columns["score"] = np.array(columns["score"], dtype=np.float32)
-    pq.write_table(pa.table(columns), partial)
-    partial.replace(file)
+    with new_file(file) as partial:
+        pq.write_table(pa.table(columns), partial)
 
 
 def read_scores(files: str | None, count: int) -> list[dict[str, dict[str, float]] | None]:

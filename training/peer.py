@@ -34,9 +34,10 @@ from training.arguments import ModelArguments, run
 from training.data import RetrievalSplit, load_split
 from training.embedding import picture_features, prepare_for_inference
 from training.evaluate import format_report, make_report, measure_rankings
+from training.files import claim_folder, new_file, write_json
 from training.metrics.product_retrieval.product_retrieval import DEFAULT_METRICS
 from training.rankers import best_rows, listing_texts
-from training.run_folder import digest, environment, write_json
+from training.run_folder import digest, environment
 from training.sampling import Judgments, PairSampler
 from training.towers import resolve_tower
 from training.train import build_model
@@ -109,6 +110,7 @@ class Pictures(InputModule):
 
 def main(arguments: PeerArguments) -> dict[str, dict]:
     """Trains both models, measures them, writes the report and returns it."""
+    claim_folder(arguments.output, "training.peer")
     paths = arguments.data.split(",")
     tests = arguments.tests.split(",") if arguments.tests else paths
     train = [load_split(path, "train") for path in paths]
@@ -226,8 +228,8 @@ def fit(
     loss = {dataset: MultipleNegativesRankingLoss(encoder) for dataset in pairs}
     SentenceTransformerTrainer(model=encoder, args=options, train_dataset=pairs, loss=loss).train()
     encoder.eval()
-    save_model(encoder, file.with_suffix(".partial"))
-    file.with_suffix(".partial").rename(file)
+    with new_file(file) as partial:
+        save_model(encoder, partial)
 
 
 def model_key(pairs: dict[str, datasets.Dataset], arguments: PeerArguments, learning_rates: dict[str, float]) -> str:

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import shutil
 import tempfile
 import unicodedata
 from collections import Counter
@@ -23,17 +22,18 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-import pyarrow as pa
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
 
 from modeling_mmfusion.processing_mmfusion import load_picture
 from training.arguments import run
 from training.data import DataError, write_card, write_split
+from training.files import cannot_write, check_folder, new_folder
 from training.query_log import Engagement, Judged, LogColumns, read_log, same_text
 from training.query_synthesis import synthesise
 from training.tables import Table, one_line
 
+WRITER = "training.prepare"
 REPORT = "prepare_report.json"
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".JPG", ".JPEG", ".PNG", ".WEBP", ".GIF")
 KEPT_FORMATS = ("JPEG", "PNG", "WEBP")
@@ -375,6 +375,7 @@ def _check(arguments: PrepareArguments) -> None:
     for wrong, message in checks:
         if wrong:
             raise DataError(message)
+    check_folder(output, WRITER)
 
 
 def _report(
@@ -422,10 +423,9 @@ def _counts(report: dict) -> str:
 
 
 def _write(arguments: PrepareArguments, splits: dict, report: dict, spool: PictureSpool) -> None:
-    """Writes everything into a folder beside the output, then puts it in its place."""
+    """Writes everything as one folder."""
     output = Path(arguments.output).resolve()
-    partial, old = (output.with_name(f".{output.name}.{what}-{os.getpid()}") for what in ("partial", "old"))
-    try:
+    with new_folder(output, WRITER) as partial, cannot_write(arguments.output):
         filled = [split for split, rows in splits.items() if rows["corpus"]]
         for split in filled:
             corpus = ({**row, "image": spool.get(row["image"])} for row in splits[split]["corpus"])
@@ -435,16 +435,6 @@ def _write(arguments: PrepareArguments, splits: dict, report: dict, spool: Pictu
                 (partial / split / "qrels.parquet").unlink()
         write_card(partial, output.name, arguments.license, filled, _card(report))
         (partial / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        if output.exists():
-            output.rename(old)
-        partial.rename(output)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{arguments.output}: can't be written: {one_line(error)}") from error
-    finally:
-        if old.exists() and not output.exists():
-            old.rename(output)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _scores(report: dict) -> str:

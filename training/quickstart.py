@@ -23,7 +23,8 @@ from training import embed, evaluate, index, result_sheet
 from training.arguments import TrainArguments, parse, run
 from training.data import RetrievalSplit, load_split, split_names
 from training.demo_shop import generate
-from training.run_folder import digest, read_json, write_json
+from training.files import RUN, claim_folder, read_json, write_json
+from training.run_folder import digest
 from training.search import Searcher, format_results
 
 DEMO_SHOP = "data/demo_shop"
@@ -37,13 +38,14 @@ class QuickstartArguments:
 
     Args:
         data: Catalogue: a folder or Hub dataset id in the retrieval layout. The demo shop is drawn if it is not there.
-        output: Run folder; gets model/, vectors/, index/, report.json, results.png and config.yaml.
+        output: Run folder; null is runs/quickstart for the demo shop, else runs/ and the catalogue's name. It gets
+            model/, vectors/, index/, report.json, results.png and config.yaml.
         recipe: Training recipe.
         seed: Seed of the training, and of the demo shop if it is drawn.
     """
 
     data: str = DEMO_SHOP
-    output: str = "runs/quickstart"
+    output: str | None = None
     recipe: str = RECIPE
     seed: NonNegativeInt = 0
 
@@ -76,13 +78,15 @@ class Steps:
 
 def main(arguments: QuickstartArguments) -> dict:
     """Does all steps and returns the report."""
-    started, output = time.perf_counter(), Path(arguments.output)
+    arguments.output = arguments.output or default_output(arguments.data)
+    started = time.perf_counter()
     if arguments.data == DEMO_SHOP and not Path(DEMO_SHOP, "README.md").is_file():
         announce("1/5 draw the demo shop", "training.demo_shop", output=DEMO_SHOP, seed=arguments.seed)
         generate(Path(DEMO_SHOP), seed=arguments.seed)
     else:
         print(f"\n== 1/5 data: {arguments.data} is there", flush=True)
     splits = split_names(arguments.data)
+    output = claim_folder(arguments.output, RUN, arguments.data)
     steps, test = Steps(output), "test" if "test" in splits else splits[-1]
     recipe = recipe_of(arguments, splits)
     inputs = digest(inputs_fingerprint(recipe), code_fingerprint())
@@ -99,6 +103,11 @@ def main(arguments: QuickstartArguments) -> dict:
     show_searches(output, load_split(arguments.data, test))
     print(f"\nDone in {time.perf_counter() - started:.0f} s: {output}/", flush=True)
     return report
+
+
+def default_output(data: str) -> str:
+    """The run folder where none is given; never that of another catalogue."""
+    return "runs/quickstart" if data == DEMO_SHOP else f"runs/{Path(data).resolve().name}"
 
 
 def recipe_of(arguments: QuickstartArguments, splits: list[str]) -> TrainArguments:

@@ -26,6 +26,7 @@ from training.embedding import (
     query_features,
 )
 from training.evaluate import search_exact
+from training.files import beside, check_output_file, new_file
 
 RELEVANT, OTHER = "#2e9e5b", "#dddddd"
 
@@ -38,7 +39,7 @@ class SheetArguments:
         model: Folder of a trained model, or its Hub id.
         data: Catalogue: a folder or Hub dataset id in the retrieval layout.
         split: Split to search in.
-        output: Picture to write (PNG, SVG or PDF).
+        output: Picture to write (PNG, SVG or PDF); null is results.png beside the model.
         queries: How many queries; those on which the fused view gains most over either other one.
         k: Results a query and view.
     """
@@ -46,7 +47,7 @@ class SheetArguments:
     model: str = "runs/quickstart/model"
     data: str = "data/demo_shop"
     split: str = "test"
-    output: str = "runs/quickstart/results.png"
+    output: str | None = None
     queries: int = 4
     k: int = 4
 
@@ -101,14 +102,14 @@ def _draw_product(axis, split: RetrievalSplit, query: int, row: int) -> None:
 
 def main(arguments: SheetArguments) -> Path:
     """Draws, writes the picture and returns its path."""
+    output = check_output_file(arguments.output or beside(arguments.model, "results.png"))
     model, processor = load_model(arguments.model)
     split = load_split(arguments.data, arguments.split)
     products = product_features(model, processor, split)
     queries = query_features(model, processor, split.query_texts)
     figure = draw_sheet(model, split, products, queries, arguments.queries, arguments.k)
-    output = Path(arguments.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110, facecolor="white")
+    with new_file(output) as partial:
+        figure.savefig(partial, dpi=110, facecolor="white")
     plt.close(figure)
     split.problems.report()
     print(f"picture: {output}", flush=True)

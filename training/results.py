@@ -21,7 +21,7 @@ from training.bench_train import format_figures
 from training.compare import format_comparison
 from training.data import DataError
 from training.evaluate import format_report
-from training.run_folder import read_json, write_json, write_text
+from training.files import read_json, write_json, write_text
 from training.size import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")

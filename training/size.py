@@ -16,7 +16,7 @@ from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from training.arguments import existing_file, run
 from training.data import DataError
-from training.run_folder import read_json
+from training.files import read_json
 
 DAY = 24 * 60 * 60
 

@@ -7,10 +7,10 @@ relevant product left are dropped.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from training.arguments import run
 from training.data import load_split, write_card, write_split
+from training.files import new_folder
 
 CARD = """A sample of the test split of mmfusion's demo shop: {products} products with a drawn picture and a short
 listing, and {queries} search queries with exact judgments. No brand, text or picture comes from a real shop; all of it
@@ -50,12 +50,11 @@ def main(arguments: SpaceShopArguments) -> tuple[int, int]:
         for query in queries
         for product, score in qrels[query["_id"]].items()
     ]
-    output = Path(arguments.output)
-    write_split(output, "test", corpus, queries, judgments)
-    write_card(
-        output, "Small demo shop", "apache-2.0", ["test"], CARD.format(products=len(corpus), queries=len(queries))
-    )
-    print(f"wrote {output}: {len(corpus)} products, {len(queries)} queries", flush=True)
+    text = CARD.format(products=len(corpus), queries=len(queries))
+    with new_folder(arguments.output, "training.space_shop") as folder:
+        write_split(folder, "test", corpus, queries, judgments)
+        write_card(folder, "Small demo shop", "apache-2.0", ["test"], text)
+    print(f"wrote {arguments.output}: {len(corpus)} products, {len(queries)} queries", flush=True)
     return len(corpus), len(queries)
 
 

@@ -38,15 +38,17 @@ from training.data import DataError, NothingToMeasure, Problems, RetrievalSplit,
 from training.distributed import PATIENCE
 from training.embedding import load_model, prepare_for_inference, product_texts, query_features, text_features
 from training.feature_cache import TOWERS
+from training.files import RUN, check_folder, claim_folder, new_folder, write_json, write_text
 from training.losses import view_weights
 from training.mine import read_scores
-from training.run_folder import digest, environment, new_folder, write_config, write_json, write_text
+from training.run_folder import digest, environment, write_config
 from training.stage import StageData, StageRun, calibrate_stage, train_stage
 from training.towers import resolve_tower
 from training.training_plot import draw_training
 from training.training_set import TrainingSet, join_sets, query_set, title_set
 
 STAGES = ("domain", "align", "fuse")
+WRITER = "training.train"
 SAMPLE_SEED = 0  # one sample of a catalogue's texts for all runs, so that they share a cache
 NO_RESULT = ("output", "workers", "checkpoint_minutes", "tracker")  # an interrupted run may go on with others of these
 
@@ -55,7 +57,8 @@ def main(arguments: TrainArguments) -> Path:
     """Trains, and returns the folder of the model."""
     set_seed(arguments.seed)
     accelerator = start_accelerator(arguments)
-    output = Path(arguments.output)
+    arguments.output = arguments.output or default_output(arguments.data)
+    output = claim_run(accelerator, arguments)
     recipe = {name: value for name, value in asdict(arguments).items() if name not in NO_RESULT}
     checkpoints = Checkpoints(accelerator, output, digest(json.dumps(recipe)), arguments.checkpoint_minutes)
     if accelerator.is_main_process:
@@ -72,6 +75,26 @@ def main(arguments: TrainArguments) -> Path:
     checkpoints.clear()
     accelerator.end_training()
     return output / "model"
+
+
+def default_output(data: DataArguments) -> str:
+    """The run folder where none is given: `runs/` and the catalogues' names, so never that of another catalogue."""
+    names = "-".join(Path(path).resolve().name for path in paths_of(data))
+    return f"runs/{names}"
+
+
+def claim_run(accelerator: Accelerator, arguments: TrainArguments) -> Path:
+    """Takes the run folder for this training, by the first process.
+
+    Raises:
+        DataError: if it, or a folder in it that is going to be written, holds what is not this training's.
+    """
+    if accelerator.is_main_process:
+        output = claim_folder(arguments.output, RUN, arguments.data.path)
+        for name in (*STAGES, "base", "model", "adapter"):
+            check_folder(output / name, WRITER)
+    accelerator.wait_for_everyone()
+    return Path(arguments.output)
 
 
 def start_accelerator(arguments: TrainArguments) -> Accelerator:
@@ -149,7 +172,7 @@ def fit(
                 draw_training(lines, output / "training.png")
         calibrate_stage(model, processor, stage, stage_data, arguments.seed)
         if checkpoints and peft_model is not None and accelerator.is_main_process:
-            with new_folder(output / "adapter") as folder:
+            with new_folder(output / "adapter", WRITER) as folder:
                 save_adapter(peft_model, folder, str(base))
         model = merged(model, peft_model)
         if checkpoints:
@@ -276,7 +299,7 @@ def take_encoders(model: MMFusionModel, name: str) -> None:
 def save_model(accelerator: Accelerator, model: MMFusionModel, processor: MMFusionProcessor, folder: Path) -> None:
     """Saves weights, configuration, processor and code as one folder, which appears whole or not at all."""
     if accelerator.is_main_process:
-        with new_folder(folder) as partial, cannot_write(partial):
+        with new_folder(folder, WRITER) as partial, cannot_write(partial):
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
     accelerator.wait_for_everyone()

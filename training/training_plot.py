@@ -4,6 +4,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from training.files import new_file
+
 COLOURS = {"fused": "#2e9e5b", "text": "#3b6fb6", "image": "#d98a29"}
 
 
@@ -29,6 +31,5 @@ def draw_training(lines: list[dict], file: Path) -> None:
     for axes in (losses, metrics):
         for position in (n for n in positions if n and lines[n]["stage"] != lines[n - 1]["stage"]):
             axes.axvline(position - 0.5, color="#bbbbbb", linewidth=1)
-    partial = file.with_name(f".{file.name}.partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(file)
+    with new_file(file) as partial:
+        figure.savefig(partial, format="png", dpi=120)

@@ -9,12 +9,10 @@ or not at all. A run changes the folder's state by replacing the manifest, at it
 state from before, and shards whose vectors the next run uses again.
 """
 
-import fcntl
 import hashlib
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,8 @@ import pyarrow.parquet as pq
 
 from training.arguments import existing_file
 from training.data import DataError, Problems
+from training.files import write_bytes, write_json
 from training.product_stream import id_keys
-from training.run_folder import write_bytes, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -134,25 +132,9 @@ def write_manifest(folder: Path, facts: dict[str, Any], shards: list[dict[str, A
     shards.sort(key=lambda shard: shard["file"])
     write_json(folder / MANIFEST, {"format": FORMAT} | facts | {"shards": shards})
     kept = {shard["file"] for shard in shards}
-    for file in [*folder.glob("shards/*-*.parquet"), *folder.glob("shards/.*.partial")]:
+    for file in [*folder.glob("shards/*-*.parquet"), *folder.glob("shards/.*.mmfusion-partial.parquet")]:
         if file.name not in kept:
             file.unlink()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder; the end of the process, however it comes, ends this too.
-
-    Raises:
-        DataError: if another run is in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(f"{folder}: another run writes it; wait for its end or give another --output") from error
-        yield
 
 
 class KnownVectors:

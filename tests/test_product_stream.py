@@ -9,7 +9,7 @@ from conftest import shop_rows, write_shop
 
 from training import product_stream
 from training.data import DataError, load_products
-from training.product_stream import stream_products
+from training.product_stream import ROW, stream_products
 
 
 def many_products(count=50):
@@ -34,7 +34,7 @@ def write_corpus(folder, corpus, group=7, files=1):
 
 def rows_of(stream, spans, size):
     return [
-        (number, is_last, table.column("row").to_pylist(), table.column("_id").to_pylist())
+        (number, is_last, table.column(ROW).to_pylist(), table.column("_id").to_pylist())
         for number, is_last, table in stream.tables(spans, size)
     ]
 

@@ -1,12 +1,13 @@
 """Embeds a catalogue of any size: products to vectors in Parquet shards.
 
-    python -m training.embed --model runs/quickstart/model --data data/demo_shop --split test --output runs/vectors
+    python -m training.embed --model runs/myshop/model --data data/myshop
     accelerate launch --config_file training/accelerate/multi_gpu.yaml training/embed.py --output runs/vectors
 
-The output folder gets manifest.json and shards/ with `_id`, `hash`, `vector` and the columns that a result list shows.
-The same command again embeds only what is new: after a crash the shards that were not written yet, later the products
-whose text or pictures changed. Products that left the catalogue leave the shards. training.embed_ray does the same on
-many machines.
+The whole catalogue is embedded, whatever its splits; they are for training and measuring. The output folder, vectors/
+beside the model if it is not given, gets manifest.json and shards/ with `_id`, `hash`, `vector` and all columns of the
+catalogue but the pictures, to be shown and filtered by. The same command again embeds only what is new: after a crash
+the shards that were not written yet, later the products whose text or pictures changed. Products that left the
+catalogue leave the shards. training.embed_ray does the same on many machines.
 
 On a CPU towers that training.export wrote are faster than torch; --backend auto takes them if they are there.
 """
@@ -42,8 +43,15 @@ from training.distributed import PATIENCE, Share
 from training.embedding import ProductInputs, embed_windows, load_model
 from training.feature_cache import cache_key, model_fingerprint
 from training.files import beside, claim_folder, only_process
-from training.product_stream import stream_products
-from training.vector_shards import SHOWN_COLUMNS, KnownVectors, vector_column, write_manifest, write_shard
+from training.product_stream import ALL, ROW, stream_products
+from training.vector_shards import (
+    KnownVectors,
+    kept_columns,
+    unkept_columns,
+    vector_column,
+    write_manifest,
+    write_shard,
+)
 
 WINDOW = 1024  # products that are sorted by the length of their texts, and held with their pictures
 WRITER = "training.embed"
@@ -57,7 +65,7 @@ class EmbedArguments:
     Args:
         model: Folder of a trained model, or its Hub id.
         data: Catalogue: a folder or Hub dataset id with a corpus; queries and judgments are not needed.
-        split: Split to embed.
+        split: Split to embed, several with + between; all is the whole catalogue.
         output: Folder for the vectors; null is vectors/ beside the model.
         truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
         backend: What runs the product tower. auto is torch on a GPU; on a CPU it is openvino or onnx, if installed
@@ -73,7 +81,7 @@ class EmbedArguments:
 
     model: str = "runs/quickstart/model"
     data: str = "data/demo_shop"
-    split: str = "test"
+    split: str = ALL
     output: str | None = None
     truncate_dim: PositiveInt | None = None
     backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
@@ -93,7 +101,7 @@ class Window:
     Attributes:
         shard (`int`): the shard's number.
         is_last (`bool`): whether the shard ends with it.
-        shown (`pyarrow.Table`): `_id` and the shown columns.
+        shown (`pyarrow.Table`): see [`kept_columns`].
         hashes (`list[str]`): see [`content_hash`].
         vectors (`np.ndarray` of shape `(N, dim)`): float16; zeros where the product is still to be embedded.
         missing (`np.ndarray`): rows of those.
@@ -139,6 +147,8 @@ class CatalogueEmbedder:
         self.output = output_of(arguments)
         self.problems = Problems()
         self.stream = stream_products(arguments.data, arguments.split)
+        for name, reason in unkept_columns(self.stream.schema).items():
+            self.stream.problems.add(f"column that is not kept beside the vectors ({reason})", name)
         self.model, self.processor = load_model(arguments.model, device, arguments.truncate_dim)
         on_gpu = self.model.device.type != "cpu"
         self.fingerprint = model_fingerprint(self.model, self.processor)
@@ -209,10 +219,10 @@ class CatalogueEmbedder:
             inputs = [product_inputs(self.processor, product) for product in products]
             ids, hashes = table.column("_id").to_pylist(), [content_hash(product) for product in inputs]
             found, vectors = known.find(ids, hashes, self.dim)
-            shown = table.select([name for name in ("_id", *SHOWN_COLUMNS) if name in table.column_names])
+            shown = kept_columns(table)
             known_rows = np.flatnonzero(found).tolist()
             unreadable = {row: known.unreadable[ids[row]] for row in known_rows if ids[row] in known.unreadable}
-            places = [self.stream.where(row, "image") for row in table.column("row").to_pylist()]
+            places = [self.stream.where(row, "image") for row in table.column(ROW).to_pylist()]
             window = Window(
                 shards[number], is_last, shown, hashes, vectors, np.flatnonzero(~found), unreadable, places
             )
@@ -220,7 +230,7 @@ class CatalogueEmbedder:
 
     def _write(self, windows: list[Window]) -> dict[str, Any] | None:
         """Writes a shard's windows."""
-        table = pa.concat_tables([window.table() for window in windows]).combine_chunks()
+        table = pa.concat_tables([window.table() for window in windows], promote_options="permissive").combine_chunks()
         if not len(table):
             return None
         unreadable, places = {}, []

@@ -95,7 +95,12 @@ def build(folder: Path, manifest: dict, arguments: IndexArguments) -> ProductInd
         )
     options = {"words": arguments.words, "threads": arguments.threads, "progress": True}
     return ProductIndex.build(
-        vectors, pa.concat_tables(tables), manifest["model"], arguments.dtype, manifest.get("blocks"), **options
+        vectors,
+        pa.concat_tables(tables, promote_options="permissive"),
+        manifest["model"],
+        arguments.dtype,
+        manifest.get("blocks"),
+        **options,
     )
 
 

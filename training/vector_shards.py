@@ -4,9 +4,9 @@
     folder/shards/000000-1f0c....parquet
 
 A shard holds some consecutive products of the catalogue: `_id`, `hash` (of all that decides the vector), `vector` (a
-fixed-size list of float16) and the columns that a result list shows. Its name tells its content, and it appears whole
-or not at all. A run changes the folder's state by replacing the manifest, at its end: one that was killed leaves the
-state from before, and shards whose vectors the next run uses again.
+fixed-size list of float16) and the catalogue's own columns, to be shown and filtered by. Its name tells its content,
+and it appears whole or not at all. A run changes the folder's state by replacing the manifest, at its end: one that
+was killed leaves the state from before, and shards whose vectors the next run uses again.
 """
 
 import hashlib
@@ -24,11 +24,12 @@ import pyarrow.parquet as pq
 from training.arguments import existing_file
 from training.data import DataError, Problems
 from training.files import write_bytes, write_json
-from training.product_stream import id_keys
+from training.product_stream import ROW, id_keys
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-SHOWN_COLUMNS = ("title", "description", "category", "brand", "price", "in_stock")
+OWN_COLUMNS = ("_id", "hash", "vector")
+PICTURES = "image"
 ROW_BITS = 32
 OPEN_SHARDS = 4
 
@@ -80,7 +81,7 @@ def read_vectors(folder: str | Path) -> tuple[np.ndarray, pa.Table]:
     for table in iterate_shards(folder):
         vectors.append(vectors_of(table).astype(np.float32))
         others.append(table.drop_columns("vector").replace_schema_metadata(None))
-    return np.concatenate(vectors), pa.concat_tables(others, promote_options="default").combine_chunks()
+    return np.concatenate(vectors), pa.concat_tables(others, promote_options="permissive").combine_chunks()
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
@@ -92,6 +93,53 @@ def vectors_of(table: pa.Table) -> np.ndarray:
 def vector_column(vectors: np.ndarray) -> pa.FixedSizeListArray:
     """The other way round."""
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).ravel()), vectors.shape[1])
+
+
+def unkept_columns(schema: pa.Schema) -> dict[str, str]:
+    """The columns of a catalogue that can't be kept beside the vectors, but for the pictures, and why."""
+    reasons = {}
+    for field in schema:
+        if field.name in OWN_COLUMNS[1:]:
+            reasons[field.name] = "its name is taken by the vectors' own columns; rename it"
+        elif field.name != PICTURES and _holds_bytes(field.type):
+            reasons[field.name] = "it holds bytes"
+    return reasons
+
+
+def kept_columns(table: pa.Table) -> pa.Table:
+    """The columns of products that are kept beside their vectors: `_id` and all but the pictures and what
+    [`unkept_columns`] tells of.
+
+    Strings, numbers and truth values stay what they are; times become text and decimals numbers; lists and structures
+    become JSON.
+    """
+    left_out = {PICTURES, ROW, *unkept_columns(table.schema)}
+    columns = {"_id": table.column("_id")}
+    for name in table.column_names:
+        if name not in left_out:
+            columns[name] = _plain(table.column(name))
+    return pa.table(columns)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_nested(kind):
+        texts = [
+            None if value is None else json.dumps(value, ensure_ascii=False, default=str)
+            for value in column.to_pylist()
+        ]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return column.cast(pa.float32() if pa.types.is_float16(kind) else kind)
+    return column.cast(pa.float64() if pa.types.is_decimal(kind) else pa.string())
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    if pa.types.is_nested(kind):
+        return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
 def write_shard(folder: Path, number: int, key: str, table: pa.Table, unreadable: dict[str, str]) -> dict[str, Any]:

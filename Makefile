@@ -2,7 +2,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 DATA ?= data/demo_shop
-RUN ?= runs/quickstart
+RUN ?= runs/$(if $(filter data/demo_shop,$(DATA)),quickstart,$(notdir $(DATA)))
 HM ?= ../shared/data/hm
 IKEA ?= ../shared/data/ikea
 FASHION ?= ../shared/data/fashion

@@ -44,6 +44,11 @@ class MMFusionProcessor(ProcessorMixin):
             brand, category, description, attributes. Add `price` if queries ask for it.
         max_query_length (`int`, *optional*, defaults to 48): tokens of a query; longer ones are cut.
         max_product_length (`int`, *optional*, defaults to 128): tokens of a product's text; longer ones are cut.
+        vocabulary_sizes (`list[int]`, *optional*): how many tokens `tokenizer` and `query_tokenizer` had when they
+            were saved. A folder that lost its tokenizer.json would be loaded with an almost empty one, and is refused.
+
+    Raises:
+        ValueError: if the tokenizers have other numbers of tokens than `vocabulary_sizes`.
 
     Example:
 
@@ -65,6 +70,7 @@ class MMFusionProcessor(ProcessorMixin):
         product_fields=PRODUCT_FIELDS,
         max_query_length=48,
         max_product_length=128,
+        vocabulary_sizes=None,
     ):
         if query_tokenizer is None:
             query_tokenizer = copy.deepcopy(tokenizer)
@@ -73,6 +79,13 @@ class MMFusionProcessor(ProcessorMixin):
         self.product_fields = list(product_fields)
         self.max_query_length = max_query_length
         self.max_product_length = max_product_length
+        sizes = [len(tokenizer), len(query_tokenizer)]
+        if vocabulary_sizes is not None and list(vocabulary_sizes) != sizes:
+            raise ValueError(
+                f"the tokenizers have {sizes[0]} and {sizes[1]} tokens, and had {vocabulary_sizes[0]} and "
+                f"{vocabulary_sizes[1]} when they were saved: a file such as tokenizer.json is missing or another's"
+            )
+        self.vocabulary_sizes = sizes
         super().__init__(on_pil(image_processor), tokenizer, query_tokenizer)
 
     @classmethod
@@ -93,6 +106,7 @@ class MMFusionProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
         """Saves the processor, and beside it the files by which sentence-transformers loads the folder."""
+        self.vocabulary_sizes = [len(self.tokenizer), len(self.query_tokenizer)]
         write_sentence_transformers_files(save_directory)
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 

@@ -26,7 +26,8 @@ def intro(catalogue: Catalogue, means: dict[str, float] | None) -> str:
         )
         tiles = (
             f"<figure class='tiles'><ul>{tiles}</ul><figcaption>nDCG@{CUTOFF}, mean of the "
-            f"{len(catalogue.judged_texts):,} judged queries of this shop; 1 is perfect</figcaption></figure>"
+            f"{len(catalogue.judged_texts):,} judged queries among the {catalogue.measured.sum():,} products that are "
+            "judged for them; 1 is perfect</figcaption></figure>"
         )
     return (
         "<header class='intro'><div><h1>mmfusion</h1>"

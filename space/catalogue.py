@@ -225,9 +225,13 @@ class Catalogue:
         encoder (`Encoder`): the model that made the vectors.
         judged (`dict[str, dict[str, int]]`, *optional*): query text to product id to grade.
         judged_vectors (`np.ndarray`, *optional*): the judged queries' vectors `(Q, dim)`.
+        measured (`int`, *optional*): how many of the first products the judgments are of; all if not given. Others are
+            shown, and left out where queries are measured.
     """
 
-    def __init__(self, name, products, pictures, vectors, encoder, judged=None, judged_vectors=None):
+    def __init__(
+        self, name, products, pictures, vectors, encoder, judged=None, judged_vectors=None, measured: int | None = None
+    ):
         self.name = name
         self.products = products
         self.picture = pictures
@@ -237,6 +241,7 @@ class Catalogue:
         self.judged = {normalised(text): grades for text, grades in (judged or {}).items()}
         self.judged_texts = list(judged or {})
         self.judged_vectors = judged_vectors
+        self.measured = np.arange(len(products)) < (len(products) if measured is None else measured)
         self.prices = np.array([price_of(product.get("price")) for product in products])
         self.pictured = np.array([bool(product.get("pictured")) for product in products])
         self.thumbnail = lru_cache(maxsize=2000)(self._thumbnail)
@@ -304,9 +309,8 @@ class Catalogue:
         count = min(clamp(k, 1, MAX_RESULTS), int(kept.sum()))
         found = {}
         for view in views:
-            rows = best_rows(scores[view], max(count, CUTOFF))
-            hits = self._hits(query, view, scores, rows[:count], grades)
-            found[view] = Found(hits, self._ndcg(rows, grades, kept))
+            hits = self._hits(query, view, scores, best_rows(scores[view], count), grades)
+            found[view] = Found(hits, self._ndcg(scores[view], grades, kept))
         return found
 
     def hit(self, query: Query, row: int) -> Hit:
@@ -325,6 +329,7 @@ class Catalogue:
         ids, grades = [product["_id"] for product in self.products], list(self.judged.values())
         values = {}
         for view, vectors in self.vectors.items():
+            vectors = vectors[self.measured]
             found = [best_rows(vectors @ query, CUTOFF).tolist() for query in self.judged_vectors]
             pairs = zip(found, grades, strict=True)
             values[view] = np.array(
@@ -332,9 +337,11 @@ class Catalogue:
             )
         return values
 
-    def _ndcg(self, rows: np.ndarray, grades: dict[str, int] | None, kept: np.ndarray) -> float | None:
-        if grades is None:
+    def _ndcg(self, scores: np.ndarray, grades: dict[str, int] | None, kept: np.ndarray) -> float | None:
+        kept = kept & self.measured
+        if grades is None or not kept.any():
             return None
+        rows = best_rows(np.where(kept, scores, -np.inf), min(CUTOFF, int(kept.sum())))
         usable = {
             self.rows[name]: grade for name, grade in grades.items() if name in self.rows and kept[self.rows[name]]
         }
@@ -344,7 +351,8 @@ class Catalogue:
         contributions = self.encoder.contributions(query.vector, self.vectors[view][rows])
         hits = []
         for rank, (row, parts) in enumerate(zip(rows.tolist(), contributions, strict=True), start=1):
-            grade = None if grades is None else grades.get(self.products[row]["_id"], 0)
+            is_judged = grades is not None and self.measured[row]
+            grade = grades.get(self.products[row]["_id"], 0) if is_judged else None
             ranks = {name: int((found > found[row]).sum()) + 1 for name, found in scores.items()}
             hits.append(Hit(row, rank, float(scores[view][row]), parts, grade, ranks))
         return hits

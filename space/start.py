@@ -1,7 +1,7 @@
 """Where the model and the catalogue come from, and the vectors that are kept between starts.
 
     MMFUSION_MODEL, MMFUSION_DATA   Hub ids or folders of a model and of a catalogue in the retrieval layout
-    MMFUSION_SPLIT                  the catalogue's split, `test` if not given
+    MMFUSION_SPLIT                  a split of the catalogue; all of it if not given
     MMFUSION_RUN                    a run folder of the quickstart, in place of MMFUSION_MODEL
     MMFUSION_PREPARED               folder for prepared vectors, `prepared/` beside this file if not given
 
@@ -14,6 +14,7 @@ was started once with its model and catalogue and then pushed starts quickly eve
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ SHOP = HERE / "shop"
 CHECKOUT = HERE.parent
 MAX_PRODUCTS = 10_000
 MAX_JUDGED = 1_000
+PREPARED = re.compile(r"vectors-[0-9a-f]{32}\.npz")
 COLUMNS = ("title", "description", "category", "brand", "price")
 
 
@@ -51,7 +53,7 @@ def start() -> Catalogue:
     with named_in_errors(model):
         encoder = Encoder(model)
     with named_in_errors(data):
-        catalogue = load_catalogue(data, os.environ.get("MMFUSION_SPLIT", "test"), encoder)
+        catalogue = load_catalogue(data, os.environ.get("MMFUSION_SPLIT"), encoder)
     print(f"mmfusion: {len(catalogue):,} products, ready in {time.perf_counter() - started:.0f} s", flush=True)
     return catalogue
 
@@ -96,15 +98,21 @@ def named_in_errors(name: str) -> Iterator[None]:
         raise SetupError(f"{name} can't be read: {type(error).__name__}: {reason}") from error
 
 
-def load_catalogue(data: str, split: str, encoder: Encoder) -> Catalogue:
+def load_catalogue(data: str, split: str | None, encoder: Encoder) -> Catalogue:
     """Reads a catalogue in the retrieval layout, with the judged queries if it has them, and its vectors.
+
+    All products are shown. Judgments are of the products of one split, `test` if there is one, so queries are measured
+    among those, which come first.
 
     Args:
         data (`str`): folder or Hub dataset id.
-        split (`str`): its split.
+        split (`str` or `None`): show this split alone.
         encoder (`Encoder`): the model.
     """
-    corpus = load_table(data, "corpus", split)
+    splits = [split] if split else datasets.get_dataset_split_names(data, "corpus")
+    judged_split = "test" if "test" in splits else splits[-1]
+    tables = [load_table(data, "corpus", name) for name in sorted(splits, key=lambda name: name != judged_split)]
+    corpus = without_copies(datasets.concatenate_datasets(tables))
     total, corpus = len(corpus), corpus.select(range(min(len(corpus), MAX_PRODUCTS)))
     pictures = Pictures(corpus)
     columns = {name: corpus[name][:] for name in COLUMNS if name in corpus.column_names}
@@ -114,14 +122,23 @@ def load_catalogue(data: str, split: str, encoder: Encoder) -> Catalogue:
     ]
     for row, product in enumerate(products):
         product["pictured"] = pictures(row) is not None
-    judged = {} if total > MAX_PRODUCTS else load_judged(data, split)
+    judged = {} if len(tables[0]) > MAX_PRODUCTS else load_judged(data, judged_split)
     vectors = prepared_vectors(encoder, products, pictures, list(judged))
     queries = vectors.pop("queries")
     name = Path(data).name if Path(data).is_dir() else data
     if total > MAX_PRODUCTS:
         print(f"mmfusion: {data}: the first {MAX_PRODUCTS:,} of {total:,} products are shown", flush=True)
         name = f"{name} (first {MAX_PRODUCTS:,} of {total:,} products)"
-    return Catalogue(name, products, pictures, vectors, encoder, judged, queries)
+    measured = min(len(without_copies(tables[0])), len(products))
+    return Catalogue(name, products, pictures, vectors, encoder, judged, queries, measured)
+
+
+def without_copies(corpus: datasets.Dataset) -> datasets.Dataset:
+    """A table without products whose id came before, as of a catalogue whose splits share products."""
+    places: dict[str, int] = {}
+    for row, product_id in enumerate(corpus["_id"][:]):
+        places.setdefault(str(product_id), row)
+    return corpus.select(list(places.values())) if len(places) < len(corpus) else corpus
 
 
 def load_table(data: str, config: str, split: str) -> datasets.Dataset:
@@ -183,7 +200,7 @@ def prepared_vectors(
     Pictures that can't be read are counted, and their products embedded by their text.
     """
     folder = Path(os.environ.get("MMFUSION_PREPARED") or HERE / "prepared")
-    file = folder / f"{fingerprint(encoder, products, pictures, queries)}.npz"
+    file = folder / f"vectors-{fingerprint(encoder, products, pictures, queries)}.npz"
     if file.is_file():
         with np.load(file) as arrays:
             return dict(arrays)
@@ -214,13 +231,14 @@ def usable_products(products: list[dict], pictures: Pictures) -> list[dict]:
 
 
 def write_vectors(file: Path, vectors: dict[str, np.ndarray]) -> None:
-    """Writes a prepared file whole or not at all, and removes those of other models and catalogues."""
+    """Writes a prepared file whole or not at all, and removes those that were written so for other models and
+    catalogues."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.stem}.{os.getpid()}.npz")
     np.savez(partial, **vectors)
     partial.replace(file)
-    for other in file.parent.glob("*.npz"):
-        if other != file:
+    for other in file.parent.glob("vectors-*.npz"):
+        if other != file and PREPARED.fullmatch(other.name):
             other.unlink(missing_ok=True)
 
 

@@ -81,7 +81,8 @@ class Tradeoffs:
     def _stored(self, storage: str, dim: int) -> tuple[np.ndarray, np.ndarray, MetricKind]:
         """Products, queries and metric for a choice."""
         dims = self.catalogue.encoder.block_dims
-        products = truncated(self.catalogue.vectors["fused"], dims, dim)
+        products = self.catalogue.vectors["fused"]
+        products = truncated(products[self.catalogue.measured] if self.judged else products, dims, dim)
         queries = truncated(self.queries, dims, dim)
         metric = MetricKind.Hamming if storage == "b1" else MetricKind.IP
         return stored(products, storage), stored(queries, storage), metric

@@ -56,7 +56,7 @@ def test_spans_are_read_in_order_across_row_groups_and_files(tmp_path, files):
     assert [name for _, _, _, ids in found for name in ids] == [f"p{row}" for row in rows]
     whole = load_products(tmp_path, "test")
     ((_, _, table),) = stream.tables([(0, 50)], 50)
-    assert table.drop_columns("row").to_pylist() == whole.corpus.to_list()
+    assert table.drop_columns(ROW).to_pylist() == whole.corpus.to_list()
 
 
 def test_row_groups_outside_of_the_spans_are_not_read(tmp_path, monkeypatch):

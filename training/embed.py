@@ -38,9 +38,10 @@ from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.processing_mmfusion import pictures_of
 from training.arguments import run
 from training.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
-from training.data import Problems, picture_content
+from training.data import picture_content
 from training.distributed import PATIENCE, Share
 from training.embedding import ProductInputs, embed_windows, load_model
+from training.errors import DataError, Problems
 from training.feature_cache import cache_key, model_fingerprint
 from training.files import beside, claim_folder, only_process
 from training.product_stream import ALL, ROW, stream_products
@@ -119,7 +120,14 @@ class Window:
     places: list[str]
 
     def fill(self, vectors: np.ndarray, unreadable: dict[int, str]) -> "Window":
-        """Puts the missing products' vectors and unreadable pictures, counted among these products, in their rows."""
+        """Puts the missing products' vectors and unreadable pictures, counted among these products, in their rows.
+
+        Raises:
+            DataError: if a vector is not finite.
+        """
+        if not (finite := np.isfinite(vectors).all(axis=1)).all():
+            place = self.places[self.missing[int(np.argmin(finite))]]
+            raise DataError(f"{place}: the product's vector is no finite number; is the model damaged?")
         self.vectors[self.missing] = vectors
         self.unreadable |= {int(self.missing[row]): reason for row, reason in unreadable.items()}
         return self

@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.data import DataError, RetrievalSplit, rows_of
-from training.feature_cache import Found, cache_key, cached_features, encoder_fingerprint
+from training.feature_cache import Found, cache_key, cached_features, check_finite, encoder_fingerprint
+from training.files import check_whole
 
 BATCH_SIZE = 16  # on a CPU the fastest of 4, 8, 16, 32 and 64: a larger batch's feature maps leave the cache
 HEAD_BATCH_SIZE = 1024
@@ -66,9 +67,11 @@ def load_model(
         truncate_dim (`int`, *optional*): length of the vectors; see [`MMFusionConfig`].
 
     Raises:
-        DataError: if there is no such model, it is none of ours, weights are missing or it can't be truncated so.
+        DataError: if there is no such model, it is none of ours, a file or weight is missing or damaged, or it can't
+            be truncated so.
     """
     check_model_name(name)
+    check_whole(name)
     try:
         model, loading = MMFusionModel.from_pretrained(name, output_loading_info=True)
         model.config.truncate_dim = truncate_dim or model.config.truncate_dim
@@ -78,6 +81,7 @@ def load_model(
         raise DataError(f"{name}: can't load the model: {' '.join(str(error).split())[:300]}") from error
     if missing := sorted(loading["missing_keys"]):
         raise DataError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; train it again")
+    check_finite(model.state_dict(), str(name))
     return prepare_for_inference(model, device), processor
 
 
@@ -216,7 +220,21 @@ def embed_products(model: MMFusionModel, products: TowerStates, view: str = "fus
     for start in range(0, len(products), HEAD_BATCH_SIZE):
         states = products.states(slice(start, start + HEAD_BATCH_SIZE), model.device)
         outputs.append(model.get_product_features(states=states, view=view).pooler_output.float().cpu().numpy())
-    return np.concatenate(outputs)
+    return check_vectors(np.concatenate(outputs), "product")
+
+
+def check_vectors(vectors: np.ndarray, what: str) -> np.ndarray:
+    """Vectors `(N, dim)` that may be stored or compared.
+
+    Raises:
+        DataError: if one holds what is no finite number.
+    """
+    if not (finite := np.isfinite(vectors).all(axis=1)).all():
+        raise DataError(
+            f"the vectors of {np.count_nonzero(~finite):,} of {len(vectors):,} are no finite numbers, first of {what} "
+            f"{int(np.argmin(finite))}; is the model damaged?"
+        )
+    return vectors
 
 
 @dataclass
@@ -388,7 +406,8 @@ def done_ahead(function: Callable[[Any], Any], items: Iterable, workers: int) ->
 def embed_queries(model: MMFusionModel, queries: TowerStates) -> tuple[np.ndarray, np.ndarray]:
     """Vectors `(N, embedding_dim)` and block weights `(N, blocks)` of queries; both float32."""
     output = model.get_query_features(states=queries.states(slice(None), model.device))
-    return output.pooler_output.float().cpu().numpy(), output.block_weights.float().cpu().numpy()
+    vectors = check_vectors(output.pooler_output.float().cpu().numpy(), "query")
+    return vectors, output.block_weights.float().cpu().numpy()
 
 
 @torch.inference_mode()

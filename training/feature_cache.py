@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedConfig
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
+from training.errors import DataError
 from training.files import check_whole, new_shared_folder
 from training.towers import cache_folder
 
@@ -141,15 +142,30 @@ def stored_fingerprint(folder: str | os.PathLike, processor: MMFusionProcessor) 
 
     Raises:
         OSError: if there is no model.
+        DataError: if a file of it is not the one that was saved, or a weight is no finite number.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
+    check_whole(folder)
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    check_finite(tensors, str(folder))
     return model_fingerprint(StoredModel(MMFusionConfig.from_pretrained(folder), tensors), processor)
 
 
+def check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    """Refuses weights that are damaged or of a training that went astray.
+
+    Raises:
+        DataError: naming the model and the weight.
+    """
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(f"{name}: the weight {key} holds what is no finite number; train the model again")
+
+
 def _without_auto_map(settings: dict) -> dict:
-    """Settings without `auto_map`, which a processor and its parts have only once they were saved and loaded."""
-    return {name: value for name, value in settings.items() if name != "auto_map"}
+    """Settings without `auto_map`, which a processor and its parts have only once they were saved and loaded, and
+    without what the tokenizers tell themselves."""
+    return {name: value for name, value in settings.items() if name not in ("auto_map", "vocabulary_sizes")}
 
 
 def _own_settings(config: PreTrainedConfig) -> dict:

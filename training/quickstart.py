@@ -152,13 +152,12 @@ def evaluate_step(steps: Steps, inputs: str, arguments: QuickstartArguments, out
 
 
 def index_step(steps: Steps, inputs: str, arguments: QuickstartArguments, output: Path, split: str) -> None:
-    """Embeds the held-out split's products and indexes them."""
+    """Embeds the whole catalogue and indexes it, and draws what is found in the held-out split."""
     inputs = digest(inputs, split)
     if steps.is_done("index", inputs, output / "index"):
         print(f"\n== 4/5 index: nothing changed, {output / 'index'} is kept", flush=True)
         return
-    options = {"model": str(output / "model"), "data": arguments.data, "split": split}
-    options |= {"output": str(output / "vectors")}
+    options = {"model": str(output / "model"), "data": arguments.data, "output": str(output / "vectors")}
     steps.begin("index")
     announce("4/5 embed", "training.embed", **options)
     embed.main(embed.EmbedArguments(**options))

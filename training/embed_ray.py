@@ -59,9 +59,9 @@ def main(arguments: EmbedRayArguments) -> Path:
     """Embeds on the cluster, writes the folder and returns it."""
     if find_spec("ray") is None:
         raise DataError("ray is not installed; run: pip install -e '.[ray]'")
+    claim_folder(output_of(arguments), WRITER, arguments.data)
     import ray
 
-    claim_folder(output_of(arguments), WRITER, arguments.data)
     names = {option.name for option in fields(EmbedArguments)}
     options = {name: value for name, value in asdict(arguments).items() if name in names}
     embedder = CatalogueEmbedder(EmbedArguments(**options), device="cpu")  # refuses what is wrong before actors start

@@ -38,7 +38,7 @@ class BuildArguments:
         what: Kind of repository.
         run: model, adapter: the run folder, with report.json of training.evaluate.
         data: dataset: the catalogue's folder.
-        output: Folder to write; runs/hub/ and the repository's name if it is not given.
+        output: Folder to write; runs/hub/, the kind and the repository's name if not given.
         reports: model: reports to show, with commas between, the first as the main one; report.json of the run if it
             is not given.
         dataset_ids: Hub ids of the catalogues that the run was trained on, in their order with commas between; of a
@@ -74,7 +74,7 @@ BUILDERS: dict[str, Callable[[BuildArguments, Path], None]] = {
 def main(arguments: BuildArguments) -> Path:
     """Builds the folder, which appears whole or not at all, and returns it."""
     check_ids(arguments)
-    output = Path(arguments.output or default_folder(arguments.repo_id))
+    output = Path(arguments.output or default_folder(arguments.what, arguments.repo_id))
     with new_folder(output, WRITER) as folder:
         BUILDERS[arguments.what](arguments, folder)
     files = [file for file in output.rglob("*") if file.is_file()]

@@ -60,9 +60,9 @@ class Contents:
         return "\n".join([*lines, f"{self.size / 1e6:10.2f} MB  {len(self.files)} files"])
 
 
-def default_folder(repo_id: str) -> Path:
-    """Where a repository is built: `runs/hub/` and its name without the owner's."""
-    return Path("runs/hub", repo_id.split("/")[-1])
+def default_folder(what: str, repo_id: str) -> Path:
+    """Where a repository is built: `runs/hub/`, its kind, and its name without the owner's."""
+    return Path("runs/hub", what, repo_id.split("/")[-1])
 
 
 def read_contents(folder: Path, max_mb: float) -> Contents:

@@ -60,7 +60,8 @@ class PushArguments:
     Args:
         repo_id: Repository on the Hub, such as me/mmfusion-demo; made if it is not there.
         what: Kind of repository.
-        folder: Folder that hub_card.build wrote; runs/hub/ and the repository's name if it is not given.
+        folder: Folder that hub_card.build wrote; runs/hub/, the kind and the repository's name
+            if not given.
         private: Make the repository private, if it is made.
         dry_run: List the files and their sizes, check them, and send nothing.
         pull_request: Open a pull request instead of writing to the main branch.
@@ -90,7 +91,9 @@ def main(arguments: PushArguments) -> str | None:
     """Checks, pushes, verifies and tags; returns the commit, or `None` of a dry run."""
     if arguments.pull_request and arguments.tag:
         raise PushError("--tag: a pull request is no release; tag it when it is merged")
-    contents = read_contents(Path(arguments.folder or default_folder(arguments.repo_id)), arguments.max_mb)
+    contents = read_contents(
+        Path(arguments.folder or default_folder(arguments.what, arguments.repo_id)), arguments.max_mb
+    )
     card = read_card(arguments, contents)
     print(contents.listing(), flush=True)
     if arguments.dry_run:

@@ -181,7 +181,7 @@ def show_searches(output: Path, split: RetrievalSplit, count: int = 3, k: int = 
             relevant = split.qrels[query["_id"]].get(found.product_id, 0) > 0
             found.product["title"] = ("* " if relevant else "  ") + (found.product.get("title") or "")
         print(f"\n{format_results(query['text'], results, shares)}", flush=True)
-    print("\n(* = judged relevant)", flush=True)
+    print(f"\n(* = judged relevant, among the products of {split.name})", flush=True)
 
 
 def announce(step: str, module: str, **options) -> None:

@@ -13,16 +13,18 @@ from training.errors import DataError
 Condition = list | tuple  # values of which a column must hold one, or bounds `(low, high)`, None for no bound
 
 
-def check_search(queries: np.ndarray, k: int) -> None:
+def check_search(queries: np.ndarray, k: int, dim: int) -> None:
     """Looks at what a search is given.
 
     Raises:
-        DataError: if `k` is no positive integer, or the queries are no matrix of finite numbers.
+        DataError: if `k` is no positive integer, or the queries are no matrix of finite numbers, `dim` wide.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise DataError(f"k is {k!r}; give a positive integer")
     if np.ndim(queries) != 2 or not np.isfinite(queries).all():
         raise DataError(f"queries of shape {np.shape(queries)}: give a matrix of finite numbers, a row a query")
+    if queries.shape[1] != dim:
+        raise DataError(f"queries have {queries.shape[1]} dimensions, the vectors have {dim}")
 
 
 def conditions(where: Mapping[str, Any], columns: Mapping[str, pa.DataType]) -> dict[str, Condition]:

@@ -72,6 +72,8 @@ def main(arguments: EngineArguments) -> int:
     if arguments.to == "milvus":
         for table in bulk_tables(folder):  # before anything is written
             check_products(table)
+        if output.endswith(".db"):
+            Path(output).parent.mkdir(parents=True, exist_ok=True)
         with closing(MilvusEngine(output, arguments.collection, arguments.token)) as engine:
             count = engine.load(tables, manifest["dim"], arguments.shards)
         engine.problems.report()
@@ -156,9 +158,7 @@ class LanceEngine:
             DataError: if `k` is no positive integer, queries are not finite or not as wide as the vectors, or a column
                 is unknown or compared with what it does not hold.
         """
-        check_search(queries, k)
-        if queries.shape[1] != self.dim:
-            raise DataError(f"queries have {queries.shape[1]} dimensions, the vectors have {self.dim}")
+        check_search(queries, k, self.dim)
         wanted = conditions(where or {}, self.columns)
         passing = " and ".join(self._expression(name, condition) for name, condition in wanted.items()) or None
         return [self._nearest(query, int(k), passing) for query in np.asarray(queries, dtype=np.float32)]

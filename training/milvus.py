@@ -127,7 +127,7 @@ class MilvusEngine:
         """
         with self._errors():
             name = self._loaded()
-            columns = self._columns()
+            columns, _ = self._columns()
             if unknown := sorted({*table.column_names} - {*columns, "vector"}):
                 raise DataError(f"{self.uri}: has no column {unknown[0]!r}; it has {', '.join(columns)}")
             check_products(table)
@@ -147,9 +147,11 @@ class MilvusEngine:
             DataError: if `k` is no positive integer, queries are not finite or not as wide as the vectors, a column is
                 unknown or compared with what it does not hold, or nothing was loaded.
         """
-        check_search(queries, k)
         with self._errors():
-            columns = self._columns()
+            columns, dim = self._columns()
+            check_search(queries, k, dim)
+            if not len(queries):
+                return []
             params = {} if self.file else {"ef": max(100, 2 * k)}
             found = self.client.search(
                 self.collection,
@@ -198,6 +200,7 @@ class MilvusEngine:
             index.add_index("vector", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 128})
         name = next(name for name in self._own_names() if name != older)
         if self.client.has_collection(name):  # of a load that was killed
+            self._check_own(name)
             self.client.drop_collection(name)
         self.client.create_collection(name, schema=milvus_schema, index_params=index, num_shards=shards)
         return name
@@ -226,12 +229,13 @@ class MilvusEngine:
         texts = [text and text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore") for text in column.to_pylist()]
         return pa.chunked_array([pa.array(texts, TEXT)])
 
-    def _columns(self) -> dict[str, pa.DataType]:
-        """What the collection's columns hold, without the vector."""
+    def _columns(self) -> tuple[dict[str, pa.DataType], int]:
+        """What the columns that were loaded hold, and the width of the vectors."""
         kinds = {number: kind for kind, number in self._types().items()}
-        fields = self.client.describe_collection(self._loaded())["fields"]
-        shown = [field for field in fields if field["name"] != "vector" and not field["name"].endswith(NUMBERS)]
-        return {column_name(field["name"]): kinds[field["type"]] for field in shown}
+        fields = {field["name"]: field for field in self.client.describe_collection(self._loaded())["fields"]}
+        dim = fields.pop("vector")["params"]["dim"]
+        shown = {name: field for name, field in fields.items() if not name.endswith(NUMBERS)}
+        return {column_name(name): kinds[field["type"]] for name, field in shown.items()}, dim
 
     def _result(self, hit: Mapping[str, Any]) -> SearchResult:
         product = {column_name(field): value for field, value in hit["entity"].items()}
@@ -258,20 +262,26 @@ class MilvusEngine:
 
     def _loaded(self) -> str:
         """The collection that was loaded last."""
-        name = self._behind_alias()
-        if name not in self._own_names():
-            raise DataError(f"{self.uri}: has no collection {self.collection!r} that training.engines loaded")
+        if not (name := self._behind_alias()):
+            raise DataError(f"{self.uri}: there is no collection {self.collection!r}; load it with training.engines")
+        self._check_own(name)
         return name
 
     def _replaceable(self) -> str | None:
-        """The collection that the alias leads to, if it is ours or there is none."""
+        """The collection that the alias leads to, if there is one."""
         name = self._behind_alias()
-        if name not in self._own_names() and (name or self.client.has_collection(self.collection)):
-            raise DataError(
-                f"{self.uri}: the collection {self.collection!r} was not loaded by training.engines and is not "
-                "replaced; give another --collection"
-            )
+        if name or self.client.has_collection(self.collection):
+            self._check_own(name or self.collection)
         return name
+
+    def _check_own(self, name: str) -> None:
+        """Raises a [`DataError`] if a collection is somebody else's."""
+        fields = {field["name"] for field in self.client.describe_collection(name)["fields"]}
+        if name not in self._own_names() or not fields >= {"_id", "vector"}:
+            raise DataError(
+                f"{self.uri}: the collection {name!r} was not loaded by training.engines and is left as it is; "
+                "give another --collection"
+            )
 
 
 def embedded_file(uri: str) -> str | None:
@@ -285,6 +295,8 @@ def embedded_file(uri: str) -> str | None:
     if not uri.endswith(".db"):
         raise DataError(f"{uri}: is neither an address such as http://milvus:19530 nor a file whose name ends in .db")
     path = Path(uri)
+    if not path.parent.is_dir():
+        raise DataError(f"{uri}: there is no folder {path.parent}")
     names = {file.name for file in path.iterdir()} if path.is_dir() else set()
     if path.exists() and not (path.is_dir() and (not names or names >= {"LOCK", "collections"})):
         raise DataError(f"{uri}: is there, and is no database of milvus; give another --output")

@@ -180,6 +180,22 @@ def test_parquet_holds_columns_of_all_types(shop, tmp_path):
     assert found == pa.table(shop_columns()).to_pylist()
 
 
+def test_shards_that_differ_in_their_columns_are_one_line(tmp_path):
+    vectors = unit_vectors(2, 0)
+    for name, sizes, message in (("whole", [1, 2], None), ("other", [1, "L"], "its shards differ in their columns")):
+        tables = [pa.table({"_id": [f"{size}"], "size": [size], "hash": ["a"]}) for size in sizes]
+        facts = [
+            write_shard(tmp_path / name, number, "key", table.append_column("vector", vector_column(vectors[:1])), {})
+            for number, table in enumerate(tables)
+        ]
+        write_manifest(tmp_path / name, {"model": "m", "count": 2, "dim": DIM}, facts)
+        if message is None:
+            assert len(pa.concat_tables(bulk_tables(tmp_path / name))) == 2
+            continue
+        with pytest.raises(DataError, match=message):
+            engines.main(engines.EngineArguments(str(tmp_path / name), "parquet", str(tmp_path / "bulk")))
+
+
 def test_milvus_finds_the_same_products(folder, tmp_path):
     pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")

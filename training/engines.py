@@ -84,14 +84,24 @@ def main(arguments: EngineArguments) -> int:
 
 
 def bulk_tables(folder: Path) -> Iterator[pa.Table]:
-    """The shards of a folder of vectors: `_id`, the columns to show (`price` as a number) and `vector` (float32)."""
+    """The shards of a folder of vectors: `_id`, the columns to show (`price` as a number) and `vector` (float32).
+
+    Raises:
+        DataError: if a shard has other columns than the first.
+    """
+    schema = None
     for vectors, table in read_tables(folder):
         table = with_large_strings(table)
         if "price" in table.column_names:
             place = table.column_names.index("price")
             table = table.set_column(place, "price", numbers_of(table.column("price")))
         flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
-        yield table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+        table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+        schema = schema or table.schema
+        try:
+            yield table.cast(schema)
+        except (ValueError, pa.ArrowException) as error:
+            raise DataError(f"{folder}: its shards differ in their columns; embed into a new folder") from error
 
 
 def write_parquet(tables: Iterator[pa.Table], output: Path) -> int:
@@ -122,7 +132,7 @@ def write_lance(tables: Iterator[pa.Table], output: Path) -> int:
     def batches() -> Iterator[pa.RecordBatch]:
         yield from first.to_batches()
         for table in tables:
-            yield from table.cast(first.schema).to_batches()
+            yield from table.to_batches()
 
     with new_folder(output, WRITER) as partial, cannot_write(output):
         return lance.write_dataset(batches(), str(partial), schema=first.schema, mode="create").count_rows()

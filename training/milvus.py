@@ -67,12 +67,12 @@ class MilvusEngine:
             import pymilvus
         except ImportError as error:
             raise DataError(f"pymilvus is not installed; run: {ENGINES_INSTALL}") from error
-        for package in ("pymilvus", "milvus_lite"):  # they print a traceback for each error that they raise
-            logging.getLogger(package).setLevel(logging.CRITICAL)
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", collection):
             raise DataError(f"--collection {collection!r}: give letters, digits and underscores, no digit first")
         self.milvus, self.uri, self.collection, self.problems = pymilvus, uri, collection, Problems()
         self.file = embedded_file(uri)
+        for package in ("pymilvus", "milvus_lite", "grpc._server")[: 3 if self.file else 1]:
+            logging.getLogger(package).setLevel(logging.CRITICAL)  # they log a traceback of each error that they raise
         try:
             self.client = pymilvus.MilvusClient(uri, token=token)
         except (pymilvus.MilvusException, OSError) as error:

@@ -32,6 +32,7 @@ from training.backends import OnnxTowers
 from training.data import DataError, Problems
 from training.embedding import check_model_name, load_model
 from training.feature_cache import stored_fingerprint
+from training.files import check_whole
 
 BATCH_SIZE = 64
 
@@ -76,13 +77,14 @@ class Searcher:
         tower (`str`, *optional*, defaults to `"torch"`): `torch`, `onnx` or `int8`; see [`SearchArguments`].
 
     Raises:
-        DataError: if the model is missing.
+        DataError: if the model is missing or damaged.
         ProductIndexError: if the index is missing or damaged, or was built with another model.
     """
 
     def __init__(self, run: str | Path, tower: str = "torch"):
         self.folder = Path(run) / "model"
         check_model_name(self.folder)
+        check_whole(self.folder)
         self.index = ProductIndex.load(Path(run) / "index", view=True)
         try:
             self.processor = MMFusionProcessor.from_pretrained(self.folder)

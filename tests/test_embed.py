@@ -342,6 +342,6 @@ def test_vectors_of_another_catalogue_are_not_replaced(saved, shop, tmp_path):
     output = tmp_path / "run" / "vectors"
     embed.main(EmbedArguments(str(saved), str(shop), output=str(output)))
     other = write(tmp_path / "other", odd_rows())
-    with pytest.raises(DataError, match="vectors: is training.embed of .*shop, not of .*other; give another --output"):
+    with pytest.raises(DataError, match="vectors: was made of .*shop, not of .*other; give another --output"):
         embed.main(EmbedArguments(str(saved), str(other), output=str(output)))
     assert read_manifest(output)["data"] == str(shop)

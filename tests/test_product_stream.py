@@ -8,7 +8,7 @@ import pytest
 from conftest import shop_rows, write_shop
 
 from training import product_stream
-from training.data import DataError, load_products
+from training.data import DataError, load_products, write_card, write_split
 from training.product_stream import ROW, stream_products
 
 

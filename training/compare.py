@@ -13,7 +13,7 @@ from pathlib import Path
 from training import evaluate
 from training.arguments import existing_file, run
 from training.evaluate import OTHER_VIEWS, VIEWS, EvaluateArguments
-from training.quickstart import data_fingerprint, files_fingerprint
+from training.inputs import data_fingerprint, files_fingerprint
 from training.run_folder import digest, environment, read_json, write_json, write_text
 from training.towers import resolve_tower
 
@@ -77,7 +77,7 @@ def row_name(name: str, view: str, number: int) -> str:
 
 def kept_report(arguments: CompareArguments, model: str, path: str, views: tuple[str, ...]) -> dict:
     """The report of one model on one catalogue: that of an earlier call if nothing changed since."""
-    key = digest(files_fingerprint(model), data_fingerprint(path), arguments.split, *views)
+    key = digest(files_fingerprint(model), data_fingerprint(path, arguments.split), arguments.split, *views)
     file = Path(arguments.output) / f"{key}.json"
     if file.is_file():
         return read_json(file)

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from transformers import PreTrainedConfig
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
+from training.data import DataError
+from training.random_state import random_state_kept
 from training.towers import cache_folder
 
 APART = ("text_config", "vision_config", "query_config", "truncate_dim", "matryoshka_dims")
@@ -33,7 +35,10 @@ def cached_features(key: str, compute: Callable[[], Found]) -> Found:
             read with the reason.
 
     Returns:
-        What `compute` gives.
+        What `compute` gives. Whether it has to compute decides nothing that is drawn at random afterwards.
+
+    Raises:
+        DataError: if there is no room for them.
     """
     folder = cache_folder() / "features" / key
     if (folder / "rows.json").is_file():
@@ -42,7 +47,13 @@ def cached_features(key: str, compute: Callable[[], Found]) -> Found:
         except (OSError, ValueError, EOFError) as error:
             print(f"warning: {folder}: is damaged and computed again: {error}", flush=True)
             shutil.rmtree(folder)
-    _write(folder, *compute())
+    with random_state_kept():
+        found = compute()
+    try:
+        _write(folder, *found)
+    except OSError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{folder}: can't be written ({reason}); make room or set MMFUSION_CACHE") from error
     return _read(folder)
 
 

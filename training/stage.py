@@ -271,10 +271,8 @@ class _Trainer:
         else:
             self._tell(f"{self.run.name}: no better epoch for {self.stage.patience}, stopped early")
             self.progress["epoch"] = self.stage.epochs + 1
-        is_last = self.progress["epoch"] > self.stage.epochs
-        if checkpoints and (
-            is_last or checkpoints.end_is_asked()
-        ):  # no fault behind the last epoch costs the training
+        is_last = self.progress["epoch"] > self.stage.epochs  # no fault behind it costs the training
+        if checkpoints and (is_last or checkpoints.end_is_asked()):
             self._save()
             checkpoints.end_if_asked()
 

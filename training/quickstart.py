@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeInt
 
 from training import embed, evaluate, index, result_sheet
-from training.arguments import TrainArguments, parse, run
+from training.arguments import Seed, TrainArguments, parse, run
 from training.data import RetrievalSplit, load_split, split_names
 from training.demo_shop import generate
 from training.inputs import inputs_fingerprint
@@ -45,7 +44,7 @@ class QuickstartArguments:
     data: str = DEMO_SHOP
     output: str = "runs/quickstart"
     recipe: str = RECIPE
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
 
 class Steps:

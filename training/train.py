@@ -61,6 +61,7 @@ def main(arguments: TrainArguments) -> Path:
 
 def _train(arguments: TrainArguments, stop: Stop) -> Path:
     accelerator = start_accelerator(arguments)
+    check_batches(arguments, accelerator.num_processes)
     output = Path(arguments.output)
     inputs = broadcast_object_list([input_digests(arguments) if accelerator.is_main_process else None])[0]
     minutes = arguments.checkpoint_minutes
@@ -106,6 +107,20 @@ def start_accelerator(arguments: TrainArguments) -> Accelerator:
         flat = {key: str(value) for key, value in asdict(arguments).items()}
         accelerator.init_trackers("mmfusion", config=flat)
     return accelerator
+
+
+def check_batches(arguments: TrainArguments, processes: int) -> None:
+    """Refuses batches in which a process or a query has nothing to learn from.
+
+    Raises:
+        DataError: naming the option.
+    """
+    for name in STAGES:
+        stage = getattr(arguments, name)
+        if stage.epochs > 0 and stage.batch_size < max(2, processes):
+            why = "a pair alone has no negatives" if stage.batch_size < 2 else f"there are {processes} processes"
+            least = max(2, processes)
+            raise DataError(f"--{name}.batch_size {stage.batch_size}: {why}; give at least {least}")
 
 
 def fit(

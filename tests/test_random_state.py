@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate.utils import set_seed
 from conftest import ROOT
-from test_resuming import expect_same, weights
+from test_resuming import expect_same, last_epoch_is_kept, losses, weights  # noqa: F401
 from test_training_exactness import recipe
 
 from training import embedding, train
@@ -56,6 +56,7 @@ def test_an_empty_and_a_warm_cache_give_the_same_model(towers, shop, tmp_path, m
     cold = weights(train.main(recipe(towers, shop, tmp_path / "cold", **stages)))
     encoded = len(runs)
     expect_same(weights(train.main(recipe(towers, shop, tmp_path / "warm", **stages))), cold)
+    assert losses(tmp_path / "warm" / "model") == losses(tmp_path / "cold" / "model")
     assert encoded == len(runs) > 0, "the second training found all in the cache"
 
 

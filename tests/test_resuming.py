@@ -10,13 +10,19 @@ import torch
 from conftest import picture, shop_rows, write_shop
 from test_training_exactness import Killed, recipe
 
-from training import train
+from training import stage, train
 from training.checkpoints import Checkpoints
 from training.data import write_split
 from training.embedding import load_model
 from training.inputs import data_fingerprint, input_digests
 
 STAGES = {"align": {"epochs": 2, "text": "full", "fused_weight": 0.0}, "fuse": {"epochs": 2, "text": "lora"}}
+
+
+@pytest.fixture(autouse=True)
+def last_epoch_is_kept(monkeypatch):
+    """So that weights tell of all that was drawn in the epochs."""
+    monkeypatch.setattr(stage, "SELECTION_NOISE", 1.0)
 
 
 @pytest.fixture
@@ -50,6 +56,11 @@ def weights(folder) -> dict[str, torch.Tensor]:
 def expect_same(found: dict, expected: dict) -> None:
     assert found.keys() == expected.keys()
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def losses(folder: Path) -> list[float]:
+    lines = (folder.parent / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line).get("loss") for line in lines]
 
 
 def told(capfd) -> str:
@@ -166,6 +177,7 @@ def test_a_training_killed_between_two_stages_ends_bitwise_alike(towers, shop, t
         with pytest.raises(Killed):
             train.main(arguments)
     expect_same(weights(train.main(arguments)), expected)
+    assert losses(tmp_path / "run" / "model") == losses(tmp_path / "whole" / "model")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["epoch"]) for line in lines] == [(s, n) for s in ("align", "fuse") for n in range(3)]
     assert not list((tmp_path / "run").glob("*checkpoint*")) and not (tmp_path / "run" / "progress.json").exists()

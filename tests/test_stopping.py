@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT
-from test_resuming import STAGES, expect_same, told, weights
+from test_resuming import STAGES, expect_same, last_epoch_is_kept, losses, told, weights  # noqa: F401
 from test_training_exactness import recipe
 
 from training import stage, train
@@ -52,6 +52,7 @@ def test_in_the_loop_a_checkpoint_is_saved_and_the_end_is_bitwise_alike(
     assert told(capfd).count(SAVED) == 1
     assert [path.name for path in (tmp_path / "run").glob("*checkpoint*")] == ["checkpoint-1"]
     expect_same(weights(train.main(arguments)), expected)
+    assert losses(tmp_path / "run" / "model") == losses(tmp_path / "whole" / "model")
     assert "going on in epoch" in (said := told(capfd)) or "its epochs are done" in said
 
 

@@ -14,6 +14,7 @@ from training import stage, train
 from training.checkpoints import Checkpoints
 from training.data import write_split
 from training.embedding import load_model
+from training.errors import DataError
 from training.inputs import data_fingerprint, input_digests
 
 STAGES = {"align": {"epochs": 2, "text": "full", "fused_weight": 0.0}, "fuse": {"epochs": 2, "text": "lora"}}
@@ -137,16 +138,25 @@ def test_an_older_whole_checkpoint_is_taken_where_the_last_is_damaged(
 
 
 def test_folders_that_are_none_of_ours_are_left_alone(killed, tmp_path):
-    for name, file in (("checkpoint-1", "trainer_state.json"), ("checkpoint-9", "run.json")):
-        (tmp_path / "run" / name).mkdir(parents=True)
-        (tmp_path / "run" / name / file).write_text('{"other": "tool"}')
     arguments = killed(after=2)
+    for name, file in (("checkpoint-7", "trainer_state.json"), ("checkpoint-9", "run.json")):
+        (tmp_path / "run" / name).mkdir()
+        (tmp_path / "run" / name / file).write_text('{"other": "tool"}')
     train.main(arguments)
     found = sorted(path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").glob("checkpoint-*/*"))
-    assert found == ["checkpoint-1/trainer_state.json", "checkpoint-9/run.json"]
+    assert found == ["checkpoint-7/trainer_state.json", "checkpoint-9/run.json"]
 
 
-@pytest.mark.parametrize("damaged", ["progress.json", "progress.json, cut", "align/model.safetensors", "align"])
+def test_a_changed_model_of_a_finished_stage_is_neither_gone_on_from_nor_replaced(killed, tmp_path):
+    arguments, file = killed(after=7), tmp_path / "run" / "align" / "model.safetensors"
+    flip(file)
+    changed = file.read_bytes()
+    with pytest.raises(DataError, match="align: holds another model.safetensors, which mmfusion did not write"):
+        train.main(arguments)
+    assert file.read_bytes() == changed
+
+
+@pytest.mark.parametrize("damaged", ["progress.json", "progress.json, cut", "align"])
 def test_only_the_very_model_of_a_finished_stage_is_gone_on_from(towers, shop, killed, tmp_path, capfd, damaged):
     arguments = killed(after=7)
     assert json.loads((tmp_path / "run" / "progress.json").read_text())["done"] == ["align"]

@@ -51,6 +51,7 @@ def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers,
         assert same if name.startswith(TOWERS) else True, f"a frozen tower changed: {name}"
     assert not torch.equal(model.text_head.residual.fc2.weight, started.text_head.residual.fc2.weight)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".mmfusion.json",
         "config.yaml",
         "environment.json",
         "metrics.jsonl",

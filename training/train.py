@@ -65,8 +65,9 @@ def _train(arguments: TrainArguments, stop: Stop) -> Path:
     arguments.output = arguments.output or default_output(arguments.data)
     accelerator = start_accelerator(arguments)
     check_batches(arguments, accelerator.num_processes)
-    output = claim_run(accelerator, arguments)
+    check_fields(arguments.model)
     inputs = broadcast_object_list([input_digests(arguments) if accelerator.is_main_process else None])[0]
+    output = claim_run(accelerator, arguments)
     minutes = arguments.checkpoint_minutes
     checkpoints = Checkpoints(accelerator, output, recipe_facts(arguments), inputs, minutes, stop)
     checkpoints.begin()
@@ -278,14 +279,23 @@ def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> tup
     return build_model(arguments) if arguments.start is None else load_model(arguments.start, device="cpu")
 
 
+def check_fields(arguments: ModelArguments) -> None:
+    """Refuses fields of `config` that don't exist.
+
+    Raises:
+        DataError: naming them.
+    """
+    if unknown := set(arguments.config) - {option.name for option in fields(MMFusionConfig)}:
+        raise DataError(f"--model.config: MMFusionConfig has no field {', '.join(sorted(unknown))}")
+
+
 def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:
     """A model with pretrained towers and new heads, and its processor.
 
     Raises:
         DataError: if a tower can't be loaded or a field of `config` or `processor` is unknown or out of range.
     """
-    if unknown := set(arguments.config) - {option.name for option in fields(MMFusionConfig)}:
-        raise DataError(f"--model.config: MMFusionConfig has no field {', '.join(sorted(unknown))}")
+    check_fields(arguments)
     towers = {"text": resolve_tower(arguments.text), "vision": resolve_tower(arguments.vision)}
     towers["query"] = None if arguments.query is None else resolve_tower(arguments.query)
     try:

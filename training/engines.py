@@ -6,17 +6,14 @@
     python -m training.engines --vectors runs/myshop/vectors --to milvus --output runs/myshop/milvus.db
 
 `parquet` and `lance` are for bulk loads: `_id`, `vector` (float32) and the columns to show, the price as a number.
-Most engines and warehouses load Parquet; LanceDB searches a Lance dataset as it is.
-
-`milvus` loads a collection, and [`MilvusEngine`] searches it. Of the engines that are distributed (search and storage
-on nodes of their own) Milvus is the one whose embedded form comes from the package registry (`milvus-lite`) and is
-spoken to by the same client: what is tested in a file on a laptop is what a cluster is asked, only the address
-differs. Qdrant's local mode is Python code of its own and its server no package; LanceDB is embedded alone. A cluster
-has not been tried here. All want `pip install -e '.[engines]'`.
+Most engines and warehouses load Parquet. A Lance dataset is searched as it is, by LanceDB or [`LanceEngine`]: exactly,
+without a server, from many processes at a time; it is what we recommend on one machine. `milvus` loads a collection,
+and [`MilvusEngine`] searches it: in a file, exactly but slower, or on a cluster. Both want
+`pip install -e '.[engines]'`.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,17 +27,16 @@ from tqdm.auto import tqdm
 from modeling_mmfusion.catalogue_mmfusion import numbers_of, with_large_strings
 from modeling_mmfusion.index_mmfusion import SearchResult
 from training.arguments import run
-from training.data import DataError
+from training.engine_filters import Condition, check_search, conditions, is_text
+from training.errors import DataError
 from training.files import beside, cannot_write, check_folder, new_folder
 from training.index import read_tables
+from training.milvus import ENGINES_INSTALL, MilvusEngine, check_products
 from training.vector_shards import read_manifest
 
 WRITER = "training.engines"
 OUTPUTS = {"parquet": "bulk", "lance": "products.lance", "milvus": "milvus.db"}
-ENGINES_INSTALL = "pip install -e '.[engines]'"
-ROWS_TOGETHER = 1000
-MAX_ID_BYTES = 512
-MAX_TEXT_BYTES = 65_535  # of a field of text in Milvus
+LANCE_NAMES = {"_distance", "_rowid", "_rowaddr", "_rowoffset"}
 
 
 @dataclass
@@ -74,9 +70,13 @@ def main(arguments: EngineArguments) -> int:
         check_folder(output, WRITER)
     tables = tqdm(bulk_tables(folder), desc=arguments.to, unit="shard", leave=False)
     if arguments.to == "milvus":
-        engine = MilvusEngine(output, arguments.collection, arguments.token)
-        count = engine.load(tables, manifest["dim"], arguments.shards)
-        engine.close()
+        for table in bulk_tables(folder):  # before anything is written
+            check_products(table)
+        if output.endswith(".db"):
+            Path(output).parent.mkdir(parents=True, exist_ok=True)
+        with closing(MilvusEngine(output, arguments.collection, arguments.token)) as engine:
+            count = engine.load(tables, manifest["dim"], arguments.shards)
+        engine.problems.report()
     else:
         count = {"parquet": write_parquet, "lance": write_lance}[arguments.to](tables, Path(output))
     print(f"{arguments.to}: {count:,} products in {output}", flush=True)
@@ -110,14 +110,14 @@ def write_lance(tables: Iterator[pa.Table], output: Path) -> int:
     """Writes a Lance dataset; returns the number of products.
 
     Raises:
-        DataError: if `pylance` is not installed.
+        DataError: if `pylance` is not installed, or a column has a name that Lance does not take.
     """
-    try:
-        import lance
-    except ImportError as error:
-        raise DataError(f"lance is not installed; run: {ENGINES_INSTALL}") from error
+    lance = import_lance()
     tables = iter(tables)
     first = next(tables)
+    for name in first.column_names:
+        if name in LANCE_NAMES or {".", "`"} & set(name):
+            raise DataError(f"column {name!r}: Lance takes no such name; rename it, or write --to parquet")
 
     def batches() -> Iterator[pa.RecordBatch]:
         yield from first.to_batches()
@@ -128,139 +128,84 @@ def write_lance(tables: Iterator[pa.Table], output: Path) -> int:
         return lance.write_dataset(batches(), str(partial), schema=first.schema, mode="create").count_rows()
 
 
-class MilvusEngine:
-    """Products in a collection of Milvus, searched as [`ProductIndex`] is.
+class LanceEngine:
+    """Products in a Lance dataset, searched as [`ProductIndex`] is: all vectors are compared, so what is found is
+    exact, with and without filters.
 
     Args:
-        uri (`str`): its address such as `http://milvus:19530`, or a file such as `shop.db` for the embedded one.
-        collection (`str`, *optional*, defaults to `"products"`): an alias, which leads to the collection that was
-            loaded last; so searches go on while another one is loaded.
-        token (`str`, *optional*): user and password, or key.
+        path (`str`): the folder that [`write_lance`] wrote.
 
     Raises:
-        DataError: if `pymilvus` is not installed or the engine can't be reached.
+        DataError: if `pylance` is not installed, or there is no Lance dataset.
     """
 
-    def __init__(self, uri: str, collection: str = "products", token: str = ""):
+    def __init__(self, path: str):
+        lance = import_lance()
         try:
-            import pymilvus
-        except ImportError as error:
-            raise DataError(f"pymilvus is not installed; run: {ENGINES_INSTALL}") from error
-        self.milvus = pymilvus
-        self.collection = collection
-        try:
-            self.client = pymilvus.MilvusClient(uri, token=token)
-        except (pymilvus.MilvusException, OSError) as error:
-            raise DataError(f"{uri}: milvus can't be reached: {' '.join(str(error).split())[:200]}") from error
-
-    def load(self, tables: Iterator[pa.Table], dim: int, shards: int = 1) -> int:
-        """Loads [`bulk_tables`] into a new collection and then leads the alias to it; returns the number of products.
-
-        Raises:
-            DataError: if there is nothing to load.
-        """
-        name, number = None, 0
-        for table in tables:
-            if name is None:
-                name = self._create(table.schema, dim, shards)
-            number += self._insert(name, table)
-        if name is None:
-            raise DataError("there are no products to load")
-        self.client.flush(name)
-        older = self._behind_alias()
-        if older:
-            self.client.alter_alias(name, self.collection)
-            self.client.drop_collection(older)
-        else:
-            self.client.create_alias(name, self.collection)
-        return number
-
-    def upsert(self, table: pa.Table) -> None:
-        """Adds products or takes them in place of older ones; a table as [`bulk_tables`] gives."""
-        self._insert(self.collection, table)
-
-    def remove(self, product_ids: Sequence[str]) -> None:
-        """Removes products; unknown ids are no error."""
-        self.client.delete(self.collection, ids=list(product_ids))
+            self.dataset = lance.dataset(str(path))
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path}: is no Lance dataset; write one with training.engines --to lance") from error
+        fields = self.dataset.schema
+        self.dim = fields.field("vector").type.list_size
+        self.columns = {field.name: field.type for field in fields if field.name != "vector"}
 
     def search(
         self, queries: np.ndarray, k: int = 10, where: Mapping[str, Any] | None = None
     ) -> list[list[SearchResult]]:
-        """The best products for each query; see [`ProductIndex.search`]. Filters are the engine's."""
-        fields = self.client.describe_collection(self._behind_alias() or self.collection)["fields"]
-        shown = [field["name"] for field in fields if field["name"] not in ("_id", "vector")]
-        found = self.client.search(
-            self.collection,
-            data=np.asarray(queries, dtype=np.float32).tolist(),
-            anns_field="vector",
-            limit=k,
-            filter=filter_expression(where or {}),
-            output_fields=shown,
-            search_params={"metric_type": "IP", "params": {"ef": max(100, 2 * k)}},
-        )
-        return [
-            [SearchResult(hit["_id"], float(hit["distance"]), dict(hit["entity"])) for hit in hits] for hits in found
+        """The best products for each query; see [`ProductIndex.search`].
+
+        Raises:
+            DataError: if `k` is no positive integer, queries are not finite or not as wide as the vectors, or a column
+                is unknown or compared with what it does not hold.
+        """
+        check_search(queries, k, self.dim)
+        wanted = conditions(where or {}, self.columns)
+        passing = " and ".join(self._expression(name, condition) for name, condition in wanted.items()) or None
+        return [self._nearest(query, int(k), passing) for query in np.asarray(queries, dtype=np.float32)]
+
+    def _nearest(self, query: np.ndarray, k: int, passing: str | None) -> list[SearchResult]:
+        nearest = {"column": "vector", "q": query, "k": k, "metric": "dot", "use_index": False}
+        columns = [*self.columns, "_distance"]
+        found = self.dataset.to_table(columns, filter=passing, nearest=nearest, prefilter=True).to_pylist()
+        return [SearchResult(row.pop("_id"), 1 - row.pop("_distance"), row) for row in found]
+
+    def _expression(self, name: str, wanted: Condition) -> str:
+        """A condition in Lance's SQL. Numbers that are text are looked up, for it can't turn one into the other."""
+        if isinstance(wanted, tuple) and is_text(self.columns[name]):
+            texts = self.dataset.to_table([name]).column(0).unique().cast(pa.large_string())
+            numbers = numbers_of(pa.chunked_array([texts]))
+            wanted = [
+                text
+                for text, number in zip(texts.to_pylist(), numbers.to_pylist(), strict=True)
+                if _within(number, *wanted)
+            ]
+        if isinstance(wanted, list):
+            return f"`{name}` in ({', '.join(map(_literal, wanted))})" if wanted else "false"
+        bounds = [
+            f"`{name}` {sign} {bound}" for sign, bound in zip((">=", "<="), wanted, strict=True) if bound is not None
         ]
-
-    def close(self) -> None:
-        """Ends the connection."""
-        self.client.close()
-
-    def _create(self, schema: pa.Schema, dim: int, shards: int) -> str:
-        """Makes an empty collection of a name that is not in use, and gives the name."""
-        types, milvus_schema = self.milvus.DataType, self.client.create_schema(auto_id=False)
-        milvus_schema.add_field("_id", types.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
-        milvus_schema.add_field("vector", types.FLOAT_VECTOR, dim=dim)
-        for field in schema:
-            if field.name in ("_id", "vector"):
-                continue
-            kind = {pa.bool_(): types.BOOL, pa.float64(): types.DOUBLE, pa.int64(): types.INT64}.get(field.type)
-            options = {} if kind else {"max_length": MAX_TEXT_BYTES}
-            milvus_schema.add_field(field.name, kind or types.VARCHAR, nullable=True, **options)
-        index = self.client.prepare_index_params()
-        index.add_index("vector", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 128})
-        numbers = (number for number in range(1, 10**6) if f"{self.collection}_{number}" != self._behind_alias())
-        name = f"{self.collection}_{next(numbers)}"
-        if self.client.has_collection(name):  # of a load that was killed
-            self.client.drop_collection(name)
-        self.client.create_collection(name, schema=milvus_schema, index_params=index, num_shards=shards)
-        return name
-
-    def _insert(self, collection: str, table: pa.Table) -> int:
-        """Puts a table's products into a collection."""
-        for batch in table.to_batches(max_chunksize=ROWS_TOGETHER):
-            rows = batch.to_pylist()
-            for row in rows:
-                for name, value in row.items():
-                    if isinstance(value, str) and len(value.encode()) > MAX_TEXT_BYTES:
-                        row[name] = value.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
-            self.client.upsert(collection, rows)
-        return len(table)
-
-    def _behind_alias(self) -> str | None:
-        """The collection that the alias leads to."""
-        try:
-            return self.client.describe_alias(self.collection)["collection_name"]
-        except self.milvus.MilvusException:
-            return None
+        return " and ".join(bounds or [f"`{name}` is not null"])
 
 
-def filter_expression(where: Mapping[str, Any]) -> str:
-    """Conditions as Milvus writes them; see [`ProductIndex.search`].
+def _within(number: float | None, low: float | None, high: float | None) -> bool:
+    return number is not None and (low is None or number >= low) and (high is None or number <= high)
 
-    >>> filter_expression({"category": ["mugs"], "price": (5, None), "in_stock": True})
-    'category in ["mugs"] and price >= 5 and in_stock == true'
+
+def _literal(value: str | bool | float) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+
+
+def import_lance() -> Any:
+    """The module `lance`.
+
+    Raises:
+        DataError: if `pylance` is not installed.
     """
-    parts = []
-    for column, wanted in where.items():
-        if isinstance(wanted, tuple):
-            bounds = zip((">=", "<="), wanted, strict=True)
-            parts += [f"{column} {sign} {bound}" for sign, bound in bounds if bound is not None]
-        elif isinstance(wanted, (list, set, frozenset)):
-            parts.append(f"{column} in {json.dumps(sorted(wanted))}")
-        else:
-            parts.append(f"{column} == {json.dumps(wanted)}")
-    return " and ".join(parts)
+    try:
+        import lance
+    except ImportError as error:
+        raise DataError(f"lance is not installed; run: {ENGINES_INSTALL}") from error
+    return lance
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ COPIES_LOOKED_AT = 100
 MEND_ROUNDS = 3
 QUICK_LOOK = 16  # expansion of the searches that most rows are found by
 COPIES = 1e-2  # vectors whose scores differ by less may stand for each other: 8 bits can't tell them apart
+UNIT = 0.01  # by which a vector's length may differ from 1
 BLOCK = 16_384  # rows that are looked at together where all are
 SAMPLE = 32_768  # rows that the main directions are taken from
 SKELETON = 0.05  # share of the vectors that are added before those in order
@@ -128,8 +129,9 @@ class VectorGraph:
     @classmethod
     def build(cls, vectors: np.ndarray, dtype: str, threads: int = 1, progress: bool = False) -> "VectorGraph":
         """A graph of vectors `(N, dim)`, keyed by their place; see [`ProductIndex.build`]."""
+        vectors = check_vectors(vectors)
         dim = vectors.shape[1]
-        basis, order = None, np.random.default_rng(0).permutation(len(check_vectors(vectors, dim)))
+        basis, order = None, np.random.default_rng(0).permutation(len(vectors))
         if len(vectors) >= MANY:
             axes, shares = principal_axes(vectors)
             basis = main_directions(vectors, axes, shares) if dtype == "i8" else None
@@ -170,6 +172,8 @@ class VectorGraph:
     def save(self, file: Path) -> None:
         """Writes the graph."""
         self.index.save(str(file))
+        if file.stat().st_size != self.index.serialized_length:
+            raise OSError(f"{file.name} was cut short")
 
     def save_basis(self, file: Path) -> None:
         """Writes the directions whose parts the graph holds, as a `.npy` file."""
@@ -375,16 +379,30 @@ def counts_of(matches: Matches | BatchMatches, rows: np.ndarray) -> Sequence[int
     return matches.counts if isinstance(matches, BatchMatches) else [rows.shape[1]]
 
 
-def check_vectors(vectors: np.ndarray, dim: int) -> np.ndarray:
-    """Vectors that can be stored.
+def check_vectors(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
+    """Vectors that can be stored, as an array: of length 1, or zeros for a product that nothing is known of.
+
+    Args:
+        vectors (`np.ndarray` of shape `(N, dim)`): real numbers of any precision.
+        dim (`int`, *optional*): what each must have; any number if not given.
 
     Raises:
-        ProductIndexError: if they have another length or hold what is no number.
+        ProductIndexError: if they have another shape, hold what is no number or are not of unit length within 1%.
     """
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise ProductIndexError(f"the vectors have the shape {vectors.shape}; the index wants (products, {dim})")
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or vectors.shape[1] != (dim or vectors.shape[1]) or not vectors.shape[1]:
+        wanted = dim or "dimensions"
+        raise ProductIndexError(f"the vectors have the shape {vectors.shape}; the index wants (products, {wanted})")
+    if vectors.dtype.kind not in "fiu":
+        raise ProductIndexError(f"the vectors hold {vectors.dtype}; the index wants float32 or float16")
     for start in range(0, len(vectors), BLOCK):
-        if not (finite := np.isfinite(vectors[start : start + BLOCK]).all(axis=1)).all():
-            row = start + int(np.argmin(finite))
-            raise ProductIndexError(f"vector {row} of {len(vectors)} holds what is no finite number")
+        lengths = np.linalg.norm(vectors[start : start + BLOCK].astype(np.float32), axis=1)
+        wrong = ~((np.abs(lengths - 1) <= UNIT) | (lengths == 0))
+        if wrong.any():
+            row, length = start + int(np.argmax(wrong)), float(lengths[np.argmax(wrong)])
+            if not np.isfinite(length):
+                raise ProductIndexError(f"vector {row} of {len(vectors)} holds what is no finite number")
+            raise ProductIndexError(
+                f"vector {row} of {len(vectors)} has the length {length:.4g}; normalise the vectors to length 1"
+            )
     return vectors

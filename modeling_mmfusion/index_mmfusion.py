@@ -14,6 +14,7 @@ The model files never import this one, so a model loads where usearch, pyarrow a
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -28,10 +29,12 @@ from .generations_mmfusion import (
     check_file,
     describe,
     last_generation,
+    part_file,
     read_manifest,
     remove_older,
     saving,
     write_manifest,
+    writing,
 )
 from .graph_mmfusion import CANDIDATES, RowVectors, VectorGraph, check_vectors
 from .locks_mmfusion import SearchLock
@@ -130,7 +133,7 @@ class ProductIndex:
     def build(
         cls,
         vectors: np.ndarray,
-        products: pa.Table,
+        products: pa.Table | list[dict],
         model: str = "",
         dtype: str = "f32",
         blocks: Mapping[str, int] | None = None,
@@ -141,9 +144,9 @@ class ProductIndex:
         """Indexes vectors.
 
         Args:
-            vectors (`np.ndarray` of shape `(N, dim)`): unit vectors, float32 or float16; float16 ones are kept and
-                not copied.
-            products (`pyarrow.Table`): N rows with the column `_id`; ids must differ.
+            vectors (`np.ndarray` of shape `(N, dim)`): unit vectors, float32 or float16, or zeros for a product that
+                nothing is known of; float16 ones are kept and not copied.
+            products (`pyarrow.Table` or `list[dict]`): N products with `_id`, a string; ids must differ.
             model (`str`, *optional*): fingerprint of the model that made the vectors.
             dtype (`str`, *optional*, defaults to `"f32"`): how the graph stores vectors: f32, bf16, f16, i8 or b1.
                 Of 20,000 vectors or more that nearly lie in 192 directions, i8 stores their parts along these.
@@ -154,19 +157,18 @@ class ProductIndex:
             progress (`bool`, *optional*, defaults to `False`): show a progress bar.
 
         Raises:
-            ProductIndexError: if there is nothing to index, the numbers of rows differ, an id is missing or comes
-                twice, a vector is not finite or the dtype is unknown.
+            ProductIndexError: if there is nothing to index, the numbers of rows differ, an id is missing, no string
+                or comes twice, a vector is not of length 1 or the dtype is unknown.
         """
-        if dtype not in CANDIDATES:
+        if dtype not in list(CANDIDATES):
             raise ProductIndexError(f"unknown dtype {dtype!r}; use one of {', '.join(CANDIDATES)}")
-        ids = products.column("_id")
-        if not len(ids) or len(ids) != len(vectors):
+        check_threads(threads)
+        vectors, products = check_vectors(vectors), table_of(products)
+        if not len(products) or len(products) != len(vectors):
             raise ProductIndexError(
-                f"an index needs as many products as vectors and at least one: {len(ids)}, {len(vectors)}"
+                f"an index needs as many products as vectors and at least one: {len(products)}, {len(vectors)}"
             )
-        if ids.null_count or len(ids.unique()) < len(ids):
-            raise ProductIndexError("an index needs products with different _id values, none of them missing")
-        if blocks and sum(blocks.values()) != vectors.shape[1]:
+        if blocks and (sum(blocks.values()) != vectors.shape[1] or min(blocks.values()) < 1):
             raise ProductIndexError(f"the blocks {dict(blocks)} don't make vectors of {vectors.shape[1]} dimensions")
         index = cls(VectorGraph.build(vectors, dtype, threads, progress), Catalogue(products), model, blocks)
         if words:
@@ -187,21 +189,24 @@ class ProductIndex:
         at all, all that pass are scored. So there are always `k` results if `k` products pass.
 
         Args:
-            queries (`np.ndarray` of shape `(Q, dim)`): query vectors, float32.
+            queries (`np.ndarray` of shape `(Q, dim)`): query vectors of any length, float32.
             k (`int`, *optional*, defaults to 10): products a query; fewer if the index holds fewer.
             where (`Mapping[str, Any]`, *optional*): conditions by column, all of which must hold: a value, a list of
                 values, or a tuple `(low, high)` of numbers with both ends included, `None` for no bound. Strings that
-                are numbers can be compared with numbers. A missing value fulfils no condition. For example
+                are numbers can be compared with numbers. A missing value fulfils no condition, and nothing is equal
+                to `None` or NaN. For example
                 `{"category": ["mugs", "cups"], "price": (5, 20), "in_stock": True}`.
             texts (`Sequence[str]`, *optional*): the queries as texts, for hybrid search: reciprocal rank fusion of
                 the 100 best by vectors and by words (BM25). Scores stay those of the vectors.
             threads (`int`, *optional*, defaults to 1): threads for many queries, 0 for one a core.
 
         Raises:
-            ProductIndexError: if the vectors' width is not the index's, a column is unknown or compared with what it
-                does not hold, or `texts` are given and the index was built without words.
+            ProductIndexError: if the vectors' width is not the index's or a vector is not finite, `k` is below 1, a
+                column is unknown or compared with what it does not hold, or `texts` are not one for each query or are
+                given where the index was built without words.
         """
         with self._lock:
+            queries = self._check_queries(queries)
             found = self._find(queries, k, where, texts, threads)
             return [self._results(query, *one) for query, one in zip(queries, found, strict=True)]
 
@@ -212,7 +217,7 @@ class ProductIndex:
         other products.
         """
         with self._lock:
-            return self._find(queries, k, **options)
+            return self._find(self._check_queries(queries), k, **options)
 
     def check_model(self, model: str, blocks: Mapping[str, int] | None = None) -> None:
         """Refuses a model whose queries don't fit.
@@ -246,7 +251,7 @@ class ProductIndex:
                 don't fit.
         """
         with self._one_change:
-            table = self._check_change(products, vectors)
+            table, vectors = self._check_change(products, vectors, threads)
             if known := [one for one in table.column("_id").to_pylist() if one in self]:
                 raise ProductIndexError(f"product {known[0]!r} is in the index already; update it")
             for start in range(0, len(table), CHANGED_TOGETHER):
@@ -259,7 +264,8 @@ class ProductIndex:
         """Changes products, all of them or, after an error, none. Columns that are not given keep their values.
 
         Args:
-            products (`pyarrow.Table` or `list[dict]`): N products with `_id` and the columns that changed.
+            products (`pyarrow.Table` or `list[dict]`): N products with `_id` and the columns that changed, the same
+                ones of each.
             vectors (`np.ndarray` of shape `(N, dim)`, *optional*): their new vectors; the old ones if not given,
                 which is much faster: so for prices and stock.
             threads (`int`, *optional*, defaults to 1): threads to add with.
@@ -269,7 +275,9 @@ class ProductIndex:
                 fit.
         """
         with self._one_change:
-            table = self._check_change(products, vectors)
+            if not isinstance(products, pa.Table) and len({frozenset(product) for product in products}) > 1:
+                raise ProductIndexError("products to update need the same columns, all of them; update others apart")
+            table, vectors = self._check_change(products, vectors, threads)
             self._check_known(table)
             names = table.column_names
             for start in range(0, len(table), CHANGED_TOGETHER):
@@ -287,8 +295,10 @@ class ProductIndex:
         Raises:
             ProductIndexError: if an id is unknown or comes twice.
         """
+        if isinstance(product_ids, str):
+            raise ProductIndexError(f"remove wants a list of ids, not the string {product_ids!r}")
         with self._one_change:
-            table = self._check_change([{"_id": product_id} for product_id in product_ids], None)
+            table, _ = self._check_change([{"_id": product_id} for product_id in product_ids])
             self._check_known(table)
             ids = table.column("_id").to_pylist()
             for start in range(0, len(ids), CHANGED_TOGETHER):
@@ -304,8 +314,9 @@ class ProductIndex:
         [`~ProductIndex.refresh`]. Parts that did not change are not written again.
 
         Raises:
-            ProductIndexError: if another process has saved since this index was loaded from the folder.
-            OSError: if the folder can't be written; the old generation is then untouched.
+            ProductIndexError: if another process has saved since this index was loaded from the folder, the folder
+                is no index and holds other files, or can't be written, as when the disk is full. The old generation
+                is then untouched.
         """
         folder = Path(folder).resolve()
         with self._one_change, saving(folder):
@@ -314,11 +325,12 @@ class ProductIndex:
                 self._unsaved.add("words")
             kept = self._files_to_keep(folder)
             generation = last_generation(folder) + 1
-            files = {**kept, **self._write_parts(folder, generation, set(kept))}
-            manifest = {"format": FORMAT, "generation": generation, "count": len(self), "dim": self.dim}
-            manifest |= {"dtype": self.graph.dtype, "model": self.model, "blocks": self.blocks}
-            manifest |= {"strays": self.graph.strays.tolist(), "files": files}
-            write_manifest(folder, manifest)
+            with writing(folder, generation):
+                files = {**kept, **self._write_parts(folder, generation, set(kept))}
+                manifest = {"format": FORMAT, "generation": generation, "count": len(self), "dim": self.dim}
+                manifest |= {"dtype": self.graph.dtype, "model": self.model, "blocks": self.blocks}
+                manifest |= {"strays": self.graph.strays.tolist(), "files": files}
+                write_manifest(folder, manifest)
             remove_older(folder, manifest)
             with self._lock.changing():
                 self._use_files(folder, manifest)
@@ -342,12 +354,14 @@ class ProductIndex:
             manifest = read_manifest(folder)
             try:
                 return cls._open(folder, manifest, view, verify)
-            except (ProductIndexError, FileNotFoundError) as error:
+            except (ProductIndexError, OSError) as error:
                 if read_manifest(folder)["generation"] != manifest["generation"]:
                     continue  # saved anew meanwhile
                 if isinstance(error, FileNotFoundError):
                     name = Path(error.filename).name
                     raise ProductIndexError(f"{folder}: the index is damaged: {name} is missing") from error
+                if isinstance(error, OSError):
+                    raise ProductIndexError(f"{folder}: can't be read: {error}") from error
                 raise
 
     def refresh(self) -> bool:
@@ -375,12 +389,31 @@ class ProductIndex:
         texts: Sequence[str] | None = None,
         threads: int = 1,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Rows and scores of the best products for each query."""
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise ProductIndexError(f"queries have {queries.shape[-1]} dimensions, the index has {self.dim}")
-        if texts is not None and self.words is None:
-            raise ProductIndexError("the index has no words for hybrid search; build it with words (--words)")
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        """Rows and scores of the best products for each query.
+
+        Graphs of few bits hold what is no longer than 1, so queries are scaled to that, and scores back.
+        """
+        check_whole(k, "k", 1)
+        check_threads(threads)
+        self._check_texts(texts, len(queries))
+        if where is not None and not isinstance(where, Mapping):
+            raise ProductIndexError(f"where is {where!r}; give conditions by column, such as {{'price': (5, 20)}}")
+        lengths = np.linalg.norm(queries, axis=1)
+        if not np.isfinite(lengths).all():
+            raise ProductIndexError(f"query {int(np.argmin(np.isfinite(lengths)))} holds what is no finite number")
+        lengths[lengths == 0] = 1
+        found = self._find_unit(queries / lengths[:, None], k, where, texts, threads)
+        return [(rows, scores * length) for (rows, scores), length in zip(found, lengths, strict=True)]
+
+    def _find_unit(
+        self,
+        queries: np.ndarray,
+        k: int,
+        where: Mapping[str, Any] | None,
+        texts: Sequence[str] | None,
+        threads: int,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Rows and scores for each of `queries` of length 1."""
         depth = k if texts is None else max(k, FUSED_DEPTH)
         if where:
             mask = self.catalogue.passing(where)
@@ -428,22 +461,39 @@ class ProductIndex:
         found = zip(products, scores.tolist(), parts, strict=True)
         return [SearchResult(product.pop("_id"), score, product, part) for product, score, part in found]
 
-    def _check_change(self, products: pa.Table | list[dict], vectors: np.ndarray | None) -> pa.Table:
-        """The products as a table, if they may be stored."""
+    def _check_queries(self, queries: np.ndarray) -> np.ndarray:
+        """Queries as float32."""
+        queries = np.asarray(queries)
+        if queries.ndim != 2 or queries.dtype.kind not in "fiu":
+            raise ProductIndexError(
+                f"queries are {queries.dtype} of the shape {queries.shape}; the index wants (queries, {self.dim})"
+            )
+        if queries.shape[1] != self.dim:
+            raise ProductIndexError(f"queries have {queries.shape[1]} dimensions, the index has {self.dim}")
+        return np.ascontiguousarray(queries, dtype=np.float32)
+
+    def _check_texts(self, texts: Sequence[str] | None, queries: int) -> None:
+        if texts is None:
+            return
+        if self.words is None:
+            raise ProductIndexError("the index has no words for hybrid search; build it with words (--words)")
+        if isinstance(texts, str) or len(texts) != queries or not all(isinstance(text, str) for text in texts):
+            raise ProductIndexError(f"texts must be a list of one string for each of the {queries} queries")
+
+    def _check_change(
+        self, products: pa.Table | list[dict], vectors: np.ndarray | None = None, threads: int = 1
+    ) -> tuple[pa.Table, np.ndarray | None]:
+        """The products as a table and the vectors as an array, if they may be stored."""
         if self.is_view:
             raise ProductIndexError("the index was opened with view=True and can't be changed; load it without")
-        table = products if isinstance(products, pa.Table) else pa.Table.from_pylist(products)
-        ids = table.column("_id").to_pylist() if "_id" in table.column_names else []
-        if len(set(ids)) != len(table) or not all(isinstance(product_id, str) for product_id in ids):
-            raise ProductIndexError("products to change need different _id values, strings, none of them missing")
-        if not ids:
-            return self.catalogue.table.slice(0, 0)
+        check_threads(threads)
+        table = table_of(products) if len(products) else self.catalogue.table.slice(0, 0)
         self.catalogue.conform(table)
         if vectors is not None:
             if len(vectors) != len(table):
                 raise ProductIndexError(f"there are {len(table)} products and {len(vectors)} vectors")
-            check_vectors(vectors, self.dim)
-        return table
+            vectors = check_vectors(vectors, self.dim)
+        return table, vectors
 
     def _check_known(self, table: pa.Table) -> None:
         if unknown := [one for one in table.column("_id").to_pylist() if one not in self]:
@@ -470,20 +520,17 @@ class ProductIndex:
 
     def _write_parts(self, folder: Path, generation: int, kept: set[str]) -> dict[str, dict]:
         """Writes the parts whose files are not kept, and gives what `index.json` says of them."""
-        files = {
-            "graph": folder / f"graph-{generation:06d}.usearch",
-            "products": folder / f"products-{generation:06d}.arrow",
-        }
+        files = {part: part_file(folder, part, generation) for part in ("graph", "products")}
         if "graph" not in kept:
             self.graph.save(files["graph"])
         if "products" not in kept:
             write_table(self.catalogue.merged(), files["products"])
         if self.graph.exact is not None:
-            files["vectors"] = folder / f"vectors-{generation:06d}.npy"
+            files["vectors"] = part_file(folder, "vectors", generation)
             if "vectors" not in kept:
                 self.graph.exact.save(files["vectors"])
         if self.graph.basis is not None:
-            files["basis"] = folder / f"basis-{generation:06d}.npy"
+            files["basis"] = part_file(folder, "basis", generation)
             if "basis" not in kept:
                 self.graph.save_basis(files["basis"])
         if self.words is not None and "words_data" not in kept:
@@ -521,6 +568,44 @@ class ProductIndex:
         index.is_view = view
         index._mark_saved(folder, manifest)
         return index
+
+
+def table_of(products: pa.Table | list[dict]) -> pa.Table:
+    """Products as a table; what some lack of the others' columns is null.
+
+    Raises:
+        ProductIndexError: if a column holds things that don't go together, or an id is missing, no string or twice.
+    """
+    if not isinstance(products, pa.Table):
+        try:
+            names = list(dict.fromkeys(name for product in products for name in product))
+            products = pa.table({name: [product.get(name) for product in products] for name in names})
+        except (pa.ArrowException, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ProductIndexError(f"the products make no table ({reason}); give a list of dicts") from error
+    names = products.column_names
+    if len(set(names)) < len(names):
+        raise ProductIndexError(f"the products have two columns of the same name; they have {', '.join(names)}")
+    ids = products.column("_id").to_pylist() if "_id" in names else []
+    if len(set(ids)) < len(products) or not all(isinstance(product_id, str) for product_id in ids):
+        raise ProductIndexError("an index needs products with different _id values, strings, none of them missing")
+    return products
+
+
+def check_whole(value: int, name: str, least: int) -> int:
+    """A whole number that is large enough.
+
+    Raises:
+        ProductIndexError: if it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ProductIndexError(f"{name} is {value!r}; give a whole number of at least {least}")
+    return int(value)
+
+
+def check_threads(threads: int) -> None:
+    """Refuses what is no number of threads."""
+    check_whole(threads, "threads", 0)
 
 
 __all__ = ["ProductIndexError", "ProductIndex", "SearchResult"]

@@ -23,6 +23,7 @@ import pyarrow as pa
 from jsonargparse.typing import NonNegativeInt
 from tqdm.auto import tqdm
 
+from modeling_mmfusion.generations_mmfusion import check_target
 from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.arguments import run
 from training.data import DataError
@@ -56,6 +57,7 @@ def main(arguments: IndexArguments) -> ProductIndex:
     """Builds or updates, saves and returns the index."""
     folder = Path(arguments.vectors)
     manifest = read_manifest(folder)
+    check_target(Path(arguments.output))
     if arguments.sync:
         index = ProductIndex.load(arguments.output)
         index.check_model(manifest["model"], manifest.get("blocks"))

@@ -13,8 +13,8 @@ The model files never import this one, so a model loads where usearch, pyarrow a
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from numbers import Integral
+from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -36,7 +36,16 @@ from .generations_mmfusion import (
     write_manifest,
     writing,
 )
-from .graph_mmfusion import CANDIDATES, RowVectors, VectorGraph, check_vectors
+from .graph_mmfusion import (
+    CANDIDATES,
+    SAMPLED,
+    RowVectors,
+    SearchWidth,
+    VectorGraph,
+    check_vectors,
+    pseudo_queries,
+    unit,
+)
 from .locks_mmfusion import SearchLock
 from .processing_mmfusion import PRODUCT_FIELDS
 from .words_mmfusion import ProductWords, fuse_rankings
@@ -94,6 +103,7 @@ class ProductIndex:
         self, graph: VectorGraph, catalogue: Catalogue, model: str = "", blocks: Mapping[str, int] | None = None
     ):
         self.graph = graph
+        self.measured = SearchWidth(graph.width, graph.candidates)
         self.catalogue = catalogue
         self.words: ProductWords | None = None
         self.model = model
@@ -104,6 +114,7 @@ class ProductIndex:
         self._files: dict[str, dict] = {}
         self._unsaved = {"graph", "products", "vectors", "basis", "words"}
         self._rows_without_words: set[int] = set()  # whose texts are newer than the words
+        self._own_width: dict[str, int] = {}  # what was set by hand
         self._lock = SearchLock()
         self._one_change = RLock()
 
@@ -117,6 +128,67 @@ class ProductIndex:
     def dim(self) -> int:
         """Length of the vectors."""
         return self.graph.dim
+
+    @property
+    def width(self) -> int:
+        """Rows that a search keeps in view: more finds more and takes longer. It was chosen when the index was built,
+        see [`~ProductIndex.choose_width`]; one that is set holds until the index is opened again, and sets
+        `candidates` along."""
+        return self.graph.width
+
+    @width.setter
+    def width(self, width: int) -> None:
+        with self._one_change, self._lock.changing():
+            self.graph.width = check_whole(width, "width", 1)
+            self._own_width = {"width": self.graph.width}
+
+    @property
+    def candidates(self) -> int:
+        """Of these rows scored exactly, at least; may be set too, after `width`."""
+        return self.graph.candidates
+
+    @candidates.setter
+    def candidates(self, candidates: int) -> None:
+        with self._one_change, self._lock.changing():
+            self.graph.candidates = check_whole(candidates, "candidates", 1)
+            self._own_width["candidates"] = self.graph.candidates
+
+    def choose_width(self, recall: float = 0.99, queries: np.ndarray | None = None, threads: int = 1) -> SearchWidth:
+        """Measures recall@10 against exact search with ever wider searches, and takes the first that finds enough.
+
+        Args:
+            recall (`float`, *optional*, defaults to 0.99): share of the best ten to find; above 0, up to 1.
+            queries (`np.ndarray` of shape `(Q, dim)`, *optional*): some hundred real ones. Without them products that
+                were made to be found as hard as queries are stand for them; see [`pseudo_queries`].
+            threads (`int`, *optional*, defaults to 1): threads to search with.
+
+        Returns:
+            What was chosen and measured, also as `measured`; its `recall` is less than was wanted if no width is
+            enough. The same products and queries give the same.
+
+        Raises:
+            ProductIndexError: if `recall` is no such share, or the queries don't fit.
+        """
+        check_recall(recall)
+        check_threads(threads)
+        with self._one_change:
+            rows = np.flatnonzero(self.catalogue.passing({})[: self.catalogue.size])
+            if queries is not None:
+                queries = unit(self._check_queries(queries))[None]
+                if not queries.size or not np.isfinite(queries).all():
+                    raise ProductIndexError("the queries to measure with are none, or hold what is no finite number")
+            elif len(rows):
+                some = np.random.default_rng(0).permutation(rows)[:SAMPLED]
+                queries = pseudo_queries(self.graph.stored(some).astype(np.float32), list(self.blocks.values()))
+            with self._lock.changing():
+                if len(rows):
+                    self.measured = self.graph.choose_width(recall, rows, queries, threads)
+                self._use_own_width()
+            return self.measured
+
+    def _use_own_width(self) -> None:
+        for name, value in self._own_width.items():
+            setattr(self.graph, name, value)
 
     @property
     def products(self) -> pa.Table:
@@ -140,8 +212,10 @@ class ProductIndex:
         words: bool = False,
         threads: int = 1,
         progress: bool = False,
+        recall: float = 0.99,
+        queries: np.ndarray | None = None,
     ) -> "ProductIndex":
-        """Indexes vectors.
+        """Indexes vectors, and chooses how widely the graph is searched; see [`~ProductIndex.choose_width`].
 
         Args:
             vectors (`np.ndarray` of shape `(N, dim)`): unit vectors, float32 or float16, or zeros for a product that
@@ -155,6 +229,8 @@ class ProductIndex:
             threads (`int`, *optional*, defaults to 1): threads to build with, 0 for one a core. With more than one,
                 builds differ a little; each product is then searched for, and added again if it is not found.
             progress (`bool`, *optional*, defaults to `False`): show a progress bar.
+            recall (`float`, *optional*, defaults to 0.99): share of the best ten products that searches shall find.
+            queries (`np.ndarray` of shape `(Q, dim)`, *optional*): real ones to measure that with.
 
         Raises:
             ProductIndexError: if there is nothing to index, the numbers of rows differ, an id is missing, no string
@@ -163,6 +239,7 @@ class ProductIndex:
         if dtype not in list(CANDIDATES):
             raise ProductIndexError(f"unknown dtype {dtype!r}; use one of {', '.join(CANDIDATES)}")
         check_threads(threads)
+        check_recall(recall)
         vectors, products = check_vectors(vectors), table_of(products)
         if not len(products) or len(products) != len(vectors):
             raise ProductIndexError(
@@ -173,6 +250,7 @@ class ProductIndex:
         index = cls(VectorGraph.build(vectors, dtype, threads, progress), Catalogue(products), model, blocks)
         if words:
             index.words = ProductWords.build(index.catalogue.texts())
+        index.choose_width(recall, queries, threads)
         return index
 
     def search(
@@ -305,6 +383,7 @@ class ProductIndex:
                 with self._lock.changing():
                     rows = [self.catalogue.remove(one) for one in ids[start : start + CHANGED_TOGETHER]]
                     self.graph.remove(np.array(rows))
+                self.measured.changed += len(rows)
             self._unsaved |= {"graph", "products"}
 
     def save(self, folder: str | os.PathLike) -> None:
@@ -329,7 +408,7 @@ class ProductIndex:
                 files = {**kept, **self._write_parts(folder, generation, set(kept))}
                 manifest = {"format": FORMAT, "generation": generation, "count": len(self), "dim": self.dim}
                 manifest |= {"dtype": self.graph.dtype, "model": self.model, "blocks": self.blocks}
-                manifest |= {"strays": self.graph.strays.tolist(), "files": files}
+                manifest |= {"search": asdict(self.measured), "strays": self.graph.strays.tolist(), "files": files}
                 write_manifest(folder, manifest)
             remove_older(folder, manifest)
             with self._lock.changing():
@@ -367,6 +446,8 @@ class ProductIndex:
     def refresh(self) -> bool:
         """Opens the folder's newest generation if another process has saved one since; whether there was one.
 
+        A `width` that was set by hand is kept, else the new generation's is taken.
+
         Raises:
             ProductIndexError: if this index has changes that were not saved, or the new generation is damaged.
         """
@@ -376,7 +457,8 @@ class ProductIndex:
             if self._unsaved:
                 raise ProductIndexError(f"{self.folder}: was saved by another process, and changes here are not saved")
             newest = ProductIndex.load(self.folder, self.is_view)
-            newest.graph.candidates = self.graph.candidates
+            newest._own_width = self._own_width
+            newest._use_own_width()
             with self._lock.changing():
                 self.__dict__.update(newest.__dict__ | {"_lock": self._lock, "_one_change": self._one_change})
             return True
@@ -442,7 +524,8 @@ class ProductIndex:
         passing = int(np.count_nonzero(mask))
         if passing > EXACT_ROWS:
             enough = min(k if self.graph.exact is None else 4 * k, passing)
-            count = int(self.graph.count_for(k) * len(self) / passing)
+            wide = max(self.graph.count_for(k), self.graph.width, enough)
+            count = min(int(wide * len(self) / passing), MOST_ASKED)
             while count <= MOST_ASKED:
                 rows = self.graph.nearest(query[None], count)[0]
                 rows = rows[mask[rows]]
@@ -507,6 +590,7 @@ class ProductIndex:
             for row, product in zip(rows.tolist(), products, strict=True):
                 self.catalogue.put(row, product)
         self._unsaved |= {"products"} if vectors is None else {"graph", "products", "vectors"}
+        self.measured.changed += 0 if vectors is None else len(rows)
 
     def _files_to_keep(self, folder: Path) -> dict[str, dict]:
         """The files of a folder that already hold what this index would write there."""
@@ -565,6 +649,9 @@ class ProductIndex:
             raise ProductIndexError(
                 f"{folder}: its files don't belong together; build the index again with training.index"
             )
+        if "search" in manifest:  # not in indexes of before
+            index.measured = SearchWidth(**manifest["search"])
+            index.graph.width, index.graph.candidates = index.measured.width, index.measured.candidates
         index.is_view = view
         index._mark_saved(folder, manifest)
         return index
@@ -601,6 +688,12 @@ def check_whole(value: int, name: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ProductIndexError(f"{name} is {value!r}; give a whole number of at least {least}")
     return int(value)
+
+
+def check_recall(recall: float) -> None:
+    """Refuses what is no share that a search can find."""
+    if isinstance(recall, bool) or not isinstance(recall, Real) or not 0 < recall <= 1:
+        raise ProductIndexError(f"recall is {recall!r}; give a share above 0 and up to 1, such as 0.99")
 
 
 def check_threads(threads: int) -> None:

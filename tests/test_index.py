@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from modeling_mmfusion import graph_mmfusion, index_mmfusion
-from modeling_mmfusion.graph_mmfusion import SKELETON, VectorGraph, neighbourly_order
+from modeling_mmfusion import generations_mmfusion, graph_mmfusion, index_mmfusion
+from modeling_mmfusion.graph_mmfusion import EXPANSION, SKELETON, WIDTHS, VectorGraph, neighbourly_order
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
 
 
@@ -427,6 +427,85 @@ def test_products_that_the_graph_can_not_find_are_strays(tmp_path, monkeypatch):
         assert opened.search(vectors[3:4], 1)[0][0].product_id == "sku-003"
     index.remove(["sku-003"])
     assert index.graph.strays.tolist() == [7]
+
+
+def clustered(count, dim=32, seed=0):
+    """Products in clusters, and queries that lie apart from them."""
+    rng = np.random.default_rng(seed)
+
+    def unit(vectors):
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    centres = unit(rng.standard_normal((20, dim)))
+    vectors = unit(centres[rng.integers(20, size=count)] + 0.7 * unit(rng.standard_normal((count, dim))))
+    apart = unit(centres + 0.5 * unit(rng.standard_normal((20, dim))))
+    queries = unit(apart[rng.integers(20, size=200)] + 0.7 * unit(rng.standard_normal((200, dim))))
+    return vectors, pa.table({"_id": [f"sku-{number}" for number in range(count)]}), queries
+
+
+def recall_of(index, vectors, queries):
+    tenth = np.sort(queries @ vectors.T, axis=1)[:, -10]
+    found = index.search_rows(queries)
+    return np.mean([(scores >= least - 1e-3).mean() for (_, scores), least in zip(found, tenth, strict=True)])
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i8", "b1"])
+def test_the_search_is_as_wide_as_the_wanted_recall_needs(dtype):
+    vectors, products, queries = clustered(4000)
+    indexes = [ProductIndex.build(vectors, products, dtype=dtype, recall=recall) for recall in (0.5, 0.95, 0.99)]
+    widths = [index.width for index in indexes]
+    assert widths == sorted(widths) and widths[0] < EXPANSION
+    assert indexes[0].candidates <= widths[0] and (dtype != "b1" or indexes[0].candidates == widths[0])
+    for index, wanted in zip(indexes, (0.5, 0.95, 0.99), strict=True):
+        assert index.measured.recall >= wanted or index.width == WIDTHS[-1]
+        assert recall_of(index, vectors, queries) >= min(wanted, index.measured.recall), "of queries that lie apart"
+        assert index.choose_width(wanted) == index.measured, "the same again"
+    measured = indexes[0].choose_width(0.99, queries)
+    assert measured.recall == pytest.approx(recall_of(indexes[0], vectors, queries), abs=2e-3)
+
+
+def test_the_width_is_saved_and_may_be_set(tmp_path):
+    vectors, products, _ = clustered(1000)
+    index = ProductIndex.build(vectors, products, dtype="i8", recall=0.9)
+    index.save(tmp_path)
+    view = ProductIndex.load(tmp_path, view=True)
+    assert (view.width, view.candidates, view.measured) == (index.width, index.candidates, index.measured)
+    assert index.measured.wanted == 0.9 and index.measured.recall >= 0.9
+    follows = ProductIndex.load(tmp_path, view=True)
+    view.width = 100
+    assert (view.width, view.candidates) == (100, 64)
+    index.remove(["sku-1", "sku-2"])
+    index.update([{"_id": "sku-3"}], vectors[4:5])
+    assert index.measured.changed == 3
+    index.width = 48
+    index.measured = index.measured.__class__(200, 70, 0.95, 0.9, 3)
+    index.save(tmp_path)
+    assert view.refresh() and view.width == 100 and view.candidates == 64, "what was set is kept"
+    assert follows.refresh() and (follows.width, follows.candidates) == (200, 70)
+    assert ProductIndex.load(tmp_path).measured.changed == 3
+    for wrong in (0, -1, 2.5, "64", True, None):
+        with pytest.raises(ProductIndexError, match="width is .*; give a whole number of at least 1"):
+            index.width = wrong
+        with pytest.raises(ProductIndexError, match="candidates is .*; give a whole number of at least 1"):
+            index.candidates = wrong
+    for wrong in (0, 1.5, "all", True):
+        with pytest.raises(ProductIndexError, match="recall is .*; give a share above 0 and up to 1"):
+            ProductIndex.build(vectors, products, recall=wrong)
+    with pytest.raises(ProductIndexError, match="queries have 8 dimensions, the index has 32"):
+        ProductIndex.build(vectors, products, queries=vectors[:, :8])
+    assert index.width == 48 and ProductIndex.load(tmp_path).width == 200
+
+
+def test_an_index_of_before_is_searched_as_before(tmp_path):
+    vectors, products, _ = clustered(1000)
+    ProductIndex.build(vectors, products, dtype="i8").save(tmp_path)
+    manifest = json.loads((tmp_path / "index.json").read_text())
+    del manifest["search"], manifest["checksum"]
+    generations_mmfusion.write_manifest(tmp_path, manifest)
+    index = ProductIndex.load(tmp_path)
+    assert (index.width, index.candidates, index.measured.recall) == (384, 64, None)
+    index.save(tmp_path)
+    assert ProductIndex.load(tmp_path).candidates == 64
 
 
 FILTERED = pa.table(

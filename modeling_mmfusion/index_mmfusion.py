@@ -53,6 +53,7 @@ from .words_mmfusion import ProductWords, fuse_rankings
 EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored
 MOST_ASKED = 10_000  # candidates that the graph is asked for before all that pass are scored
 FUSED_DEPTH = 100  # of the rankings by vectors and by words that are joined
+MANY_FREE = 4096  # rows, from which on it pays to build the index anew
 CHANGED_TOGETHER = 256  # products that searches wait for
 
 
@@ -386,11 +387,43 @@ class ProductIndex:
                 self.measured.changed += len(rows)
             self._unsaved |= {"graph", "products"}
 
+    def compact(self, threads: int = 1, progress: bool = False) -> None:
+        """Builds the graph anew, of the products that there are, and drops the rows of those that were removed.
+
+        Afterwards searches find what an index that is built of these products finds, rows are numbered anew, and
+        `save` writes smaller files. Searches go on while it builds, other changes wait; both graphs are in memory.
+
+        Args:
+            threads (`int`, *optional*, defaults to 1): threads to build with, 0 for one a core.
+            progress (`bool`, *optional*, defaults to `False`): show a progress bar.
+
+        Raises:
+            ProductIndexError: if the index was opened with `view=True`.
+        """
+        self._check_changeable()
+        check_threads(threads)
+        with self._one_change:
+            if not self.catalogue.free:
+                return
+            rows = np.flatnonzero(self.catalogue.passing({})[: self.catalogue.size])
+            graph = VectorGraph.build(self.graph.stored(rows), self.graph.dtype, threads, progress)
+            newest = ProductIndex(graph, Catalogue(self.products), self.model, self.blocks)
+            if self.words is not None:
+                newest.words = ProductWords.build(newest.catalogue.texts())
+            newest.choose_width(self.measured.wanted, threads=threads)
+            newest._own_width = self._own_width
+            newest._use_own_width()
+            kept = ("generation", "folder", "_files", "_lock", "_one_change")
+            with self._lock.changing():
+                self.__dict__.update(newest.__dict__ | {name: self.__dict__[name] for name in kept})
+
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the index as the folder's next generation; a kill at any moment leaves the old one or the new one.
 
         Searches go on meanwhile, and so do processes that have the older generation open; they see the new one after
-        [`~ProductIndex.refresh`]. Parts that did not change are not written again.
+        [`~ProductIndex.refresh`]. Parts that did not change are not written again. Where more than half of the rows
+        are of products that were removed, and 4,096 or more, the index is compacted first, which takes as long as
+        building it.
 
         Raises:
             ProductIndexError: if another process has saved since this index was loaded from the folder, the folder
@@ -399,6 +432,8 @@ class ProductIndex:
         """
         folder = Path(folder).resolve()
         with self._one_change, saving(folder):
+            if MANY_FREE <= len(self.catalogue.free) > self.catalogue.size / 2 and not self.is_view:
+                self.compact()
             if self.words and self._rows_without_words:
                 self.words = ProductWords.build(self.catalogue.texts())
                 self._unsaved.add("words")
@@ -567,8 +602,7 @@ class ProductIndex:
         self, products: pa.Table | list[dict], vectors: np.ndarray | None = None, threads: int = 1
     ) -> tuple[pa.Table, np.ndarray | None]:
         """The products as a table and the vectors as an array, if they may be stored."""
-        if self.is_view:
-            raise ProductIndexError("the index was opened with view=True and can't be changed; load it without")
+        self._check_changeable()
         check_threads(threads)
         table = table_of(products) if len(products) else self.catalogue.table.slice(0, 0)
         self.catalogue.conform(table)
@@ -577,6 +611,10 @@ class ProductIndex:
                 raise ProductIndexError(f"there are {len(table)} products and {len(vectors)} vectors")
             vectors = check_vectors(vectors, self.dim)
         return table, vectors
+
+    def _check_changeable(self) -> None:
+        if self.is_view:
+            raise ProductIndexError("the index was opened with view=True and can't be changed; load it without")
 
     def _check_known(self, table: pa.Table) -> None:
         if unknown := [one for one in table.column("_id").to_pylist() if one not in self]:

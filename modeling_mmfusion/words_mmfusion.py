@@ -67,7 +67,7 @@ class ProductWords:
     @classmethod
     def build(cls, texts: Iterable[str]) -> "ProductWords":
         """Indexes a text a row; rows without one are never found."""
-        texts = [text or " " for text in texts]
+        texts = [text or " " for text in texts] or [" "]
         index = bm25s.BM25()
         if any(WORD.search(text) for text in texts):
             tokens = bm25s.tokenize(texts, token_pattern=WORD.pattern, stopwords=[], show_progress=False)

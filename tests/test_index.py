@@ -508,6 +508,93 @@ def test_an_index_of_before_is_searched_as_before(tmp_path):
     assert ProductIndex.load(tmp_path).candidates == 64
 
 
+@pytest.mark.parametrize("dtype", ["f32", "i8", "b1"])
+def test_a_compacted_index_is_as_one_built_of_what_is_left(tmp_path, dtype):
+    vectors, products = catalogue(1000, dim=32)
+    vectors = vectors.astype(np.float16)
+    index = ProductIndex.build(vectors, products, "abc", dtype, {"text": 20, "image": 12}, words=True)
+    index.update([{"_id": "sku-999", "title": "Product changed"}])
+    index.save(tmp_path / "index")
+    reader = ProductIndex.load(tmp_path / "index", view=True)
+    before = {part: file.stat().st_size for part, file in index.files.items()}
+    index.remove([f"sku-{number:03d}" for number in range(1000) if number % 10])
+    queries = catalogue(20, dim=32)[0]
+    index.compact()
+    titles = [f"Product {number}" for number in range(0, 1000, 10)]
+    fresh = ProductIndex.build(
+        vectors[::10], products.take(np.arange(0, 1000, 10)), "abc", dtype, {"text": 20, "image": 12}, words=True
+    )
+    index.save(tmp_path / "index")
+    for one in (index, ProductIndex.load(tmp_path / "index")):
+        assert one.catalogue.size == len(one) == 100 and one.products.equals(fresh.products)
+        for options in ({}, {"where": {"title": titles[:30]}}, {"texts": ["980"] * 20}):
+            assert one.search(queries, 5, **options) == fresh.search(queries, 5, **options), options
+        assert one.measured == fresh.measured and one.model == "abc"
+    assert "sku-010" in index and "sku-011" not in index
+    assert all(file.stat().st_size < before[part] / 2 for part, file in index.files.items() if part in PARTS)
+    assert len(reader) == 1000 and reader.search(vectors[11:12].astype("f4"), 1)[0][0].product_id == "sku-011"
+    index.add(vectors[11:12], [{"_id": "sku-011", "title": "again"}])
+    assert reader.refresh() and len(reader) == 100
+    with pytest.raises(ProductIndexError, match="view=True"):
+        reader.compact()
+
+
+PARTS = ("graph", "vectors", "products", "words_data")
+
+
+def test_a_save_compacts_where_most_rows_are_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_mmfusion, "MANY_FREE", 100)
+    index = ProductIndex.build(*catalogue(300), dtype="i8")
+    index.width = 77
+    for removed, rows in ((range(150), 300), (range(150, 151), 149), (range(151, 260), 40)):
+        index.remove([f"sku-{number:03d}" for number in removed])
+        index.save(tmp_path)
+        assert index.catalogue.size == rows and ProductIndex.load(tmp_path).catalogue.size == rows
+        assert index.width == 77, "what was set is kept"
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i8"])
+def test_an_emptied_index_is_compacted_and_fills_again(tmp_path, dtype):
+    vectors, products = catalogue(30)
+    index = ProductIndex.build(vectors, products, dtype=dtype, words=True)
+    index.remove(products.column("_id").to_pylist())
+    index.compact()
+    index.save(tmp_path)
+    for view in (True, False):
+        index = ProductIndex.load(tmp_path, view=view)
+        assert index.search(vectors[:2], texts=["product", "7"]) == [[], []] and index.catalogue.size == 0
+    index.add(vectors, products)
+    index.save(tmp_path)
+    assert [r[0].product_id for r in index.search(vectors, 1)] == products.column("_id").to_pylist()
+    assert index.search(vectors[:1], 1, texts=["29"])[0][0].product_id in ("sku-000", "sku-029")
+
+
+def test_searches_go_on_while_an_index_is_compacted_and_a_kill_leaves_the_older(tmp_path, monkeypatch):
+    vectors, products = catalogue(60)
+    index = ProductIndex.build(vectors, products, dtype="i8")
+    index.save(tmp_path)
+    index.remove([f"sku-{number:03d}" for number in range(40)])
+    build, seen = VectorGraph.build, []
+
+    def build_slowly(*words):
+        reader = Thread(target=lambda: seen.append(index.search(vectors[50:51], 1)[0][0].product_id))
+        reader.start()
+        reader.join(10)
+        return build(*words)
+
+    monkeypatch.setattr(VectorGraph, "build", build_slowly)
+    index.compact()
+    assert seen == ["sku-050"], "a search waits for a compaction"
+    if not (child := os.fork()):
+        index_mmfusion.write_manifest = lambda *_: os._exit(9)
+        index.save(tmp_path)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(ProductIndex.load(tmp_path)) == 60
+    index.save(tmp_path)
+    assert len(ProductIndex.load(tmp_path)) == 20 and len(list(tmp_path.glob("graph-*"))) == 1
+
+
 FILTERED = pa.table(
     {
         "_id": [f"sku-{number}" for number in range(1000)],

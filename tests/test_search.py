@@ -129,6 +129,17 @@ def test_the_width_of_the_search_is_measured_printed_and_set(run, tmp_path, caps
     assert seen == [77]
 
 
+def test_an_index_is_compacted_without_vectors(run, capsys):
+    opened = ProductIndex.load(run / "index")
+    opened.remove(list(opened.catalogue.rows)[:8])
+    opened.save(run / "index")
+    options = {"vectors": "nowhere", "output": str(run / "index"), "compact": True}
+    assert index.main(index.IndexArguments(**options)).catalogue.size == 4
+    assert "4 products in" in (out := capsys.readouterr().out) and "8 free rows were dropped" in out
+    with pytest.raises(DataError, match="two things"):
+        index.main(index.IndexArguments(**options, sync=True))
+
+
 def test_an_index_is_brought_up_to_date_with_the_vectors(run, model, processor, shop, tmp_path, capsys):
     corpus, queries, qrels = shop_rows()
     corpus[0]["title"] = "striped mug"  # another vector

@@ -3,6 +3,7 @@
     python -m training.index --vectors runs/quickstart/vectors --output runs/quickstart/index
     python -m training.index --vectors runs/myshop/vectors --output runs/myshop/index --dtype i8 --words
     python -m training.index --vectors runs/myshop/vectors --output runs/myshop/index --sync
+    python -m training.index --output runs/myshop/index --compact      # after many products were removed
 
 The output folder gets the graph, the exact vectors, the products that are shown, and index.json with their checksums.
 Who has the older index open goes on reading it. How --dtype stores vectors of 384 dimensions:
@@ -47,6 +48,8 @@ class IndexArguments:
         sync: Bring the index in the output folder up to date: products that are new, changed or gone.
         recall: Share of the best ten products that searches shall find; how wide they are is measured, and again by
             --sync where more than a fifth of the products changed.
+        compact: Drop what is left of removed products from the index in the output folder, and do nothing else; it is
+            done by itself where more than half of the rows are free, and some thousand.
         queries: File of real queries' vectors (.npy) to measure that with, some hundred.
     """
 
@@ -58,10 +61,13 @@ class IndexArguments:
     sync: bool = False
     recall: ClosedUnitInterval = 0.99
     queries: str | None = None
+    compact: bool = False
 
 
 def main(arguments: IndexArguments) -> ProductIndex:
-    """Builds or updates, saves and returns the index."""
+    """Builds, updates or compacts, saves and returns the index."""
+    if arguments.compact:
+        return compact(arguments)
     folder = Path(arguments.vectors)
     manifest = read_manifest(folder)
     check_target(Path(arguments.output))
@@ -78,6 +84,19 @@ def main(arguments: IndexArguments) -> ProductIndex:
     print(f"index: {format_measured(index.measured)}", flush=True)
     index.save(arguments.output)
     print(f"index: {len(index):,} products in {arguments.output}", flush=True)
+    return index
+
+
+def compact(arguments: IndexArguments) -> ProductIndex:
+    """Compacts, saves and returns the index of the output folder."""
+    if arguments.sync:
+        raise DataError("--compact and --sync are two things; give --compact after --sync")
+    index = ProductIndex.load(arguments.output)
+    free = len(index.catalogue.free)
+    index.compact(arguments.threads, progress=True)
+    print(f"index: {format_measured(index.measured)}", flush=True)
+    index.save(arguments.output)
+    print(f"index: {len(index):,} products in {arguments.output}; {free:,} free rows were dropped", flush=True)
     return index
 
 

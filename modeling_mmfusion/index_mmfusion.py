@@ -175,9 +175,7 @@ class ProductIndex:
         with self._one_change:
             rows = np.flatnonzero(self.catalogue.passing({})[: self.catalogue.size])
             if queries is not None:
-                queries = unit(self._check_queries(queries))[None]
-                if not queries.size or not np.isfinite(queries).all():
-                    raise ProductIndexError("the queries to measure with are none, or hold what is no finite number")
+                queries = check_measured_queries(queries, self.dim)
             elif len(rows):
                 some = np.random.default_rng(0).permutation(rows)[:SAMPLED]
                 queries = pseudo_queries(self.graph.stored(some).astype(np.float32), list(self.blocks.values()))
@@ -248,6 +246,8 @@ class ProductIndex:
             )
         if blocks and (sum(blocks.values()) != vectors.shape[1] or min(blocks.values()) < 1):
             raise ProductIndexError(f"the blocks {dict(blocks)} don't make vectors of {vectors.shape[1]} dimensions")
+        if queries is not None:
+            check_measured_queries(queries, vectors.shape[1])
         index = cls(VectorGraph.build(vectors, dtype, threads, progress), Catalogue(products), model, blocks)
         if words:
             index.words = ProductWords.build(index.catalogue.texts())
@@ -285,7 +285,7 @@ class ProductIndex:
                 given where the index was built without words.
         """
         with self._lock:
-            queries = self._check_queries(queries)
+            queries = check_queries(queries, self.dim)
             found = self._find(queries, k, where, texts, threads)
             return [self._results(query, *one) for query, one in zip(queries, found, strict=True)]
 
@@ -293,10 +293,10 @@ class ProductIndex:
         """The rows and scores, best first, that [`~ProductIndex.search`] makes results of.
 
         Rows are numbers from 0 in the order of [`~ProductIndex.build`]; later changes give rows that became free to
-        other products.
+        other products, and [`~ProductIndex.compact`], which a save may call, numbers them anew.
         """
         with self._lock:
-            return self._find(self._check_queries(queries), k, **options)
+            return self._find(check_queries(queries, self.dim), k, **options)
 
     def check_model(self, model: str, blocks: Mapping[str, int] | None = None) -> None:
         """Refuses a model whose queries don't fit.
@@ -579,17 +579,6 @@ class ProductIndex:
         found = zip(products, scores.tolist(), parts, strict=True)
         return [SearchResult(product.pop("_id"), score, product, part) for product, score, part in found]
 
-    def _check_queries(self, queries: np.ndarray) -> np.ndarray:
-        """Queries as float32."""
-        queries = np.asarray(queries)
-        if queries.ndim != 2 or queries.dtype.kind not in "fiu":
-            raise ProductIndexError(
-                f"queries are {queries.dtype} of the shape {queries.shape}; the index wants (queries, {self.dim})"
-            )
-        if queries.shape[1] != self.dim:
-            raise ProductIndexError(f"queries have {queries.shape[1]} dimensions, the index has {self.dim}")
-        return np.ascontiguousarray(queries, dtype=np.float32)
-
     def _check_texts(self, texts: Sequence[str] | None, queries: int) -> None:
         if texts is None:
             return
@@ -715,6 +704,34 @@ def table_of(products: pa.Table | list[dict]) -> pa.Table:
     if len(set(ids)) < len(products) or not all(isinstance(product_id, str) for product_id in ids):
         raise ProductIndexError("an index needs products with different _id values, strings, none of them missing")
     return products
+
+
+def check_queries(queries: np.ndarray, dim: int) -> np.ndarray:
+    """Queries `(Q, dim)` as float32.
+
+    Raises:
+        ProductIndexError: if they have another shape or hold no real numbers.
+    """
+    queries = np.asarray(queries)
+    if queries.ndim != 2 or queries.dtype.kind not in "fiu":
+        raise ProductIndexError(
+            f"queries are {queries.dtype} of the shape {queries.shape}; the index wants (queries, {dim})"
+        )
+    if queries.shape[1] != dim:
+        raise ProductIndexError(f"queries have {queries.shape[1]} dimensions, the index has {dim}")
+    return np.ascontiguousarray(queries, dtype=np.float32)
+
+
+def check_measured_queries(queries: np.ndarray, dim: int) -> np.ndarray:
+    """Queries to measure recall with, `(1, Q, dim)`, scaled to length 1; see [`VectorGraph.choose_width`].
+
+    Raises:
+        ProductIndexError: as [`check_queries`], and if there is none or one is not finite.
+    """
+    queries = unit(check_queries(queries, dim))[None]
+    if not queries.size or not np.isfinite(queries).all():
+        raise ProductIndexError("the queries to measure with are none, or hold what is no finite number")
+    return queries
 
 
 def check_whole(value: int, name: str, least: int) -> int:

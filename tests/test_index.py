@@ -464,7 +464,7 @@ def test_the_search_is_as_wide_as_the_wanted_recall_needs(dtype):
     assert measured.recall == pytest.approx(recall_of(indexes[0], vectors, queries), abs=2e-3)
 
 
-def test_the_width_is_saved_and_may_be_set(tmp_path):
+def test_the_width_is_saved_and_may_be_set(tmp_path, monkeypatch):
     vectors, products, _ = clustered(1000)
     index = ProductIndex.build(vectors, products, dtype="i8", recall=0.9)
     index.save(tmp_path)
@@ -491,8 +491,13 @@ def test_the_width_is_saved_and_may_be_set(tmp_path):
     for wrong in (0, 1.5, "all", True):
         with pytest.raises(ProductIndexError, match="recall is .*; give a share above 0 and up to 1"):
             ProductIndex.build(vectors, products, recall=wrong)
-    with pytest.raises(ProductIndexError, match="queries have 8 dimensions, the index has 32"):
-        ProductIndex.build(vectors, products, queries=vectors[:, :8])
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorGraph, "build", lambda *_: pytest.fail("is refused when all is built"))
+        with pytest.raises(ProductIndexError, match="queries have 8 dimensions, the index has 32"):
+            ProductIndex.build(vectors, products, queries=vectors[:, :8])
+        for wrong in (vectors[:0], np.full((1, 32), np.nan)):
+            with pytest.raises(ProductIndexError, match="to measure with are none, or hold"):
+                ProductIndex.build(vectors, products, queries=wrong)
     assert index.width == 48 and ProductIndex.load(tmp_path).width == 200
 
 

@@ -53,6 +53,8 @@ class SearchArguments:
         hybrid: Join the ranking with one by words (BM25), which knows model numbers; the index needs --words.
         queries: File of queries instead of one, a query a line, or JSON lines with text and perhaps _id; prints JSON
             lines.
+        width: How widely the graph is searched: more finds more and takes longer; what was chosen for the index if not
+            given.
         tower: The query tower: torch, or onnx or int8 of model/onnx, which training.export wrote.
     """
 
@@ -65,6 +67,7 @@ class SearchArguments:
     where: str | None = None
     hybrid: bool = False
     queries: str | None = None
+    width: PositiveInt | None = None
     tower: Literal["torch", "onnx", "int8"] = "torch"
 
 
@@ -181,6 +184,8 @@ def main(arguments: SearchArguments) -> None:
     where = parse_where(arguments.where or "")
     image = read_image(arguments.image) if arguments.image else None
     searcher = Searcher(arguments.run, arguments.tower)
+    if arguments.width:
+        searcher.index.width = arguments.width
     if arguments.queries:
         answer_file(searcher, arguments, where)
         return

@@ -1,8 +1,11 @@
 """What an index shows of its products: rows of a memory-mapped Arrow table, ids, changes, and filters over columns."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from decimal import Decimal
+from numbers import Real
 from threading import Lock
 from typing import Any
 
@@ -122,11 +125,11 @@ class Catalogue:
             Booleans, one a row or more; those beyond the last row are False.
         """
         with self._one_at_a_time:
-            return self._passing(repr(sorted(where.items())), where)
+            return self._passing(repr(sorted(where.items(), key=str)), where)
 
     def _passing(self, key: str, where: Mapping[str, Any]) -> np.ndarray:
         if key not in self._masks:
-            if unknown := sorted(set(where) - set(self.table.column_names)):
+            if unknown := sorted(set(where) - set(self.table.column_names), key=str):
                 raise ProductIndexError(f"there is no column {unknown[0]!r} to filter by; there are {self._names()}")
             mask = np.zeros(self.size, dtype=bool)
             mask[: self.table.num_rows] = passes(self.table, where)
@@ -165,7 +168,7 @@ def passes(table: pa.Table, where: Mapping[str, Any]) -> np.ndarray:
     for name, wanted in where.items():
         try:
             matches = _matches(table.column(name), wanted)
-        except (pa.ArrowException, TypeError) as error:
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             kind = table.column(name).type
             raise ProductIndexError(f"can't filter column {name!r}, which holds {kind}, by {wanted!r}") from error
         found = pc.and_(found, pc.fill_null(matches, False))
@@ -173,15 +176,41 @@ def passes(table: pa.Table, where: Mapping[str, Any]) -> np.ndarray:
 
 
 def _matches(column: pa.ChunkedArray, wanted: Any) -> pa.ChunkedArray:
+    kind = column.type
     if isinstance(wanted, tuple):
         low, high = wanted
         numbers = numbers_of(column)
-        at_least = pc.greater_equal(numbers, float("-inf") if low is None else float(low))
-        return pc.and_(at_least, pc.less_equal(numbers, float("inf") if high is None else float(high)))
-    if isinstance(wanted, bool) and pa.types.is_large_string(column.type):
+        at_least = pc.greater_equal(numbers, float("-inf") if low is None else float(number_of(low)))
+        return pc.and_(at_least, pc.less_equal(numbers, float("inf") if high is None else float(number_of(high))))
+    if isinstance(wanted, bool) and pa.types.is_large_string(kind):
         return pc.equal(pc.utf8_lower(column), str(wanted).lower())
-    values = sorted(wanted) if isinstance(wanted, (list, set, frozenset)) else [wanted]
-    return pc.is_in(column, value_set=pa.array(values, type=column.type))
+    values = list(wanted) if isinstance(wanted, (list, set, frozenset)) else [wanted]
+    values = [value for value in values if value is not None and value == value]  # nor what is not a number
+    if pa.types.is_null(kind):
+        values = []
+    elif pa.types.is_integer(kind):
+        numbers = map(number_of, values)
+        values = [int(number) for number in numbers if number == int(number)]
+        column, kind = column.cast(pa.int64()), pa.int64()
+    elif pa.types.is_floating(kind):
+        values = [number_of(value) for value in values]
+    elif pa.types.is_decimal(kind):
+        values = [float(number_of(value)) for value in values]
+        column, kind = column.cast(pa.float64()), pa.float64()
+    return pc.is_in(column, value_set=pa.array(values, type=kind))
+
+
+def number_of(value: Any) -> int | float:
+    """A number, or a string that is one, as a number.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if isinstance(value, str) and re.search(NUMBER, value):
+        return float(value) if "." in value else int(value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+        raise TypeError(f"{value!r} is no number")
+    return value
 
 
 def numbers_of(column: pa.ChunkedArray) -> pa.ChunkedArray:

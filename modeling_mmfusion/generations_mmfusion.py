@@ -4,6 +4,7 @@ A folder holds `index.json` and files named by part and generation, such as `gra
 the files of the current generation with their sizes and sha256, and carries a checksum of itself. A save writes its
 files under new names, flushes them to the disk and only then replaces `index.json` by a rename; parts that did not
 change keep their file. Whoever has the older generation open goes on reading its files, even after they were removed.
+Files of other names are never touched, and a folder of them that is no index is not saved into.
 """
 
 import hashlib
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+
 try:
     import fcntl
 except ImportError:  # Windows has none: there, see to it yourself that one process saves at a time
@@ -21,7 +24,11 @@ except ImportError:  # Windows has none: there, see to it yourself that one proc
 
 FORMAT = 2
 MANIFEST = "index.json"
-FILE_NAME = re.compile(r"(?:graph|vectors|basis|products|words_[a-z]+)-(\d{6,})\.[a-z]+")
+PARTIAL = f".{MANIFEST}.partial"
+WORDS = {"data": "npy", "indices": "npy", "indptr": "npy", "vocab": "json", "params": "json"}
+SUFFIXES = {"graph": "usearch", "vectors": "npy", "basis": "npy", "products": "arrow"}
+SUFFIXES |= {f"words_{part}": suffix for part, suffix in WORDS.items()}
+FILE_NAME = re.compile(r"(\w+)-([0-9]{6,})\.(\w+)")
 
 
 class ProductIndexError(ValueError):
@@ -51,15 +58,25 @@ def read_manifest(folder: Path) -> dict:
         raise ProductIndexError(f"{file}: the index is damaged: this is no JSON of ours") from error
     if isinstance(version, int) and version < FORMAT and checksum is None:
         raise ProductIndexError(f"{folder}: is of an older format ({version}); build it again with training.index")
+    if isinstance(version, int) and version > FORMAT and checksum == checksum_of(manifest):
+        raise ProductIndexError(f"{folder}: is of a newer format ({version}); open it with a newer mmfusion")
     if checksum != checksum_of(manifest) or version != FORMAT:
         raise ProductIndexError(f"{file}: the index is damaged: its checksum is wrong; build it with training.index")
     return manifest
 
 
+def is_current(folder: Path, generation: int) -> bool:
+    """Whether a generation is the one that `index.json` tells of."""
+    try:
+        return read_manifest(folder)["generation"] == generation
+    except ProductIndexError:
+        return False
+
+
 def write_manifest(folder: Path, manifest: dict) -> None:
     """Replaces `index.json`; from then on the folder is of the new generation."""
     text = json.dumps(manifest | {"checksum": checksum_of(manifest)}, indent=2) + "\n"
-    partial = folder / f".{MANIFEST}.partial"
+    partial = folder / PARTIAL
     partial.write_text(text, encoding="utf-8")
     flush(partial)
     flush(folder)  # the names of the files that it tells of
@@ -98,32 +115,95 @@ def check_file(folder: Path, facts: dict, contents: bool = True) -> Path:
     return file
 
 
+def part_file(folder: Path, part: str, generation: int) -> Path:
+    """Where a part of a generation lies, such as `graph-000007.usearch`."""
+    return folder / f"{part}-{generation:06d}.{SUFFIXES[part]}"
+
+
+def generations(folder: Path) -> dict[Path, int]:
+    """The generation of each of the folder's files that a save of ours wrote, those of killed saves included."""
+    matches = {file: FILE_NAME.fullmatch(file.name) for file in folder.iterdir()}
+    return {file: int(match[2]) for file, match in matches.items() if match and SUFFIXES.get(match[1]) == match[3]}
+
+
 def last_generation(folder: Path) -> int:
     """The highest generation that a file of the folder is of, that of a killed save included; 0 if there is none."""
-    matches = (FILE_NAME.fullmatch(file.name) for file in folder.iterdir())
-    return max((int(match[1]) for match in matches if match), default=0)
+    return max(generations(folder).values(), default=0)
+
+
+def check_target(folder: Path) -> None:
+    """Refuses to save into a folder that holds what is not ours: no index of ours, and files of other names.
+
+    A damaged `index.json` counts as ours where the folder holds a graph of ours and nothing else.
+
+    Raises:
+        ProductIndexError: naming a file that is not ours.
+    """
+    if not folder.exists() or is_index(folder):
+        return
+    if not folder.is_dir():
+        raise ProductIndexError(f"{folder}: is a file; give a folder for the index")
+    ours = {file.name for file in generations(folder)}
+    allowed = ours | {PARTIAL} | ({MANIFEST} if any(name.startswith("graph-") for name in ours) else set())
+    if foreign := sorted({file.name for file in folder.iterdir()} - allowed):
+        raise ProductIndexError(
+            f"{folder}: is no index and holds other files ({foreign[0]}); give a folder of its own"
+        )
+
+
+def is_index(folder: Path) -> bool:
+    """Whether `index.json` is of an index of ours, of this format or another; not if it is damaged."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        checksum = manifest.pop("checksum", None)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return False
+    known = {"format", "count", "dim", "model"} <= set(manifest)
+    return known and checksum == (checksum_of(manifest) if manifest["format"] != 1 else None)
 
 
 def remove_older(folder: Path, manifest: dict) -> None:
     """Removes the files of other generations, and those of saves that were killed."""
     current = {facts["name"] for facts in manifest["files"].values()}
-    for file in folder.iterdir():
-        if FILE_NAME.fullmatch(file.name) and file.name not in current:
+    for file in generations(folder):
+        if file.name not in current:
             file.unlink(missing_ok=True)
 
 
 @contextmanager
 def saving(folder: Path) -> Iterator[None]:
-    """Makes the folder, and lets one process at a time save into it; others wait."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Makes the folder, and lets one process at a time save into it; others wait. See [`check_target`]."""
+    check_target(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProductIndexError(f"{folder}: can't be made ({error.strerror})") from error
     handle = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         if fcntl:
             fcntl.flock(handle, fcntl.LOCK_EX)
+        check_target(folder)
         yield
     finally:
         if fcntl:
             os.close(handle)
+
+
+@contextmanager
+def writing(folder: Path, generation: int) -> Iterator[None]:
+    """Makes one line of what the disk says while a generation is written, and removes what there is of it.
+
+    Raises:
+        ProductIndexError: if it can't be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, pa.ArrowException) as error:  # of Python, of usearch, of Arrow
+        for file, written in generations(folder).items():
+            if written == generation and not is_current(folder, generation):
+                file.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())[:200]
+        raise ProductIndexError(f"{folder}: can't be written ({reason}); is the disk full?") from error
 
 
 def sha256_of(file: Path) -> str:

@@ -13,7 +13,8 @@ The model files never import this one, so a model loads where usearch, pyarrow a
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -28,12 +29,23 @@ from .generations_mmfusion import (
     check_file,
     describe,
     last_generation,
+    part_file,
     read_manifest,
     remove_older,
     saving,
     write_manifest,
+    writing,
 )
-from .graph_mmfusion import CANDIDATES, RowVectors, VectorGraph, check_vectors
+from .graph_mmfusion import (
+    CANDIDATES,
+    SAMPLED,
+    RowVectors,
+    SearchWidth,
+    VectorGraph,
+    check_vectors,
+    pseudo_queries,
+    unit,
+)
 from .locks_mmfusion import SearchLock
 from .processing_mmfusion import PRODUCT_FIELDS
 from .words_mmfusion import ProductWords, fuse_rankings
@@ -41,6 +53,7 @@ from .words_mmfusion import ProductWords, fuse_rankings
 EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored
 MOST_ASKED = 10_000  # candidates that the graph is asked for before all that pass are scored
 FUSED_DEPTH = 100  # of the rankings by vectors and by words that are joined
+MANY_FREE = 4096  # rows, from which on it pays to build the index anew
 CHANGED_TOGETHER = 256  # products that searches wait for
 
 
@@ -91,6 +104,7 @@ class ProductIndex:
         self, graph: VectorGraph, catalogue: Catalogue, model: str = "", blocks: Mapping[str, int] | None = None
     ):
         self.graph = graph
+        self.measured = SearchWidth(graph.width, graph.candidates)
         self.catalogue = catalogue
         self.words: ProductWords | None = None
         self.model = model
@@ -101,6 +115,7 @@ class ProductIndex:
         self._files: dict[str, dict] = {}
         self._unsaved = {"graph", "products", "vectors", "basis", "words"}
         self._rows_without_words: set[int] = set()  # whose texts are newer than the words
+        self._own_width: dict[str, int] = {}  # what was set by hand
         self._lock = SearchLock()
         self._one_change = RLock()
 
@@ -114,6 +129,65 @@ class ProductIndex:
     def dim(self) -> int:
         """Length of the vectors."""
         return self.graph.dim
+
+    @property
+    def width(self) -> int:
+        """Rows that a search keeps in view: more finds more and takes longer. It was chosen when the index was built,
+        see [`~ProductIndex.choose_width`]; one that is set holds until the index is opened again, and sets
+        `candidates` along."""
+        return self.graph.width
+
+    @width.setter
+    def width(self, width: int) -> None:
+        with self._one_change, self._lock.changing():
+            self.graph.width = check_whole(width, "width", 1)
+            self._own_width = {"width": self.graph.width}
+
+    @property
+    def candidates(self) -> int:
+        """Of these rows scored exactly, at least; may be set too, after `width`."""
+        return self.graph.candidates
+
+    @candidates.setter
+    def candidates(self, candidates: int) -> None:
+        with self._one_change, self._lock.changing():
+            self.graph.candidates = check_whole(candidates, "candidates", 1)
+            self._own_width["candidates"] = self.graph.candidates
+
+    def choose_width(self, recall: float = 0.99, queries: np.ndarray | None = None, threads: int = 1) -> SearchWidth:
+        """Measures recall@10 against exact search with ever wider searches, and takes the first that finds enough.
+
+        Args:
+            recall (`float`, *optional*, defaults to 0.99): share of the best ten to find; above 0, up to 1.
+            queries (`np.ndarray` of shape `(Q, dim)`, *optional*): some hundred real ones. Without them products that
+                were made to be found as hard as queries are stand for them; see [`pseudo_queries`].
+            threads (`int`, *optional*, defaults to 1): threads to search with.
+
+        Returns:
+            What was chosen and measured, also as `measured`; its `recall` is less than was wanted if no width is
+            enough. The same products and queries give the same.
+
+        Raises:
+            ProductIndexError: if `recall` is no such share, or the queries don't fit.
+        """
+        check_recall(recall)
+        check_threads(threads)
+        with self._one_change:
+            rows = np.flatnonzero(self.catalogue.passing({})[: self.catalogue.size])
+            if queries is not None:
+                queries = check_measured_queries(queries, self.dim)
+            elif len(rows):
+                some = np.random.default_rng(0).permutation(rows)[:SAMPLED]
+                queries = pseudo_queries(self.graph.stored(some).astype(np.float32), list(self.blocks.values()))
+            with self._lock.changing():
+                if len(rows):
+                    self.measured = self.graph.choose_width(recall, rows, queries, threads)
+                self._use_own_width()
+            return self.measured
+
+    def _use_own_width(self) -> None:
+        for name, value in self._own_width.items():
+            setattr(self.graph, name, value)
 
     @property
     def products(self) -> pa.Table:
@@ -130,20 +204,22 @@ class ProductIndex:
     def build(
         cls,
         vectors: np.ndarray,
-        products: pa.Table,
+        products: pa.Table | list[dict],
         model: str = "",
         dtype: str = "f32",
         blocks: Mapping[str, int] | None = None,
         words: bool = False,
         threads: int = 1,
         progress: bool = False,
+        recall: float = 0.99,
+        queries: np.ndarray | None = None,
     ) -> "ProductIndex":
-        """Indexes vectors.
+        """Indexes vectors, and chooses how widely the graph is searched; see [`~ProductIndex.choose_width`].
 
         Args:
-            vectors (`np.ndarray` of shape `(N, dim)`): unit vectors, float32 or float16; float16 ones are kept and
-                not copied.
-            products (`pyarrow.Table`): N rows with the column `_id`; ids must differ.
+            vectors (`np.ndarray` of shape `(N, dim)`): unit vectors, float32 or float16, or zeros for a product that
+                nothing is known of; float16 ones are kept and not copied.
+            products (`pyarrow.Table` or `list[dict]`): N products with `_id`, a string; ids must differ.
             model (`str`, *optional*): fingerprint of the model that made the vectors.
             dtype (`str`, *optional*, defaults to `"f32"`): how the graph stores vectors: f32, bf16, f16, i8 or b1.
                 Of 20,000 vectors or more that nearly lie in 192 directions, i8 stores their parts along these.
@@ -152,25 +228,30 @@ class ProductIndex:
             threads (`int`, *optional*, defaults to 1): threads to build with, 0 for one a core. With more than one,
                 builds differ a little; each product is then searched for, and added again if it is not found.
             progress (`bool`, *optional*, defaults to `False`): show a progress bar.
+            recall (`float`, *optional*, defaults to 0.99): share of the best ten products that searches shall find.
+            queries (`np.ndarray` of shape `(Q, dim)`, *optional*): real ones to measure that with.
 
         Raises:
-            ProductIndexError: if there is nothing to index, the numbers of rows differ, an id is missing or comes
-                twice, a vector is not finite or the dtype is unknown.
+            ProductIndexError: if there is nothing to index, the numbers of rows differ, an id is missing, no string
+                or comes twice, a vector is not of length 1 or the dtype is unknown.
         """
-        if dtype not in CANDIDATES:
+        if dtype not in list(CANDIDATES):
             raise ProductIndexError(f"unknown dtype {dtype!r}; use one of {', '.join(CANDIDATES)}")
-        ids = products.column("_id")
-        if not len(ids) or len(ids) != len(vectors):
+        check_threads(threads)
+        check_recall(recall)
+        vectors, products = check_vectors(vectors), table_of(products)
+        if not len(products) or len(products) != len(vectors):
             raise ProductIndexError(
-                f"an index needs as many products as vectors and at least one: {len(ids)}, {len(vectors)}"
+                f"an index needs as many products as vectors and at least one: {len(products)}, {len(vectors)}"
             )
-        if ids.null_count or len(ids.unique()) < len(ids):
-            raise ProductIndexError("an index needs products with different _id values, none of them missing")
-        if blocks and sum(blocks.values()) != vectors.shape[1]:
+        if blocks and (sum(blocks.values()) != vectors.shape[1] or min(blocks.values()) < 1):
             raise ProductIndexError(f"the blocks {dict(blocks)} don't make vectors of {vectors.shape[1]} dimensions")
+        if queries is not None:
+            check_measured_queries(queries, vectors.shape[1])
         index = cls(VectorGraph.build(vectors, dtype, threads, progress), Catalogue(products), model, blocks)
         if words:
             index.words = ProductWords.build(index.catalogue.texts())
+        index.choose_width(recall, queries, threads)
         return index
 
     def search(
@@ -187,21 +268,24 @@ class ProductIndex:
         at all, all that pass are scored. So there are always `k` results if `k` products pass.
 
         Args:
-            queries (`np.ndarray` of shape `(Q, dim)`): query vectors, float32.
+            queries (`np.ndarray` of shape `(Q, dim)`): query vectors of any length, float32.
             k (`int`, *optional*, defaults to 10): products a query; fewer if the index holds fewer.
             where (`Mapping[str, Any]`, *optional*): conditions by column, all of which must hold: a value, a list of
                 values, or a tuple `(low, high)` of numbers with both ends included, `None` for no bound. Strings that
-                are numbers can be compared with numbers. A missing value fulfils no condition. For example
+                are numbers can be compared with numbers. A missing value fulfils no condition, and nothing is equal
+                to `None` or NaN. For example
                 `{"category": ["mugs", "cups"], "price": (5, 20), "in_stock": True}`.
             texts (`Sequence[str]`, *optional*): the queries as texts, for hybrid search: reciprocal rank fusion of
                 the 100 best by vectors and by words (BM25). Scores stay those of the vectors.
             threads (`int`, *optional*, defaults to 1): threads for many queries, 0 for one a core.
 
         Raises:
-            ProductIndexError: if the vectors' width is not the index's, a column is unknown or compared with what it
-                does not hold, or `texts` are given and the index was built without words.
+            ProductIndexError: if the vectors' width is not the index's or a vector is not finite, `k` is below 1, a
+                column is unknown or compared with what it does not hold, or `texts` are not one for each query or are
+                given where the index was built without words.
         """
         with self._lock:
+            queries = check_queries(queries, self.dim)
             found = self._find(queries, k, where, texts, threads)
             return [self._results(query, *one) for query, one in zip(queries, found, strict=True)]
 
@@ -209,10 +293,10 @@ class ProductIndex:
         """The rows and scores, best first, that [`~ProductIndex.search`] makes results of.
 
         Rows are numbers from 0 in the order of [`~ProductIndex.build`]; later changes give rows that became free to
-        other products.
+        other products, and [`~ProductIndex.compact`], which a save may call, numbers them anew.
         """
         with self._lock:
-            return self._find(queries, k, **options)
+            return self._find(check_queries(queries, self.dim), k, **options)
 
     def check_model(self, model: str, blocks: Mapping[str, int] | None = None) -> None:
         """Refuses a model whose queries don't fit.
@@ -246,7 +330,7 @@ class ProductIndex:
                 don't fit.
         """
         with self._one_change:
-            table = self._check_change(products, vectors)
+            table, vectors = self._check_change(products, vectors, threads)
             if known := [one for one in table.column("_id").to_pylist() if one in self]:
                 raise ProductIndexError(f"product {known[0]!r} is in the index already; update it")
             for start in range(0, len(table), CHANGED_TOGETHER):
@@ -259,7 +343,8 @@ class ProductIndex:
         """Changes products, all of them or, after an error, none. Columns that are not given keep their values.
 
         Args:
-            products (`pyarrow.Table` or `list[dict]`): N products with `_id` and the columns that changed.
+            products (`pyarrow.Table` or `list[dict]`): N products with `_id` and the columns that changed, the same
+                ones of each.
             vectors (`np.ndarray` of shape `(N, dim)`, *optional*): their new vectors; the old ones if not given,
                 which is much faster: so for prices and stock.
             threads (`int`, *optional*, defaults to 1): threads to add with.
@@ -269,7 +354,9 @@ class ProductIndex:
                 fit.
         """
         with self._one_change:
-            table = self._check_change(products, vectors)
+            if not isinstance(products, pa.Table) and len({frozenset(product) for product in products}) > 1:
+                raise ProductIndexError("products to update need the same columns, all of them; update others apart")
+            table, vectors = self._check_change(products, vectors, threads)
             self._check_known(table)
             names = table.column_names
             for start in range(0, len(table), CHANGED_TOGETHER):
@@ -287,38 +374,77 @@ class ProductIndex:
         Raises:
             ProductIndexError: if an id is unknown or comes twice.
         """
+        if isinstance(product_ids, str):
+            raise ProductIndexError(f"remove wants a list of ids, not the string {product_ids!r}")
         with self._one_change:
-            table = self._check_change([{"_id": product_id} for product_id in product_ids], None)
+            table, _ = self._check_change([{"_id": product_id} for product_id in product_ids])
             self._check_known(table)
             ids = table.column("_id").to_pylist()
             for start in range(0, len(ids), CHANGED_TOGETHER):
                 with self._lock.changing():
                     rows = [self.catalogue.remove(one) for one in ids[start : start + CHANGED_TOGETHER]]
                     self.graph.remove(np.array(rows))
+                self.measured.changed += len(rows)
             self._unsaved |= {"graph", "products"}
+
+    def compact(self, threads: int = 1, progress: bool = False) -> None:
+        """Builds the graph anew, of the products that there are, and drops the rows of those that were removed.
+
+        Afterwards searches find what an index that is built of these products finds, rows are numbered anew, and
+        `save` writes smaller files. Searches go on while it builds, other changes wait; both graphs are in memory.
+
+        Args:
+            threads (`int`, *optional*, defaults to 1): threads to build with, 0 for one a core.
+            progress (`bool`, *optional*, defaults to `False`): show a progress bar.
+
+        Raises:
+            ProductIndexError: if the index was opened with `view=True`.
+        """
+        self._check_changeable()
+        check_threads(threads)
+        with self._one_change:
+            if not self.catalogue.free:
+                return
+            rows = np.flatnonzero(self.catalogue.passing({})[: self.catalogue.size])
+            graph = VectorGraph.build(self.graph.stored(rows), self.graph.dtype, threads, progress)
+            newest = ProductIndex(graph, Catalogue(self.products), self.model, self.blocks)
+            if self.words is not None:
+                newest.words = ProductWords.build(newest.catalogue.texts())
+            newest.choose_width(self.measured.wanted, threads=threads)
+            newest._own_width = self._own_width
+            newest._use_own_width()
+            kept = ("generation", "folder", "_files", "_lock", "_one_change")
+            with self._lock.changing():
+                self.__dict__.update(newest.__dict__ | {name: self.__dict__[name] for name in kept})
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the index as the folder's next generation; a kill at any moment leaves the old one or the new one.
 
         Searches go on meanwhile, and so do processes that have the older generation open; they see the new one after
-        [`~ProductIndex.refresh`]. Parts that did not change are not written again.
+        [`~ProductIndex.refresh`]. Parts that did not change are not written again. Where more than half of the rows
+        are of products that were removed, and 4,096 or more, the index is compacted first, which takes as long as
+        building it.
 
         Raises:
-            ProductIndexError: if another process has saved since this index was loaded from the folder.
-            OSError: if the folder can't be written; the old generation is then untouched.
+            ProductIndexError: if another process has saved since this index was loaded from the folder, the folder
+                is no index and holds other files, or can't be written, as when the disk is full. The old generation
+                is then untouched.
         """
         folder = Path(folder).resolve()
         with self._one_change, saving(folder):
+            if MANY_FREE <= len(self.catalogue.free) > self.catalogue.size / 2 and not self.is_view:
+                self.compact()
             if self.words and self._rows_without_words:
                 self.words = ProductWords.build(self.catalogue.texts())
                 self._unsaved.add("words")
             kept = self._files_to_keep(folder)
             generation = last_generation(folder) + 1
-            files = {**kept, **self._write_parts(folder, generation, set(kept))}
-            manifest = {"format": FORMAT, "generation": generation, "count": len(self), "dim": self.dim}
-            manifest |= {"dtype": self.graph.dtype, "model": self.model, "blocks": self.blocks}
-            manifest |= {"strays": self.graph.strays.tolist(), "files": files}
-            write_manifest(folder, manifest)
+            with writing(folder, generation):
+                files = {**kept, **self._write_parts(folder, generation, set(kept))}
+                manifest = {"format": FORMAT, "generation": generation, "count": len(self), "dim": self.dim}
+                manifest |= {"dtype": self.graph.dtype, "model": self.model, "blocks": self.blocks}
+                manifest |= {"search": asdict(self.measured), "strays": self.graph.strays.tolist(), "files": files}
+                write_manifest(folder, manifest)
             remove_older(folder, manifest)
             with self._lock.changing():
                 self._use_files(folder, manifest)
@@ -342,16 +468,20 @@ class ProductIndex:
             manifest = read_manifest(folder)
             try:
                 return cls._open(folder, manifest, view, verify)
-            except (ProductIndexError, FileNotFoundError) as error:
+            except (ProductIndexError, OSError) as error:
                 if read_manifest(folder)["generation"] != manifest["generation"]:
                     continue  # saved anew meanwhile
                 if isinstance(error, FileNotFoundError):
                     name = Path(error.filename).name
                     raise ProductIndexError(f"{folder}: the index is damaged: {name} is missing") from error
+                if isinstance(error, OSError):
+                    raise ProductIndexError(f"{folder}: can't be read: {error}") from error
                 raise
 
     def refresh(self) -> bool:
         """Opens the folder's newest generation if another process has saved one since; whether there was one.
+
+        A `width` that was set by hand is kept, else the new generation's is taken.
 
         Raises:
             ProductIndexError: if this index has changes that were not saved, or the new generation is damaged.
@@ -362,7 +492,8 @@ class ProductIndex:
             if self._unsaved:
                 raise ProductIndexError(f"{self.folder}: was saved by another process, and changes here are not saved")
             newest = ProductIndex.load(self.folder, self.is_view)
-            newest.graph.candidates = self.graph.candidates
+            newest._own_width = self._own_width
+            newest._use_own_width()
             with self._lock.changing():
                 self.__dict__.update(newest.__dict__ | {"_lock": self._lock, "_one_change": self._one_change})
             return True
@@ -375,12 +506,31 @@ class ProductIndex:
         texts: Sequence[str] | None = None,
         threads: int = 1,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Rows and scores of the best products for each query."""
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise ProductIndexError(f"queries have {queries.shape[-1]} dimensions, the index has {self.dim}")
-        if texts is not None and self.words is None:
-            raise ProductIndexError("the index has no words for hybrid search; build it with words (--words)")
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        """Rows and scores of the best products for each query.
+
+        Graphs of few bits hold what is no longer than 1, so queries are scaled to that, and scores back.
+        """
+        check_whole(k, "k", 1)
+        check_threads(threads)
+        self._check_texts(texts, len(queries))
+        if where is not None and not isinstance(where, Mapping):
+            raise ProductIndexError(f"where is {where!r}; give conditions by column, such as {{'price': (5, 20)}}")
+        lengths = np.linalg.norm(queries, axis=1)
+        if not np.isfinite(lengths).all():
+            raise ProductIndexError(f"query {int(np.argmin(np.isfinite(lengths)))} holds what is no finite number")
+        lengths[lengths == 0] = 1
+        found = self._find_unit(queries / lengths[:, None], k, where, texts, threads)
+        return [(rows, scores * length) for (rows, scores), length in zip(found, lengths, strict=True)]
+
+    def _find_unit(
+        self,
+        queries: np.ndarray,
+        k: int,
+        where: Mapping[str, Any] | None,
+        texts: Sequence[str] | None,
+        threads: int,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Rows and scores for each of `queries` of length 1."""
         depth = k if texts is None else max(k, FUSED_DEPTH)
         if where:
             mask = self.catalogue.passing(where)
@@ -409,7 +559,8 @@ class ProductIndex:
         passing = int(np.count_nonzero(mask))
         if passing > EXACT_ROWS:
             enough = min(k if self.graph.exact is None else 4 * k, passing)
-            count = int(self.graph.count_for(k) * len(self) / passing)
+            wide = max(self.graph.count_for(k), self.graph.width, enough)
+            count = min(int(wide * len(self) / passing), MOST_ASKED)
             while count <= MOST_ASKED:
                 rows = self.graph.nearest(query[None], count)[0]
                 rows = rows[mask[rows]]
@@ -428,22 +579,31 @@ class ProductIndex:
         found = zip(products, scores.tolist(), parts, strict=True)
         return [SearchResult(product.pop("_id"), score, product, part) for product, score, part in found]
 
-    def _check_change(self, products: pa.Table | list[dict], vectors: np.ndarray | None) -> pa.Table:
-        """The products as a table, if they may be stored."""
-        if self.is_view:
-            raise ProductIndexError("the index was opened with view=True and can't be changed; load it without")
-        table = products if isinstance(products, pa.Table) else pa.Table.from_pylist(products)
-        ids = table.column("_id").to_pylist() if "_id" in table.column_names else []
-        if len(set(ids)) != len(table) or not all(isinstance(product_id, str) for product_id in ids):
-            raise ProductIndexError("products to change need different _id values, strings, none of them missing")
-        if not ids:
-            return self.catalogue.table.slice(0, 0)
+    def _check_texts(self, texts: Sequence[str] | None, queries: int) -> None:
+        if texts is None:
+            return
+        if self.words is None:
+            raise ProductIndexError("the index has no words for hybrid search; build it with words (--words)")
+        if isinstance(texts, str) or len(texts) != queries or not all(isinstance(text, str) for text in texts):
+            raise ProductIndexError(f"texts must be a list of one string for each of the {queries} queries")
+
+    def _check_change(
+        self, products: pa.Table | list[dict], vectors: np.ndarray | None = None, threads: int = 1
+    ) -> tuple[pa.Table, np.ndarray | None]:
+        """The products as a table and the vectors as an array, if they may be stored."""
+        self._check_changeable()
+        check_threads(threads)
+        table = table_of(products) if len(products) else self.catalogue.table.slice(0, 0)
         self.catalogue.conform(table)
         if vectors is not None:
             if len(vectors) != len(table):
                 raise ProductIndexError(f"there are {len(table)} products and {len(vectors)} vectors")
-            check_vectors(vectors, self.dim)
-        return table
+            vectors = check_vectors(vectors, self.dim)
+        return table, vectors
+
+    def _check_changeable(self) -> None:
+        if self.is_view:
+            raise ProductIndexError("the index was opened with view=True and can't be changed; load it without")
 
     def _check_known(self, table: pa.Table) -> None:
         if unknown := [one for one in table.column("_id").to_pylist() if one not in self]:
@@ -457,6 +617,7 @@ class ProductIndex:
             for row, product in zip(rows.tolist(), products, strict=True):
                 self.catalogue.put(row, product)
         self._unsaved |= {"products"} if vectors is None else {"graph", "products", "vectors"}
+        self.measured.changed += 0 if vectors is None else len(rows)
 
     def _files_to_keep(self, folder: Path) -> dict[str, dict]:
         """The files of a folder that already hold what this index would write there."""
@@ -470,20 +631,17 @@ class ProductIndex:
 
     def _write_parts(self, folder: Path, generation: int, kept: set[str]) -> dict[str, dict]:
         """Writes the parts whose files are not kept, and gives what `index.json` says of them."""
-        files = {
-            "graph": folder / f"graph-{generation:06d}.usearch",
-            "products": folder / f"products-{generation:06d}.arrow",
-        }
+        files = {part: part_file(folder, part, generation) for part in ("graph", "products")}
         if "graph" not in kept:
             self.graph.save(files["graph"])
         if "products" not in kept:
             write_table(self.catalogue.merged(), files["products"])
         if self.graph.exact is not None:
-            files["vectors"] = folder / f"vectors-{generation:06d}.npy"
+            files["vectors"] = part_file(folder, "vectors", generation)
             if "vectors" not in kept:
                 self.graph.exact.save(files["vectors"])
         if self.graph.basis is not None:
-            files["basis"] = folder / f"basis-{generation:06d}.npy"
+            files["basis"] = part_file(folder, "basis", generation)
             if "basis" not in kept:
                 self.graph.save_basis(files["basis"])
         if self.words is not None and "words_data" not in kept:
@@ -518,9 +676,84 @@ class ProductIndex:
             raise ProductIndexError(
                 f"{folder}: its files don't belong together; build the index again with training.index"
             )
+        if "search" in manifest:  # not in indexes of before
+            index.measured = SearchWidth(**manifest["search"])
+            index.graph.width, index.graph.candidates = index.measured.width, index.measured.candidates
         index.is_view = view
         index._mark_saved(folder, manifest)
         return index
+
+
+def table_of(products: pa.Table | list[dict]) -> pa.Table:
+    """Products as a table; what some lack of the others' columns is null.
+
+    Raises:
+        ProductIndexError: if a column holds things that don't go together, or an id is missing, no string or twice.
+    """
+    if not isinstance(products, pa.Table):
+        try:
+            names = list(dict.fromkeys(name for product in products for name in product))
+            products = pa.table({name: [product.get(name) for product in products] for name in names})
+        except (pa.ArrowException, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ProductIndexError(f"the products make no table ({reason}); give a list of dicts") from error
+    names = products.column_names
+    if len(set(names)) < len(names):
+        raise ProductIndexError(f"the products have two columns of the same name; they have {', '.join(names)}")
+    ids = products.column("_id").to_pylist() if "_id" in names else []
+    if len(set(ids)) < len(products) or not all(isinstance(product_id, str) for product_id in ids):
+        raise ProductIndexError("an index needs products with different _id values, strings, none of them missing")
+    return products
+
+
+def check_queries(queries: np.ndarray, dim: int) -> np.ndarray:
+    """Queries `(Q, dim)` as float32.
+
+    Raises:
+        ProductIndexError: if they have another shape or hold no real numbers.
+    """
+    queries = np.asarray(queries)
+    if queries.ndim != 2 or queries.dtype.kind not in "fiu":
+        raise ProductIndexError(
+            f"queries are {queries.dtype} of the shape {queries.shape}; the index wants (queries, {dim})"
+        )
+    if queries.shape[1] != dim:
+        raise ProductIndexError(f"queries have {queries.shape[1]} dimensions, the index has {dim}")
+    return np.ascontiguousarray(queries, dtype=np.float32)
+
+
+def check_measured_queries(queries: np.ndarray, dim: int) -> np.ndarray:
+    """Queries to measure recall with, `(1, Q, dim)`, scaled to length 1; see [`VectorGraph.choose_width`].
+
+    Raises:
+        ProductIndexError: as [`check_queries`], and if there is none or one is not finite.
+    """
+    queries = unit(check_queries(queries, dim))[None]
+    if not queries.size or not np.isfinite(queries).all():
+        raise ProductIndexError("the queries to measure with are none, or hold what is no finite number")
+    return queries
+
+
+def check_whole(value: int, name: str, least: int) -> int:
+    """A whole number that is large enough.
+
+    Raises:
+        ProductIndexError: if it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ProductIndexError(f"{name} is {value!r}; give a whole number of at least {least}")
+    return int(value)
+
+
+def check_recall(recall: float) -> None:
+    """Refuses what is no share that a search can find."""
+    if isinstance(recall, bool) or not isinstance(recall, Real) or not 0 < recall <= 1:
+        raise ProductIndexError(f"recall is {recall!r}; give a share above 0 and up to 1, such as 0.99")
+
+
+def check_threads(threads: int) -> None:
+    """Refuses what is no number of threads."""
+    check_whole(threads, "threads", 0)
 
 
 __all__ = ["ProductIndexError", "ProductIndex", "SearchResult"]

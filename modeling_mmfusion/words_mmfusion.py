@@ -10,9 +10,10 @@ from pathlib import Path
 import bm25s
 import numpy as np
 
+from .generations_mmfusion import WORDS, part_file
+
 RRF_K = 60  # of the paper
 WORD = re.compile(r"\w+")
-PARTS = {"data": ".npy", "indices": ".npy", "indptr": ".npy", "vocab": ".json", "params": ".json"}
 
 
 def split_words(text: str) -> list[str]:
@@ -66,7 +67,7 @@ class ProductWords:
     @classmethod
     def build(cls, texts: Iterable[str]) -> "ProductWords":
         """Indexes a text a row; rows without one are never found."""
-        texts = [text or " " for text in texts]
+        texts = [text or " " for text in texts] or [" "]
         index = bm25s.BM25()
         if any(WORD.search(text) for text in texts):
             tokens = bm25s.tokenize(texts, token_pattern=WORD.pattern, stopwords=[], show_progress=False)
@@ -95,7 +96,7 @@ class ProductWords:
 
     def save(self, folder: Path, generation: int) -> dict[str, Path]:
         """Writes the parts, named by the generation, and gives their paths."""
-        files = {f"words_{part}": folder / f"words_{part}-{generation:06d}{suffix}" for part, suffix in PARTS.items()}
+        files = {f"words_{part}": part_file(folder, f"words_{part}", generation) for part in WORDS}
         self.index.save(folder, show_progress=False, **_names(files))
         return files
 
@@ -107,7 +108,7 @@ class ProductWords:
 
 
 def _names(files: Mapping[str, Path]) -> dict[str, str]:
-    return {f"{part}_name": files[f"words_{part}"].name for part in PARTS}
+    return {f"{part}_name": files[f"words_{part}"].name for part in WORDS}
 
 
 __all__ = ["ProductWords"]

@@ -33,9 +33,9 @@ def test_tasks_run_and_plans_are_made_of_their_figures(arguments, tmp_path, monk
     vectors = np.load(tmp_path / "work" / "vectors.npy").astype(np.float32)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-3)
     assert np.sort(vectors @ vectors.T, axis=1)[:, -2].min() > 0.8, "copies are near real ones"
-    assert summary["i8 at its usual width"]["recall@10"] > 0.95 and summary["memory of i8 / f32"] >= 0
+    assert summary["i8 as built"]["recall@10"] > 0.95 and summary["memory of i8 / f32"] >= 0
     assert figures["quality"]["i8"]["of f32"] == pytest.approx(1, abs=0.02)
-    assert (tmp_path / "p.png").is_file() and "| ours i8 |" in bench_search.format_search(report)
+    assert (tmp_path / "p.png").is_file() and "| 400 | ours i8, as built |" in bench_search.format_search(report)
     monkeypatch.setattr(bench_search, "in_a_process", lambda given, task: pytest.fail("was measured already"))
     bench_search.main(replace(arguments, contestants=contestants))
     with pytest.raises(DataError, match="unknown contestant 'x'"):
@@ -49,6 +49,35 @@ def test_peers_search_the_same_vectors(arguments, name):
     bench_search.main(replace(arguments, task=f"build {name}"))
     settings = bench_search.main(replace(arguments, task=f"search {name}"))["settings"]
     assert settings[-1]["recall@10"] > 0.95
+
+
+def test_generated_vectors_are_compared_at_several_counts(tmp_path, monkeypatch):
+    pytest.importorskip("hnswlib")
+    monkeypatch.setattr(bench_search, "in_a_process", lambda given, task: bench_search.main(replace(given, task=task)))
+    monkeypatch.setattr(bench_search, "CURVE", (200,))
+    files = {"work": str(tmp_path / "work"), "output": str(tmp_path / "results.json"), "plot": str(tmp_path / "p.png")}
+    options = {"count": 2000, "smaller": "500", "model": None, "dim": 24, "queries": 50, **files}
+    report = bench_search.main(SearchBenchArguments(contestants="ours i8,hnswlib", **options))
+    assert "quality" not in report["figures"] and "end to end" not in report["figures"]
+    vectors, queries = np.load(tmp_path / "work" / "vectors.npy"), np.load(tmp_path / "work" / "queries.npy")
+    for some in (vectors.astype(np.float32), queries):
+        assert np.linalg.norm(some, axis=1) == pytest.approx(1, abs=1e-3)
+    assert report["figures"]["search ours i8 at 500"]["as built"]["recall@10"] > 0.98
+    for summary in (report["summary"], report["summary"]["of 500 products"]):
+        for kind in ("in batches", "alone"):
+            assert summary[f"ours / hnswlib {kind} at recall 0.99"] > 0
+    assert list(report["summary"]["curve, p50 ms"]) == ["200", "500", "2000"]
+    table = bench_search.format_search(report)
+    names = ["| 500 | ours i8 |", "| 500 | ours i8, as built |", "| 500 | hnswlib |", "| 2,000 | hnswlib |"]
+    assert all(name in table for name in names) and "| 200 |" not in table
+    found = {
+        "settings": [{"recall@10": 0.99, "queries/s": 9, "p50 ms": 2}, {"recall@10": 1, "queries/s": 8, "p50 ms": 1}]
+    }
+    assert bench_search.at_recall(found, 0.99)["queries/s"] == 9
+    assert bench_search.at_recall(found, 0.99, "p50 ms")["queries/s"] == 8
+    for wrong in ("2000", "x", "-1", "0"):
+        with pytest.raises(DataError, match="write numbers below --count 2000"):
+            bench_search.main(SearchBenchArguments(**(options | {"smaller": wrong})))
 
 
 def results(tmp_path, **summary):

@@ -1,6 +1,8 @@
 """Vectors in shards: they are the model's, and whatever happens in between, those of one run from start to end."""
 
 import ast
+import datetime
+import decimal
 import os
 import random
 import subprocess
@@ -9,6 +11,8 @@ import time
 from io import BytesIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT, make_model, picture, shop_rows, write_shop
@@ -275,3 +279,69 @@ def test_two_processes_write_what_one_writes(saved, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-3)
     names = [shard["file"] for shard in read_manifest(tmp_path / "one")["shards"]]
     assert [shard["file"] for shard in read_manifest(tmp_path / "two")["shards"]] == names
+
+
+def test_own_columns_are_kept_shown_and_filtered_by(saved, tmp_path, capsys):
+    corpus, _, _ = shop_rows()
+    own = {
+        "colour": pa.array(["rot", "blau", None] * 4),
+        "größe": pa.array([36, 38, None] * 4, pa.int16()),
+        "weight": pa.array([1.5, 2.0, None] * 4, pa.float32()),
+        "eco": pa.array([True, False, None] * 4),
+        "sizes": pa.array([["S", "M"], [], None] * 4),
+        "row": pa.array(["left", "right", None] * 4),
+        "added": pa.array([datetime.date(2026, 11, 26), None, None] * 4),
+        "cost": pa.array([decimal.Decimal("1.20"), None, None] * 4),
+        "thumbnail": pa.array([b"bytes"] * 12),
+        "hash": pa.array(["mine"] * 12),
+    }
+    shop = write(tmp_path / "shop", corpus)
+    file = shop / "test" / "corpus.parquet"
+    table = pq.read_table(file)
+    for name, values in own.items():
+        table = table.append_column(name, values)
+    pq.write_table(table, file)
+    embed.main(EmbedArguments(str(saved), str(shop), output=str(tmp_path / "run" / "vectors"), shard_size=5))
+    told = capsys.readouterr().out
+    assert "not kept beside the vectors (it holds bytes); first: thumbnail" in told
+    assert "(its name is taken by the vectors' own columns; rename it); first: hash" in told
+    vectors, products = read_vectors(tmp_path / "run" / "vectors")
+    found = index.main(index.IndexArguments(str(tmp_path / "run" / "vectors")))
+    for row in (products.to_pylist()[0], found.search(vectors[:1], 1)[0][0].product):
+        kept = {name: row[name] for name in own if name in row and name != "hash"}
+        assert kept == {
+            "colour": "rot",
+            "größe": 36,
+            "weight": 1.5,
+            "eco": True,
+            "sizes": '["S", "M"]',
+            "row": "left",
+            "added": "2026-11-26",
+            "cost": 1.2,
+        }
+    for where, count in (
+        ({"colour": ["rot"]}, 4),
+        ({"größe": (37, None)}, 4),
+        ({"eco": True}, 4),
+        ({"row": ["left"]}, 4),
+    ):
+        assert len(found.search(vectors[:1], 12, where=where)[0]) == count
+
+
+def test_a_changed_column_is_written_without_embedding_anew(saved, tmp_path, embedded):
+    shop = write(tmp_path / "shop", shop_rows()[0])
+    file, output = shop / "test" / "corpus.parquet", tmp_path / "run" / "vectors"
+    embed.main(EmbedArguments(str(saved), str(shop), output=str(output)))
+    count = sum(embedded)
+    pq.write_table(pq.read_table(file).append_column("seller", pa.array(["a"] * 12)), file)
+    embed.main(EmbedArguments(str(saved), str(shop), output=str(output)))
+    assert sum(embedded) == count and read_vectors(output)[1].column("seller").to_pylist() == ["a"] * 12
+
+
+def test_vectors_of_another_catalogue_are_not_replaced(saved, shop, tmp_path):
+    output = tmp_path / "run" / "vectors"
+    embed.main(EmbedArguments(str(saved), str(shop), output=str(output)))
+    other = write(tmp_path / "other", odd_rows())
+    with pytest.raises(DataError, match="vectors: was made of .*shop, not of .*other; give another --output"):
+        embed.main(EmbedArguments(str(saved), str(other), output=str(output)))
+    assert read_manifest(output)["data"] == str(shop)

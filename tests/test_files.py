@@ -291,7 +291,7 @@ def test_claims_are_one_writers_and_one_catalogues(tmp_path, monkeypatch):
     claim_folder("run", "a run", str(tmp_path / "data" / "a"))
     (tmp_path / "run" / "notes.txt").write_text("mine")
     claim_folder("run", "a run", "data/a")
-    with pytest.raises(DataError, match="run: is a run of data/a, not of data/b"):
+    with pytest.raises(DataError, match="run: was made of data/a, not of data/b"):
         claim_folder("run", "a run", "data/b")
     with pytest.raises(DataError, match="was written by a run, not by embed"):
         claim_folder("run", "embed")

@@ -333,7 +333,7 @@ def test_the_cards_numbers_are_measured_again(release, hub, monkeypatch, capsys)
 def test_a_dataset_of_the_hub_is_another_one_after_each_commit(release, hub, tmp_path):  # noqa: F811
     """Its name stays, so a run that only remembers the name would keep results of other data."""
     folder = shutil.copytree(release.hub / "dataset", tmp_path / "dataset")
-    code = f"from training.quickstart import data_fingerprint; print(data_fingerprint({IDS['dataset']!r}))"
+    code = f"from training.inputs import data_fingerprint; print(data_fingerprint({IDS['dataset']!r}))"
     found = []
     for change in ("", "\nAnother sentence.\n"):
         with open(folder / "README.md", "a") as card:

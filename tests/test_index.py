@@ -1,12 +1,15 @@
 import json
+import os
+import resource
+from decimal import Decimal
 from threading import Thread
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from modeling_mmfusion import graph_mmfusion, index_mmfusion
-from modeling_mmfusion.graph_mmfusion import SKELETON, VectorGraph, neighbourly_order
+from modeling_mmfusion import generations_mmfusion, graph_mmfusion, index_mmfusion
+from modeling_mmfusion.graph_mmfusion import EXPANSION, SKELETON, WIDTHS, VectorGraph, neighbourly_order
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
 
 
@@ -51,6 +54,165 @@ def test_what_does_not_fit_is_refused():
         ProductIndex.build(vectors, pa.table({"_id": ["a", "b", "c", "a"]}))
     with pytest.raises(ProductIndexError, match="8 dimensions, the index has 16"):
         ProductIndex.build(vectors, products).search(np.zeros((1, 8), np.float32))
+
+
+def test_vectors_that_are_not_of_length_1_are_refused_and_zeros_are_not():
+    vectors, products = catalogue(40)
+    for vector, message in [
+        (50 * vectors[7], "vector 7 of 40 has the length 50; normalise"),
+        (0.98 * vectors[7], "vector 7 of 40 has the length 0.98; normalise"),
+        (np.full(16, np.inf), "vector 7 of 40 holds what is no finite number"),
+    ]:
+        wrong = vectors.copy()
+        wrong[7] = vector
+        with pytest.raises(ProductIndexError, match=message):
+            ProductIndex.build(wrong, products)
+        index = ProductIndex.build(vectors, products)
+        for change in (
+            lambda: index.add(wrong[7:8], [{"_id": "new"}]),  # noqa: B023
+            lambda: index.update([{"_id": "sku-007"}], wrong[7:8]),  # noqa: B023
+        ):
+            with pytest.raises(ProductIndexError, match=message.replace("7 of 40", "0 of 1")):
+                change()
+        assert len(index) == 40 and index.search(vectors[7:8], 1)[0][0].score == pytest.approx(1, abs=1e-5)
+    for wrong in (vectors[0], vectors[:, :0], np.array([["a"] * 16] * 40), vectors.astype(complex)):
+        with pytest.raises(ProductIndexError, match="the index wants"):
+            ProductIndex.build(wrong, products)
+    vectors[3] = 0
+    for some in (vectors, vectors.astype(np.float16), vectors.tolist()):
+        assert len(ProductIndex.build(some, products, dtype="i8")) == 40
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i8"])
+@pytest.mark.parametrize("length", [1e-6, 1e5, 1e15])
+def test_queries_of_any_length_find_the_same(dtype, length):
+    vectors, products = catalogue(2000, dim=32)
+    index = ProductIndex.build(vectors, products, dtype=dtype)
+    for (rows, scores), (same, longer) in zip(
+        index.search_rows(vectors[:20]), index.search_rows(vectors[:20] * np.float32(length)), strict=True
+    ):
+        assert rows.tolist() == same.tolist() and longer / length == pytest.approx(scores, rel=1e-4, abs=1e-5)
+
+
+def test_arguments_that_mean_nothing_are_refused():
+    vectors, products = catalogue(40)
+    index = ProductIndex.build(vectors, products, words=True)
+    query = vectors[:2]
+    nan = np.where(np.arange(2)[:, None] == 1, np.nan, query)
+    for arguments, message in [
+        (dict(k=-1), "k is -1; give a whole number of at least 1"),
+        (dict(k=0), "k is 0"),
+        (dict(k=2.5), "k is 2.5"),
+        (dict(k=True), "k is True"),
+        (dict(k="3"), "k is '3'"),
+        (dict(threads=-2), "threads is -2; give a whole number of at least 0"),
+        (dict(threads=None), "threads is None"),
+        (dict(queries=nan), "query 1 holds what is no finite number"),
+        (dict(queries=np.full((1, 16), 1e300)), "query 0 holds what is no finite number"),
+        (dict(queries=query[0]), r"queries are float32 of the shape \(16,\); the index wants \(queries, 16\)"),
+        (dict(queries=query[None]), "the index wants"),
+        (dict(queries=[["a"] * 16]), "the index wants"),
+        (dict(texts=["one"]), "one string for each of the 2 queries"),
+        (dict(texts="ab"), "one string for each of the 2 queries"),
+        (dict(texts=["a", None]), "one string for each of the 2 queries"),
+        (dict(where=["title"]), "where is .*give conditions by column"),
+    ]:
+        for search in (index.search, index.search_rows):
+            with np.errstate(over="ignore"), pytest.raises(ProductIndexError, match=message):
+                search(**{"queries": query, **arguments})
+    assert len(index.search(query, np.int64(3))[0]) == 3
+    for wrong, message in [
+        (lambda: ProductIndex.build(vectors, products, threads=-1), "threads is -1"),
+        (lambda: ProductIndex.build(vectors, products, dtype="f64"), "unknown dtype 'f64'"),
+        (lambda: ProductIndex.build(vectors, products, blocks={"a": 16, "b": 0}), "don't make vectors of 16"),
+        (lambda: ProductIndex.build(vectors, products.drop_columns("_id")), "different _id values, strings"),
+        (lambda: ProductIndex.build(vectors[:2], [{"_id": 1}, {"_id": 2}]), "different _id values, strings"),
+        (lambda: ProductIndex.build(vectors[:2], [{"_id": "a"}, "b"]), "give a list of dicts"),
+        (lambda: index.add(vectors[:1], [{"_id": "new"}], threads=-1), "threads is -1"),
+        (lambda: index.add(vectors[:1], []), "0 products and 1 vectors"),
+        (lambda: index.update([{"_id": "sku-001", "title": "x"}, {"_id": "sku-002"}]), "the same columns"),
+        (lambda: index.remove("sku-001"), "a list of ids, not the string 'sku-001'"),
+    ]:
+        with pytest.raises(ProductIndexError, match=message):
+            wrong()
+    index.add(vectors[:2], [{"_id": "no title"}, {"_id": "titled", "title": "x"}])
+    assert [row["title"] for row in index.products.to_pylist()[-2:]] == [None, "x"], "a later row's column is lost"
+
+
+def test_a_folder_of_other_files_is_not_saved_into(tmp_path):
+    index = ProductIndex.build(*catalogue(20), dtype="i8")
+    for number, files in enumerate(
+        [["index.json"], ["notes.txt"], ["graph-000001.json"], ["graph-000001.usearch", "index.json", "notes.txt"]]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name in files:
+            (folder / name).write_text('{"pages": []}')
+        with pytest.raises(ProductIndexError, match=f"is no index and holds other files .{files[-1]}"):
+            index.save(folder)
+        assert sorted(file.name for file in folder.iterdir()) == files
+        assert {file.read_text() for file in folder.iterdir()} == {'{"pages": []}'}
+    with pytest.raises(ProductIndexError, match="is a file"):
+        index.save(tmp_path / "0" / "index.json")
+
+
+def test_our_folders_are_saved_into_and_other_files_in_them_stay(tmp_path):
+    index = ProductIndex.build(*catalogue(20), dtype="i8")
+    index.save(tmp_path)
+    foreign = {"notes.txt", "graph-000001.json", "words_data-000001.usearch", "vectors-000001.npy.bak"}
+    for name in foreign:
+        (tmp_path / name).write_text("mine")
+    index.remove(["sku-001"])
+    index.save(tmp_path)
+    assert {name for name in foreign if (tmp_path / name).read_text() == "mine"} == foreign
+    assert len(list(tmp_path.glob("*.usearch"))) == 2, "the older graph is left"
+    for name in foreign:
+        (tmp_path / name).unlink()
+    (tmp_path / "index.json").write_text("torn")
+    index = ProductIndex.build(*catalogue(10), dtype="i8")
+    index.save(tmp_path)  # as the message on opening it says
+    assert len(ProductIndex.load(tmp_path)) == 10
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / ".index.json.partial").write_text("{")
+    (killed / "products-000001.arrow").write_text("torn")
+    index.save(killed)
+    assert len(ProductIndex.load(killed)) == 10
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "index.json").write_text('{"format": 1, "count": 1, "dim": 16, "model": ""}')
+    index.save(tmp_path / "old")
+
+
+def save_with_room_for(size, index, folder, answers):
+    """Saves in a process whose files can't grow beyond some bytes."""
+    if not (child := os.fork()):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        try:
+            index.save(folder)
+        except ProductIndexError as error:
+            os.write(answers, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_older_generation(tmp_path):
+    vectors, products = catalogue(3000, dim=64)
+    index = ProductIndex.build(vectors[:30], products.slice(0, 30), dtype="i8", words=True)
+    index.save(tmp_path / "index")
+    before = sorted(file.name for file in (tmp_path / "index").iterdir())
+    index.add(vectors[30:], products.slice(30))
+    index.save(tmp_path / "large")
+    sizes = {file.stat().st_size for file in index.files.values()}
+    for size in [1000, *(size - 1 for size in sizes if size > 20_000)]:
+        answer, answers = os.pipe()
+        save_with_room_for(size, index, tmp_path / "index", answers)
+        os.close(answers)
+        with open(answer) as stream:
+            line = stream.read()
+        assert "can't be written (" in line and line.endswith("is the disk full?") and "\n" not in line
+        assert sorted(file.name for file in (tmp_path / "index").iterdir()) == before
+        assert len(ProductIndex.load(tmp_path / "index")) == 30
 
 
 def test_a_folder_that_is_no_index_is_refused_by_name(tmp_path):
@@ -267,6 +429,177 @@ def test_products_that_the_graph_can_not_find_are_strays(tmp_path, monkeypatch):
     assert index.graph.strays.tolist() == [7]
 
 
+def clustered(count, dim=32, seed=0):
+    """Products in clusters, and queries that lie apart from them."""
+    rng = np.random.default_rng(seed)
+
+    def unit(vectors):
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    centres = unit(rng.standard_normal((20, dim)))
+    vectors = unit(centres[rng.integers(20, size=count)] + 0.7 * unit(rng.standard_normal((count, dim))))
+    apart = unit(centres + 0.5 * unit(rng.standard_normal((20, dim))))
+    queries = unit(apart[rng.integers(20, size=200)] + 0.7 * unit(rng.standard_normal((200, dim))))
+    return vectors, pa.table({"_id": [f"sku-{number}" for number in range(count)]}), queries
+
+
+def recall_of(index, vectors, queries):
+    tenth = np.sort(queries @ vectors.T, axis=1)[:, -10]
+    found = index.search_rows(queries)
+    return np.mean([(scores >= least - 1e-3).mean() for (_, scores), least in zip(found, tenth, strict=True)])
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i8", "b1"])
+def test_the_search_is_as_wide_as_the_wanted_recall_needs(dtype):
+    vectors, products, queries = clustered(4000)
+    indexes = [ProductIndex.build(vectors, products, dtype=dtype, recall=recall) for recall in (0.5, 0.95, 0.99)]
+    widths = [index.width for index in indexes]
+    assert widths == sorted(widths) and widths[0] < EXPANSION
+    assert indexes[0].candidates <= widths[0] and (dtype != "b1" or indexes[0].candidates == widths[0])
+    for index, wanted in zip(indexes, (0.5, 0.95, 0.99), strict=True):
+        assert index.measured.recall >= wanted or index.width == WIDTHS[-1]
+        assert recall_of(index, vectors, queries) >= min(wanted, index.measured.recall), "of queries that lie apart"
+        assert index.choose_width(wanted) == index.measured, "the same again"
+    measured = indexes[0].choose_width(0.99, queries)
+    assert measured.recall == pytest.approx(recall_of(indexes[0], vectors, queries), abs=2e-3)
+
+
+def test_the_width_is_saved_and_may_be_set(tmp_path, monkeypatch):
+    vectors, products, _ = clustered(1000)
+    index = ProductIndex.build(vectors, products, dtype="i8", recall=0.9)
+    index.save(tmp_path)
+    view = ProductIndex.load(tmp_path, view=True)
+    assert (view.width, view.candidates, view.measured) == (index.width, index.candidates, index.measured)
+    assert index.measured.wanted == 0.9 and index.measured.recall >= 0.9
+    follows = ProductIndex.load(tmp_path, view=True)
+    view.width = 100
+    assert (view.width, view.candidates) == (100, 64)
+    index.remove(["sku-1", "sku-2"])
+    index.update([{"_id": "sku-3"}], vectors[4:5])
+    assert index.measured.changed == 3
+    index.width = 48
+    index.measured = index.measured.__class__(200, 70, 0.95, 0.9, 3)
+    index.save(tmp_path)
+    assert view.refresh() and view.width == 100 and view.candidates == 64, "what was set is kept"
+    assert follows.refresh() and (follows.width, follows.candidates) == (200, 70)
+    assert ProductIndex.load(tmp_path).measured.changed == 3
+    for wrong in (0, -1, 2.5, "64", True, None):
+        with pytest.raises(ProductIndexError, match="width is .*; give a whole number of at least 1"):
+            index.width = wrong
+        with pytest.raises(ProductIndexError, match="candidates is .*; give a whole number of at least 1"):
+            index.candidates = wrong
+    for wrong in (0, 1.5, "all", True):
+        with pytest.raises(ProductIndexError, match="recall is .*; give a share above 0 and up to 1"):
+            ProductIndex.build(vectors, products, recall=wrong)
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorGraph, "build", lambda *_: pytest.fail("is refused when all is built"))
+        with pytest.raises(ProductIndexError, match="queries have 8 dimensions, the index has 32"):
+            ProductIndex.build(vectors, products, queries=vectors[:, :8])
+        for wrong in (vectors[:0], np.full((1, 32), np.nan)):
+            with pytest.raises(ProductIndexError, match="to measure with are none, or hold"):
+                ProductIndex.build(vectors, products, queries=wrong)
+    assert index.width == 48 and ProductIndex.load(tmp_path).width == 200
+
+
+def test_an_index_of_before_is_searched_as_before(tmp_path):
+    vectors, products, _ = clustered(1000)
+    ProductIndex.build(vectors, products, dtype="i8").save(tmp_path)
+    manifest = json.loads((tmp_path / "index.json").read_text())
+    del manifest["search"], manifest["checksum"]
+    generations_mmfusion.write_manifest(tmp_path, manifest)
+    index = ProductIndex.load(tmp_path)
+    assert (index.width, index.candidates, index.measured.recall) == (384, 64, None)
+    index.save(tmp_path)
+    assert ProductIndex.load(tmp_path).candidates == 64
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i8", "b1"])
+def test_a_compacted_index_is_as_one_built_of_what_is_left(tmp_path, dtype):
+    vectors, products = catalogue(1000, dim=32)
+    vectors = vectors.astype(np.float16)
+    index = ProductIndex.build(vectors, products, "abc", dtype, {"text": 20, "image": 12}, words=True)
+    index.update([{"_id": "sku-999", "title": "Product changed"}])
+    index.save(tmp_path / "index")
+    reader = ProductIndex.load(tmp_path / "index", view=True)
+    before = {part: file.stat().st_size for part, file in index.files.items()}
+    index.remove([f"sku-{number:03d}" for number in range(1000) if number % 10])
+    queries = catalogue(20, dim=32)[0]
+    index.compact()
+    titles = [f"Product {number}" for number in range(0, 1000, 10)]
+    fresh = ProductIndex.build(
+        vectors[::10], products.take(np.arange(0, 1000, 10)), "abc", dtype, {"text": 20, "image": 12}, words=True
+    )
+    index.save(tmp_path / "index")
+    for one in (index, ProductIndex.load(tmp_path / "index")):
+        assert one.catalogue.size == len(one) == 100 and one.products.equals(fresh.products)
+        for options in ({}, {"where": {"title": titles[:30]}}, {"texts": ["980"] * 20}):
+            assert one.search(queries, 5, **options) == fresh.search(queries, 5, **options), options
+        assert one.measured == fresh.measured and one.model == "abc"
+    assert "sku-010" in index and "sku-011" not in index
+    assert all(file.stat().st_size < before[part] / 2 for part, file in index.files.items() if part in PARTS)
+    assert len(reader) == 1000 and reader.search(vectors[11:12].astype("f4"), 1)[0][0].product_id == "sku-011"
+    index.add(vectors[11:12], [{"_id": "sku-011", "title": "again"}])
+    assert reader.refresh() and len(reader) == 100
+    with pytest.raises(ProductIndexError, match="view=True"):
+        reader.compact()
+
+
+PARTS = ("graph", "vectors", "products", "words_data")
+
+
+def test_a_save_compacts_where_most_rows_are_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_mmfusion, "MANY_FREE", 100)
+    index = ProductIndex.build(*catalogue(300), dtype="i8")
+    index.width = 77
+    for removed, rows in ((range(150), 300), (range(150, 151), 149), (range(151, 260), 40)):
+        index.remove([f"sku-{number:03d}" for number in removed])
+        index.save(tmp_path)
+        assert index.catalogue.size == rows and ProductIndex.load(tmp_path).catalogue.size == rows
+        assert index.width == 77, "what was set is kept"
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i8"])
+def test_an_emptied_index_is_compacted_and_fills_again(tmp_path, dtype):
+    vectors, products = catalogue(30)
+    index = ProductIndex.build(vectors, products, dtype=dtype, words=True)
+    index.remove(products.column("_id").to_pylist())
+    index.compact()
+    index.save(tmp_path)
+    for view in (True, False):
+        index = ProductIndex.load(tmp_path, view=view)
+        assert index.search(vectors[:2], texts=["product", "7"]) == [[], []] and index.catalogue.size == 0
+    index.add(vectors, products)
+    index.save(tmp_path)
+    assert [r[0].product_id for r in index.search(vectors, 1)] == products.column("_id").to_pylist()
+    assert index.search(vectors[:1], 1, texts=["29"])[0][0].product_id in ("sku-000", "sku-029")
+
+
+def test_searches_go_on_while_an_index_is_compacted_and_a_kill_leaves_the_older(tmp_path, monkeypatch):
+    vectors, products = catalogue(60)
+    index = ProductIndex.build(vectors, products, dtype="i8")
+    index.save(tmp_path)
+    index.remove([f"sku-{number:03d}" for number in range(40)])
+    build, seen = VectorGraph.build, []
+
+    def build_slowly(*words):
+        reader = Thread(target=lambda: seen.append(index.search(vectors[50:51], 1)[0][0].product_id))
+        reader.start()
+        reader.join(10)
+        return build(*words)
+
+    monkeypatch.setattr(VectorGraph, "build", build_slowly)
+    index.compact()
+    assert seen == ["sku-050"], "a search waits for a compaction"
+    if not (child := os.fork()):
+        index_mmfusion.write_manifest = lambda *_: os._exit(9)
+        index.save(tmp_path)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(ProductIndex.load(tmp_path)) == 60
+    index.save(tmp_path)
+    assert len(ProductIndex.load(tmp_path)) == 20 and len(list(tmp_path.glob("graph-*"))) == 1
+
+
 FILTERED = pa.table(
     {
         "_id": [f"sku-{number}" for number in range(1000)],
@@ -319,9 +652,58 @@ def test_filters_see_changes_and_refuse_what_can_not_be_compared():
     assert {one.product_id for one in index.search(vectors[:1], where=fresh)[0]} == {"sku-7", "new"}
     with pytest.raises(ProductIndexError, match="no column 'colour' to filter by; there are _id, category, price"):
         index.search(vectors[:1], where={"colour": "red"})
-    for wrong in ({"rating": "good"}, {"in_stock": "yes"}, {"category": [5, "mugs"]}):
+    for wrong in (
+        {"rating": "good"},
+        {"in_stock": "yes"},
+        {"category": [5, "mugs"]},
+        {"rating": (1,)},
+        {"rating": (1, 2, 3)},
+        {"rating": ("low", 5)},
+        {"rating": True},
+        {"rating": np.arange(3)},
+    ):
         with pytest.raises(ProductIndexError, match=f"can't filter column '{next(iter(wrong))}'"):
             index.search(vectors[:1], where=wrong)
+
+
+def test_missing_values_fulfil_no_condition_and_numbers_may_come_as_strings():
+    table = pa.table(
+        {
+            "_id": ["a", "b", "c", "d"],
+            "brand": ["x", None, "42", "y"],
+            "size": pa.array([42, None, 7, 42], pa.int16()),
+            "rating": pa.array([1.1, float("nan"), None, 3], pa.float32()),
+            "price": pa.array([Decimal("5.50"), None, Decimal("7.00"), Decimal("5.50")], pa.decimal128(6, 2)),
+            "colour": pa.nulls(4),
+        }
+    )
+    vectors = catalogue(4)[0]
+    index = ProductIndex.build(vectors, table)
+    nan = float("nan")
+    for where, expected in [
+        ({"brand": None}, ""),
+        ({"brand": [None, "x"]}, "a"),
+        ({"brand": []}, ""),
+        ({"brand": {None, "42"}}, "c"),
+        ({"rating": nan}, ""),
+        ({"rating": [nan, None, 3]}, "d"),
+        ({"rating": (None, None)}, "ad"),
+        ({"rating": "1.1"}, "a"),
+        ({"rating": 1.1}, "a"),
+        ({"size": None}, ""),
+        ({"size": "42"}, "ad"),
+        ({"size": ["42.0", " 7 "]}, "acd"),
+        ({"size": [42.5, "7"]}, "c"),
+        ({"size": 100_000}, ""),
+        ({"size": ("40", None)}, "ad"),
+        ({"price": "5.5"}, "ad"),
+        ({"price": [7]}, "c"),
+        ({"price": Decimal("5.50")}, "ad"),
+        ({"colour": "red"}, ""),
+        ({"colour": None}, ""),
+    ]:
+        found = index.search(vectors[:1], where=where)[0]
+        assert "".join(sorted(one.product_id for one in found)) == expected, where
 
 
 def test_hybrid_search_finds_model_numbers_and_passes_filters(tmp_path):
@@ -364,6 +746,7 @@ def test_like_vectors_are_added_together_and_every_one_once():
     rng = np.random.default_rng(0)
     groups = rng.integers(4, size=8192)
     points = (np.eye(8)[groups] + 0.05 * rng.standard_normal((8192, 8))).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
     order = neighbourly_order(points)
     assert sorted(order.tolist()) == list(range(8192)) and neighbourly_order(points).tolist() == order.tolist()
     changes = np.count_nonzero(np.diff(groups[order]))

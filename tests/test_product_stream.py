@@ -8,7 +8,7 @@ import pytest
 from conftest import shop_rows, write_shop
 
 from training import product_stream
-from training.data import DataError, load_products
+from training.data import DataError, load_products, write_card, write_split
 from training.product_stream import ROW, stream_products
 
 
@@ -129,3 +129,39 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path):
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match="can't read configuration 'corpus'"):
         stream_products(tmp_path, "test")
+
+
+def test_the_whole_catalogue_is_all_splits_and_each_product_once(tmp_path):
+    parts = {"train": many_products(7), "dev": many_products(3), "test": many_products(5)}
+    for name, start in (("dev", 5), ("test", 8)):  # p5 and p6 are in train too, and p8 twice in test
+        for row, product in enumerate(parts[name]):
+            product["_id"] = f"p{start + row}"
+    parts["test"].append(dict(parts["test"][0]))
+    for name, corpus in parts.items():
+        write_split(tmp_path, name, corpus, [], [])
+    write_card(tmp_path, "Shop", "apache-2.0", list(parts), "")
+    stream = stream_products(tmp_path)
+    assert (stream.name, stream.count) == (str(tmp_path), 16)
+    ids = [name for _, _, _, some in rows_of(stream, [(0, 4), (4, 16)], 3) for name in some]
+    assert ids == [f"p{number}" for number in range(13)]
+    assert stream.problems.counts == {
+        product_stream.IN_TWO_SPLITS: 2,
+        "duplicate product id (the first one is kept)": 1,
+    }
+    assert stream.problems.first[product_stream.IN_TWO_SPLITS].endswith("dev/corpus.parquet row 0, field _id: p5")
+    assert stream.where(8, "image").endswith("dev/corpus.parquet row 1, field image")
+    some = stream_products(tmp_path, "test+dev")
+    ids = [name for _, _, _, found in rows_of(some, [(0, 9)], 9) for name in found]
+    assert ids == [f"p{number}" for number in (8, 9, 10, 11, 12, 5, 6, 7)]
+    with pytest.raises(DataError, match="'valid'"):
+        stream_products(tmp_path, "test+valid")
+
+
+def test_splits_of_json_lines_are_one_catalogue(tmp_path):
+    for name, numbers in (("train", range(4)), ("test", range(2, 6))):
+        lines = [json.dumps({"_id": f"p{number}", "title": f"mug {number}"}) for number in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    files = "".join(f"  - split: {name}\n    path: {name}.jsonl\n" for name in ("train", "test"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: corpus\n  data_files:\n{files}---\n")
+    ids = [name for _, _, _, some in rows_of(stream_products(tmp_path), [(0, 8)], 5) for name in some]
+    assert ids == [f"p{number}" for number in range(6)]

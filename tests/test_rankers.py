@@ -98,3 +98,34 @@ def test_rankings_and_queries_on_disk(saved, shop, tmp_path):
     assert rows[0]["fused top 10"][:2] == [lines[0][2], lines[1][2]] and rows[0]["slice"] == "both"
     found = np.mean([row["fused ndcg@10"] for row in rows])
     assert found == pytest.approx(report["views"]["fused"]["ndcg@10"]["mean"])
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("views", "fused"),
+        ("views", "fused,text,image,bm25"),
+        ("views", "rrf"),
+        ("examples", "page.html"),
+        ("quantization", "i8"),
+        ("ann", True),
+        ("truncate_dim", 8),
+        ("missing_images", 0.5),
+    ],
+)
+@pytest.mark.parametrize("kind", ["bm25", "a text model"])
+def test_what_a_baseline_cannot_do_is_refused_before_any_work(tmp_path, monkeypatch, kind, option, value):
+    (tmp_path / "modules.json").write_text("[]")
+    monkeypatch.setattr(evaluate, "load_split", lambda *words: pytest.fail("work was done"))
+    arguments = EvaluateArguments("bm25" if kind == "bm25" else str(tmp_path), **{option: value})
+    with pytest.raises(DataError, match=f"^--{option.replace('_', '-')}: .* has only the view") as caught:
+        evaluate.main(arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_baseline_can_do_works(shop, tmp_path):
+    files = {"per_query": str(tmp_path / "queries.parquet"), "run_file": str(tmp_path / "run.txt")}
+    files |= {"report": str(tmp_path / "report.json")}
+    report = evaluate.main(EvaluateArguments("bm25", str(shop), views="bm25", judged_only=True, **files))
+    assert set(report["views"]) == {"bm25", "random"}
+    assert all((tmp_path / name).stat().st_size > 0 for name in ("queries.parquet", "run.txt", "report.json"))

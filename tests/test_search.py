@@ -1,6 +1,7 @@
 """Searching from the command line and by `Searcher`; bringing an index up to date."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,6 +105,39 @@ def test_a_tower_of_another_model_is_refused(run):
     (folder / "export.json").write_text(json.dumps({"model": "another", "inputs": {}}))
     with pytest.raises(ProductIndexError, match=r"built with another model .* than the queries' \(another\)"):
         search.Searcher(run, tower="int8")
+
+
+def test_the_width_of_the_search_is_measured_printed_and_set(run, tmp_path, capsys, monkeypatch):
+    options = {"vectors": str(run / "vectors"), "output": str(run / "index"), "words": True}
+    built = index.main(index.IndexArguments(**options, recall=0.9))
+    assert built.measured.wanted == 0.9 and "which finds 100.0% of the best ten" in capsys.readouterr().out
+    assert "no width up to that finds the 99.0%" in index.format_measured(
+        replace(built.measured, recall=0.5, wanted=0.99)
+    )
+    np.save(tmp_path / "queries.npy", np.zeros((3, 5), np.float32))
+    (tmp_path / "torn.npy").write_text("torn")
+    for name, message in [("queries", "5 dimensions"), ("torn", "is no .npy file"), ("no", "no such file|not there")]:
+        with pytest.raises((DataError, ProductIndexError), match=message):
+            index.main(index.IndexArguments(**options, queries=str(tmp_path / f"{name}.npy")))
+    for share, wanted in ((5.0, 0.9), (-1.0, 0.8)):  # of the products that have to change
+        monkeypatch.setattr(index, "MEASURED_AGAIN", share)
+        synced = index.main(index.IndexArguments(**options, sync=True, recall=0.8))
+        assert synced.measured.wanted == wanted
+    seen = []
+    monkeypatch.setattr(search.Searcher, "search", lambda self, *_, **__: (seen.append(self.index.width) or [], {}))
+    search.main(search.SearchArguments("mug", str(run), width=77, json=True))
+    assert seen == [77]
+
+
+def test_an_index_is_compacted_without_vectors(run, capsys):
+    opened = ProductIndex.load(run / "index")
+    opened.remove(list(opened.catalogue.rows)[:8])
+    opened.save(run / "index")
+    options = {"vectors": "nowhere", "output": str(run / "index"), "compact": True}
+    assert index.main(index.IndexArguments(**options)).catalogue.size == 4
+    assert "4 products in" in (out := capsys.readouterr().out) and "8 free rows were dropped" in out
+    with pytest.raises(DataError, match="two things"):
+        index.main(index.IndexArguments(**options, sync=True))
 
 
 def test_an_index_is_brought_up_to_date_with_the_vectors(run, model, processor, shop, tmp_path, capsys):

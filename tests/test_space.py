@@ -21,7 +21,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from modeling_mmfusion import MMFusionProcessor
-from training.data import load_split
+from training.data import load_split, write_card, write_split
 from training.embedding import product_features, query_features
 from training.evaluate import evaluate
 from training.evaluate import quantize as evaluated_as
@@ -30,6 +30,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 sys.path.insert(0, str(ROOT / "space"))
 
 import app  # noqa: E402
+import cards  # noqa: E402
 import start  # noqa: E402
 from batching import Batched  # noqa: E402
 from catalogue import Complaint, Encoder, Filters, price_of  # noqa: E402
@@ -412,6 +413,37 @@ def test_a_second_start_embeds_nothing_and_a_changed_catalogue_is_seen(shop, fol
     assert Image.open(io.BytesIO(changed.picture(3))).getpixel((0, 0)) == (255, 255, 0)
     assert len(list((folders / "prepared").glob("*.npz"))) == 1, "vectors of another catalogue are kept"
     write_shop(folders / "shop", *space_rows())
+
+
+def test_all_splits_are_shown_and_queries_measured_among_the_products_they_are_judged_for(shop, tmp_path, monkeypatch):
+    corpus, queries, qrels = space_rows()
+    more = [{**row, "_id": f"more-{row['_id']}"} for row in corpus] + corpus[:2]  # two are in both splits
+    write_split(tmp_path / "shop", "train", more, queries, [{**row, "score": 0} for row in qrels])
+    write_split(tmp_path / "shop", "test", corpus, queries, qrels)
+    write_card(tmp_path / "shop", "Shop", "apache-2.0", ["train", "test"], "")
+    monkeypatch.setenv("MMFUSION_PREPARED", str(tmp_path / "prepared"))
+    both = start.load_catalogue(str(tmp_path / "shop"), None, shop.encoder)
+    alone = start.load_catalogue(str(tmp_path / "shop"), "test", shop.encoder)
+    assert (len(both), len(alone), int(both.measured.sum())) == (24, 12, 12)
+    values, expected = both.judged_values(), alone.judged_values()
+    assert all(np.array_equal(values[view], expected[view]) for view in expected)
+    text = queries[0]["text"]
+    query = both.encoder.query_from(both.encoder.texts([text])[0], text=text)
+    for view, found in both.search(query, k=24).items():
+        assert found.ndcg == alone.search(query)[view].ndcg
+        assert {hit.row: hit.grade for hit in found.hits}[12] is None, "nobody judged it"
+    assert "among the 12 products" in cards.intro(both, dict.fromkeys(expected, 0.5))
+
+
+def test_what_others_keep_in_the_prepared_folder_stays(shop, folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMFUSION_PREPARED", str(tmp_path))
+    for name in ("mine.npz", "vectors-mine.npz"):
+        (tmp_path / name).write_bytes(b"mine")
+    older = tmp_path / f"vectors-{'0' * 32}.npz"
+    older.write_bytes(b"of another catalogue")
+    start.start()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 3 and {"mine.npz", "vectors-mine.npz"} < names and older.name not in names
 
 
 def test_unreadable_pictures_of_a_catalogue_are_counted(shop, folders, tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from conftest import ROOT, TINY_DIMS, shop_rows, write_shop
 
 from modeling_mmfusion import MMFusionModel
 from training import calibration, stage, train
-from training.arguments import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments, parse
+from training.arguments import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments, parse, run
 from training.data import CORPUS_FEATURES, DataError, load_split, write_split
 from training.embedding import load_model, product_features, query_features
 from training.feature_cache import TOWERS
@@ -51,6 +51,7 @@ def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers,
         assert same if name.startswith(TOWERS) else True, f"a frozen tower changed: {name}"
     assert not torch.equal(model.text_head.residual.fc2.weight, started.text_head.residual.fc2.weight)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".mmfusion.json",
         "config.yaml",
         "environment.json",
         "metrics.jsonl",
@@ -245,6 +246,53 @@ def test_several_processes_on_a_cpu_train_one_model(towers, shop, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("model: ") == 1, "each process trained for itself"
     load_model(tmp_path / "run" / "model")
+
+
+BOUNDS = {
+    **{f"fuse.{name}": ["-1"] for name in ("epochs", "negatives_per_query", "patience")},
+    **{f"fuse.{name}": ["0", "-1", "1.5", str(2**31)] for name in ("positives_per_query", "chunk_size")},
+    **{f"fuse.{name}": ["-0.1", "1.1", "nan"] for name in ("topical_share", "warmup", "ema", "trained_share")},
+    **{f"fuse.{name}": ["-1", "nan", "inf", "1e300"] for name in ("learning_rate", "tower_learning_rate")},
+    **{f"fuse.{name}_weight": ["-1", "nan", "inf"] for name in ("fused", "text_view", "image_view", "title_image")},
+    **{f"fuse.{name}": ["-1", "nan", "inf"] for name in ("matryoshka_weight", "distillation_weight", "weight_decay")},
+    "fuse.score_margin": ["-1", "nan", "inf"],
+    "fuse.max_grad_norm": ["0", "-1", "nan"],
+    "fuse.batch_size": ["1", "0", "-1", str(2**31)],
+    "lora.rank": ["0", "-1", "100000"],
+    "lora.alpha": ["0", "-1"],
+    "lora.dropout": ["-0.1", "1.1"],
+    "seed": ["-1", str(2**32)],
+    "workers": ["-1", "100000"],
+    "checkpoint_minutes": ["-1", "nan"],
+}
+
+
+@pytest.mark.parametrize("option, values", BOUNDS.items())
+def test_a_number_out_of_bounds_is_refused_by_the_name_of_its_option(option, values, monkeypatch, capsys):
+    for value in values:
+        monkeypatch.setattr(sys, "argv", ["train", f"--{option}={value}"])
+        with pytest.raises(SystemExit) as caught:
+            run(pytest.fail, TrainArguments, "", recipe=True)
+        said = capsys.readouterr().err
+        assert caught.value.code == 2 and said.startswith("error: ") and option in said and said.count("\n") == 1
+
+
+def test_a_batch_has_negatives_and_a_pair_for_each_process(towers, shop, tmp_path):
+    with pytest.raises(DataError, match="--fuse.batch_size 1: a pair alone has no negatives; give at least 2"):
+        train.main(recipe(towers, shop, tmp_path / "run", epochs=1, batch_size=1))
+    arguments = recipe(towers, shop, tmp_path / "run", epochs=1, batch_size=3)
+    train.check_batches(arguments, processes=3)
+    with pytest.raises(DataError, match="--fuse.batch_size 3: there are 4 processes; give at least 4"):
+        train.check_batches(arguments, processes=4)
+    arguments.fuse.epochs = 0
+    train.check_batches(arguments, processes=4)
+
+
+def test_a_pattern_of_layers_that_is_none_is_one_line(towers, shop, tmp_path):
+    arguments = recipe(towers, shop, tmp_path / "run", epochs=1, text="lora")
+    arguments.lora.targets = "("
+    with pytest.raises(DataError, match="--lora.targets"):
+        train.main(arguments)
 
 
 def test_processes_that_do_not_see_each_other_are_refused(towers, shop, tmp_path, monkeypatch):

@@ -30,8 +30,8 @@ from training.data import DataError, RetrievalSplit, hide_modality, load_split
 from training.embedding import TowerStates, load_model, prepare_for_inference
 from training.evaluate import evaluate, slice_masks, without_pictures
 from training.files import check_output_file, claim_folder, read_json, write_json, write_text
+from training.inputs import data_fingerprint, inputs_fingerprint
 from training.metrics.product_retrieval.product_retrieval import compare, summarise
-from training.quickstart import data_fingerprint, inputs_fingerprint
 from training.run_folder import digest, environment, git_state
 from training.train import STAGES, fit, save_model, start_model
 from training.training_set import measured_states, trained_encoders
@@ -132,7 +132,7 @@ def run_variant(arguments: AblateArguments, variant: str, tests: list[str], seed
         slice of each query), `dims` (width of a vector), `parameters` (without the towers) and `seconds`.
     """
     recipe = recipe_of(arguments, variant, seed)
-    inputs = digest(inputs_fingerprint(recipe), *map(data_fingerprint, tests))
+    inputs = digest(inputs_fingerprint(recipe), *(data_fingerprint(path, "test") for path in tests))
     name = "-".join([variant.replace(" ", "_").replace(",", ""), str(seed)])
     file = Path(recipe.output) / "runs" / f"{name}.json"
     if file.is_file() and (kept := read_json(file))["inputs"] == inputs:

@@ -1,6 +1,7 @@
 """Low-rank adapters of the encoders, trained and saved with the heads, and merged into a plain model."""
 
 import copy
+import re
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ def add_lora(model: MMFusionModel, arguments: LoraArguments, encoders: set[str])
     )
     try:
         return get_peft_model(model, config)
-    except ValueError as error:
+    except (ValueError, re.error) as error:
         raise DataError(
             f"--lora.targets: no layer of the encoders {', '.join(sorted(encoders))} has a name that fits "
             f"{arguments.targets!r}: {' '.join(str(error).split())[:200]}"

@@ -12,10 +12,18 @@ from typing import Any, Literal
 
 import jsonargparse
 import transformers
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, restricted_number_type
 
 from modeling_mmfusion.index_mmfusion import ProductIndexError
 from training.data import DataError
+
+Count = restricted_number_type("Count", int, [(">=", 0), ("<", 2**31)])
+PositiveCount = restricted_number_type("PositiveCount", int, [(">", 0), ("<", 2**31)])
+BatchSize = restricted_number_type("BatchSize", int, [(">=", 2), ("<", 2**31)])  # a pair alone has no negatives
+Rank = restricted_number_type("Rank", int, [(">", 0), ("<=", 1024)])
+Processes = restricted_number_type("Processes", int, [(">=", 0), ("<=", 1024)])
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what NumPy takes
+Finite = restricted_number_type("Finite", float, [(">=", 0.0), ("<=", 1e9)])
 
 
 @dataclass
@@ -81,8 +89,8 @@ class LoraArguments:
         targets: Regular expression of the names of the layers, below an encoder, that get one.
     """
 
-    rank: PositiveInt = 16
-    alpha: PositiveInt = 32
+    rank: Rank = 16
+    alpha: PositiveCount = 32
     dropout: ClosedUnitInterval = 0.0
     targets: str = r".*\.(query|key|value|dense|[qkv]_proj|out_proj|fc1|fc2|qkv|proj|Wqkv|Wi|Wo|conv_pw|conv_pwl)"
 
@@ -114,8 +122,9 @@ class StageArguments:
         negatives_per_query: Hard negatives drawn for a query in a batch.
         topical_share: Share of the batches that are made of like queries, whose products are each other's hard
             negatives; the others are drawn at random.
-        batch_size: Query-product pairs in a batch, over all processes; each is compared with all products of the
-            batch. Gradient accumulation would add no negatives: to fit a big batch into memory use gradient_cache.
+        batch_size: Query-product pairs in a batch, over all processes, at least one for each; each is compared with
+            all products of the batch. Gradient accumulation would add no negatives: to fit a big batch into memory use
+            gradient_cache.
         chunk_size: Products that run through trained encoders at a time, those of like length together.
         gradient_cache: Keep the activations of one chunk at a time, by running the encoders twice.
         learning_rate: Peak learning rate of AdamW, reached after warm-up and then lowered along a cosine.
@@ -129,32 +138,32 @@ class StageArguments:
             (WiSE-FT); less than 1 trades some quality on these catalogues for some elsewhere.
     """
 
-    epochs: NonNegativeInt = 0
+    epochs: Count = 0
     text: Training = "frozen"
     vision: Training = "frozen"
-    fused_weight: NonNegativeFloat = 1.0
-    text_view_weight: NonNegativeFloat = 0.5
-    image_view_weight: NonNegativeFloat = 0.4
-    title_image_weight: NonNegativeFloat = 0.0
-    matryoshka_weight: NonNegativeFloat = 0.5
-    distillation_weight: NonNegativeFloat = 0.0
+    fused_weight: Finite = 1.0
+    text_view_weight: Finite = 0.5
+    image_view_weight: Finite = 0.4
+    title_image_weight: Finite = 0.0
+    matryoshka_weight: Finite = 0.5
+    distillation_weight: Finite = 0.0
     loss: Literal["infonce", "sigmoid"] = "infonce"
     directions: Literal["both", "query"] = "both"
     logq: bool = False
-    score_margin: NonNegativeFloat | None = None
-    positives_per_query: PositiveInt = 4
-    negatives_per_query: NonNegativeInt = 0
+    score_margin: Finite | None = None
+    positives_per_query: PositiveCount = 4
+    negatives_per_query: Count = 0
     topical_share: ClosedUnitInterval = 0.75
-    batch_size: PositiveInt = 256
-    chunk_size: PositiveInt = 64
+    batch_size: BatchSize = 256
+    chunk_size: PositiveCount = 64
     gradient_cache: bool = False
-    learning_rate: NonNegativeFloat = 1e-3
-    tower_learning_rate: NonNegativeFloat = 1e-4
+    learning_rate: Finite = 1e-3
+    tower_learning_rate: Finite = 1e-4
     warmup: ClosedUnitInterval = 0.05
-    weight_decay: NonNegativeFloat = 0.01
+    weight_decay: Finite = 0.01
     max_grad_norm: PositiveFloat = 1.0
     ema: ClosedUnitInterval = 0.0
-    patience: NonNegativeInt = 0
+    patience: Count = 0
     trained_share: ClosedUnitInterval = 1.0
 
 
@@ -200,8 +209,8 @@ class TrainArguments:
     align: StageArguments = field(default_factory=align_stage)
     fuse: StageArguments = field(default_factory=fuse_stage)
     output: str | None = None
-    seed: NonNegativeInt = 0
-    workers: NonNegativeInt = 0
+    seed: Seed = 0
+    workers: Processes = 0
     checkpoint_minutes: NonNegativeFloat = 10.0
     tracker: Literal["tensorboard", "trackio", "wandb"] | None = None
 

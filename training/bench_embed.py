@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import torch
+from accelerate.utils import set_seed
 from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 from transformers import (
@@ -104,6 +105,7 @@ def main(arguments: BenchEmbedArguments) -> dict:
 
 def measure_speed(arguments: BenchEmbedArguments, split: RetrievalSplit, folder: Path) -> dict:
     """Products a second and a CPU-second of each contestant, and the ratios."""
+    set_seed(0)
     model, processor = build_model(ModelArguments())
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")

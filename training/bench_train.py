@@ -24,6 +24,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from jsonargparse.typing import PositiveInt
 from peft import LoraConfig
 from tqdm.auto import tqdm
@@ -106,6 +107,7 @@ def main(arguments: BenchArguments) -> dict:
     figures = kept_figures(arguments)
     report = report_of(arguments, figures)
     with tempfile.TemporaryDirectory() as folder:
+        set_seed(0)
         model, processor = build_model(ModelArguments())
         model.save_pretrained(folder)
         processor.save_pretrained(folder)

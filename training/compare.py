@@ -12,9 +12,9 @@ from pathlib import Path
 
 from training import evaluate
 from training.arguments import existing_file, run
-from training.evaluate import OTHER_VIEWS, VIEWS, EvaluateArguments
+from training.evaluate import OTHER_VIEWS, EvaluateArguments, views_of
 from training.files import check_output_file, claim_folder, read_json, write_json, write_text
-from training.quickstart import data_fingerprint, files_fingerprint
+from training.inputs import data_fingerprint, files_fingerprint
 from training.run_folder import digest, environment
 from training.towers import resolve_tower
 
@@ -51,8 +51,10 @@ def main(arguments: CompareArguments) -> dict:
     rows: dict[str, dict] = {}
     for number, (name, model) in enumerate(arguments.models.items()):
         for path in arguments.data.split(","):
-            views = (*VIEWS, *OTHER_VIEWS) if number == 0 else (arguments.views.get(name, "fused"),)
-            report = kept_report(arguments, resolve_tower(model), path, views)
+            model = resolve_tower(model)
+            known = views_of(model)
+            views = known if number == 0 else (arguments.views.get(name, known[0]),)
+            report = kept_report(arguments, model, path, views)
             for view, metrics in report["views"].items():
                 slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
                 rows.setdefault(row_name(name, view, number), {})[path] = metrics | {"slices": slices}
@@ -80,7 +82,7 @@ def row_name(name: str, view: str, number: int) -> str:
 
 def kept_report(arguments: CompareArguments, model: str, path: str, views: tuple[str, ...]) -> dict:
     """The report of one model on one catalogue: that of an earlier call if nothing changed since."""
-    key = digest(files_fingerprint(model), data_fingerprint(path), arguments.split, *views)
+    key = digest(files_fingerprint(model), data_fingerprint(path, arguments.split), arguments.split, *views)
     file = Path(arguments.output) / f"{key}.json"
     if file.is_file():
         return read_json(file)

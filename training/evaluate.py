@@ -393,6 +393,7 @@ def main(arguments: EvaluateArguments) -> dict:
         raise DataError("--examples compares the fused view with others: add fused, text and image to --views")
     if arguments.judged_only and arguments.ann:
         raise DataError("--judged-only: ranks exactly; leave out --ann")
+    check_baseline(arguments, views)
     if arguments.model != "bm25":
         check_model_name(arguments.model)
     for file, suffix in (
@@ -422,6 +423,31 @@ def main(arguments: EvaluateArguments) -> dict:
         title = f"{arguments.model} on {arguments.data}, {arguments.split}: {metrics[0]}"
         write_examples(Path(arguments.examples), split, shown, found.rankings, found.shares, title)
     return report
+
+
+def views_of(model: str) -> tuple[str, ...]:
+    """The views that a model may be measured in: one of words or of text alone has one."""
+    if model == "bm25":
+        return ("bm25",)
+    return ("text",) if is_other_encoder(model) else (*VIEWS, *OTHER_VIEWS)
+
+
+def check_baseline(arguments: EvaluateArguments, views: tuple[str, ...]) -> None:
+    """Refuses options that only our models know, so that none is silently ignored for bm25 or a text model.
+
+    Raises:
+        DataError: naming the option.
+    """
+    known = views_of(arguments.model)
+    if len(known) > 1:
+        return
+    defaults = EvaluateArguments()
+    names = ("truncate_dim", "missing_images", "quantization", "ann", "examples")
+    given = [name for name in names if getattr(arguments, name) != getattr(defaults, name)]
+    given += ["views"] if arguments.views != defaults.views and not set(views) <= set(known) else []
+    if given:
+        option = given[0].replace("_", "-")
+        raise DataError(f"--{option}: {arguments.model} has only the view {known[0]}; leave out --{option}")
 
 
 def write_run(file: Path, split: RetrievalSplit, found: list[np.ndarray]) -> None:

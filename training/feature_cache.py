@@ -18,7 +18,8 @@ from transformers import PreTrainedConfig
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from training.errors import DataError
-from training.files import check_whole, new_shared_folder
+from training.files import cannot_write, check_whole, new_shared_folder
+from training.random_state import random_state_kept
 from training.towers import cache_folder
 
 APART = ("text_config", "vision_config", "query_config", "truncate_dim", "matryoshka_dims")
@@ -35,7 +36,10 @@ def cached_features(key: str, compute: Callable[[], Found]) -> Found:
             read with the reason.
 
     Returns:
-        What `compute` gives.
+        What `compute` gives. Whether it has to compute decides nothing that is drawn at random afterwards.
+
+    Raises:
+        DataError: if there is no room for them.
     """
     folder = cache_folder() / "features" / key
     if folder.is_dir():
@@ -44,7 +48,9 @@ def cached_features(key: str, compute: Callable[[], Found]) -> Found:
         except (OSError, ValueError, EOFError) as error:
             print(f"warning: {folder}: is damaged and computed again: {error}", flush=True)
             shutil.rmtree(folder)
-    _write(folder, *compute())
+    with random_state_kept():
+        found = compute()
+    _write(folder, *found)
     return _read(folder)
 
 
@@ -55,8 +61,8 @@ def _read(folder: Path) -> Found:
 
 
 def _write(folder: Path, arrays: dict[str, np.ndarray], bad_rows: list[tuple[int, str]]) -> None:
-    """Writes a folder by way of a partial one; if another process was first its files are as good."""
-    with new_shared_folder(folder, "cached features") as partial:
+    """Writes a folder of features, from which [`_read`] gives them back."""
+    with new_shared_folder(folder, "cached features") as partial, cannot_write(folder):
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
         (partial / "rows.json").write_text(json.dumps(bad_rows))
@@ -142,10 +148,9 @@ def stored_fingerprint(folder: str | os.PathLike, processor: MMFusionProcessor) 
 
     Raises:
         OSError: if there is no model.
-        DataError: if a file of it is not the one that was saved, or a weight is no finite number.
+        DataError: if a weight is no finite number.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
-    check_whole(folder)
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     check_finite(tensors, str(folder))
     return model_fingerprint(StoredModel(MMFusionConfig.from_pretrained(folder), tensors), processor)

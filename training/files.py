@@ -192,7 +192,7 @@ def claim_folder(folder: str | Path, writer: str, of: str = "") -> Path:
     if mark and mark.get("writer") != writer:
         raise DataError(f"{folder}: was written by {mark.get('writer')}, not by {writer}; give another --output")
     if mark and not _same(mark.get("of", of), of):
-        raise DataError(f"{folder}: is {writer} of {mark['of']}, not of {of}; give another --output")
+        raise DataError(f"{folder}: was made of {mark['of']}, not of {of}; give another --output")
     if not mark:
         with cannot_write(folder):
             folder.mkdir(parents=True, exist_ok=True)

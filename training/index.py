@@ -3,6 +3,7 @@
     python -m training.index --vectors runs/quickstart/vectors --output runs/quickstart/index
     python -m training.index --vectors runs/myshop/vectors --output runs/myshop/index --dtype i8 --words
     python -m training.index --vectors runs/myshop/vectors --output runs/myshop/index --sync
+    python -m training.index --output runs/myshop/index --compact      # after many products were removed
 
 The output folder gets the graph, the exact vectors, the products that are shown, and index.json with their checksums.
 Who has the older index open goes on reading it. How --dtype stores vectors of 384 dimensions:
@@ -20,16 +21,19 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from tqdm.auto import tqdm
 
+from modeling_mmfusion.generations_mmfusion import check_target
+from modeling_mmfusion.graph_mmfusion import SearchWidth
 from modeling_mmfusion.index_mmfusion import ProductIndex
-from training.arguments import run
+from training.arguments import existing_file, run
 from training.data import DataError
 from training.files import beside
 from training.vector_shards import iterate_shards, read_manifest, vectors_of
 
 HIDDEN_COLUMNS = ["vector", "hash"]
+MEASURED_AGAIN = 0.2  # share of the products
 
 
 @dataclass
@@ -43,6 +47,11 @@ class IndexArguments:
         words: Index the products' words too, for searches with --hybrid.
         threads: Threads to build with; 0 for one a core. More than one build a little differently each time.
         sync: Bring the index in the output folder up to date: products that are new, changed or gone.
+        recall: Share of the best ten products that searches shall find; how wide they are is measured, and again by
+            --sync where more than a fifth of the products changed.
+        compact: Drop what is left of removed products from the index in the output folder, and do nothing else; it is
+            done by itself where more than half of the rows are free, and some thousand.
+        queries: File of real queries' vectors (.npy) to measure that with, some hundred.
     """
 
     vectors: str = "runs/quickstart/vectors"
@@ -51,22 +60,46 @@ class IndexArguments:
     words: bool = False
     threads: NonNegativeInt = 1
     sync: bool = False
+    recall: ClosedUnitInterval = 0.99
+    queries: str | None = None
+    compact: bool = False
 
 
 def main(arguments: IndexArguments) -> ProductIndex:
-    """Builds or updates, saves and returns the index."""
+    """Builds, updates or compacts, saves and returns the index."""
+    if arguments.compact:
+        return compact(arguments)
     folder = Path(arguments.vectors)
     manifest = read_manifest(folder)
     output = Path(arguments.output or beside(arguments.vectors, "index"))
+    check_target(output)
+    queries = read_query_vectors(arguments.queries) if arguments.queries else None
     if arguments.sync:
         index = ProductIndex.load(output)
         index.check_model(manifest["model"], manifest.get("blocks"))
         counts = synchronise(index, folder, arguments.threads)
         print(f"index: {', '.join(f'{count:,} {what}' for what, count in counts.items())}", flush=True)
+        if index.measured.recall is None or index.measured.changed > MEASURED_AGAIN * len(index):
+            index.choose_width(arguments.recall, queries, arguments.threads)
     else:
-        index = build(folder, manifest, arguments)
+        index = build(folder, manifest, arguments, queries)
+    print(f"index: {format_measured(index.measured)}", flush=True)
     index.save(output)
     print(f"index: {len(index):,} products in {output}", flush=True)
+    return index
+
+
+def compact(arguments: IndexArguments) -> ProductIndex:
+    """Compacts, saves and returns the index of the output folder."""
+    if arguments.sync:
+        raise DataError("--compact and --sync are two things; give --compact after --sync")
+    output = Path(arguments.output or beside(arguments.vectors, "index"))
+    index = ProductIndex.load(output)
+    free = len(index.catalogue.free)
+    index.compact(arguments.threads, progress=True)
+    print(f"index: {format_measured(index.measured)}", flush=True)
+    index.save(output)
+    print(f"index: {len(index):,} products in {output}; {free:,} free rows were dropped", flush=True)
     return index
 
 
@@ -76,7 +109,29 @@ def read_tables(folder: Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
         yield vectors_of(table), table.drop_columns(HIDDEN_COLUMNS).replace_schema_metadata(None)
 
 
-def build(folder: Path, manifest: dict, arguments: IndexArguments) -> ProductIndex:
+def read_query_vectors(file: str) -> np.ndarray:
+    """The array of a `.npy` file.
+
+    Raises:
+        DataError: if it is none.
+    """
+    try:
+        return np.load(existing_file(file, "queries' vectors, a .npy file"), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{file}: is no .npy file of vectors: {' '.join(str(error).split())[:200]}") from error
+
+
+def format_measured(measured: SearchWidth) -> str:
+    """How widely the index is searched, and what that finds."""
+    if measured.recall is None:
+        return f"searched with width {measured.width}; recall@10 was not measured"
+    line = f"searched with width {measured.width}, which finds {measured.recall:.1%} of the best ten products"
+    if measured.recall < measured.wanted:
+        line += f"; no width up to that finds the {measured.wanted:.1%} that are wanted"
+    return line
+
+
+def build(folder: Path, manifest: dict, arguments: IndexArguments, queries: np.ndarray | None = None) -> ProductIndex:
     """An index of all vectors of a folder; they are read shard by shard and held in half precision.
 
     Raises:
@@ -94,6 +149,7 @@ def build(folder: Path, manifest: dict, arguments: IndexArguments) -> ProductInd
             f"{folder}: manifest.json tells of {len(vectors):,} products, there are {count:,}; embed again"
         )
     options = {"words": arguments.words, "threads": arguments.threads, "progress": True}
+    options |= {"recall": arguments.recall, "queries": queries}
     return ProductIndex.build(
         vectors,
         pa.concat_tables(tables, promote_options="permissive"),

@@ -19,7 +19,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
+from accelerate.utils import set_seed
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from safetensors.torch import load_model, save_model
 from sentence_transformers import (
     SentenceTransformer,
@@ -30,7 +31,7 @@ from sentence_transformers.base.modules import Dense, InputModule, Router
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from training.arguments import ModelArguments, run
+from training.arguments import ModelArguments, Seed, run
 from training.data import RetrievalSplit, load_split
 from training.embedding import picture_features, prepare_for_inference
 from training.evaluate import format_report, make_report, measure_rankings
@@ -79,7 +80,7 @@ class PeerArguments:
     batch_size: PositiveInt = 256
     learning_rate: NonNegativeFloat = 5e-5
     picture_learning_rate: NonNegativeFloat = 1e-3
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     output: str = "runs/peer"
 
 
@@ -116,6 +117,7 @@ def main(arguments: PeerArguments) -> dict[str, dict]:
     train = [load_split(path, "train") for path in paths]
     held_out = [load_split(path, "test") for path in tests]
     pictures = pooled_pictures(arguments, [*train, *held_out])
+    set_seed(arguments.seed)  # of the layer behind the pictures
     text_model = SentenceTransformer(resolve_tower(arguments.text))
     image_model = with_pictures(SentenceTransformer(resolve_tower(arguments.text)), pictures)
     fit(text_model, text_pairs(arguments, train), arguments, {})

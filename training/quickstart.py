@@ -7,29 +7,28 @@ Without a catalogue it draws the demo shop. Each step prints the command that do
 not change since the last run is not done again.
 """
 
-import hashlib
-import json
-import subprocess
+import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
 import torch
-from jsonargparse.typing import NonNegativeInt
 
 from training import embed, evaluate, index, result_sheet
-from training.arguments import TrainArguments, parse, run
+from training.arguments import Seed, TrainArguments, parse, run
 from training.data import RetrievalSplit, load_split, split_names
 from training.demo_shop import generate
 from training.files import RUN, claim_folder, read_json, write_json
+from training.inputs import inputs_fingerprint
 from training.run_folder import digest
 from training.search import Searcher, format_results
+from training.stopping import run_and_pass_on_signals
 
 DEMO_SHOP = "data/demo_shop"
 RECIPE = "training/recipes/quickstart.yaml"
 STEPS_FILE = "steps.json"
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no"}  # as by `accelerate launch`
 
 
 @dataclass
@@ -47,7 +46,7 @@ class QuickstartArguments:
     data: str = DEMO_SHOP
     output: str | None = None
     recipe: str = RECIPE
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
 
 class Steps:
@@ -120,17 +119,15 @@ def recipe_of(arguments: QuickstartArguments, splits: list[str]) -> TrainArgumen
 
 
 def train(arguments: QuickstartArguments, recipe: TrainArguments) -> None:
-    """Launches training.train in a process of its own.
+    """Runs training.train in a process of its own, without accelerate's launcher, which passes no signals on.
 
     Exits with its status if it fails; it has said why.
     """
     words = ["training/train.py", "--recipe", arguments.recipe, "--data.path", arguments.data]
     words += ["--data.dev_split", recipe.data.dev_split, "--output", arguments.output, "--seed", str(arguments.seed)]
     print(f"\n== 2/5 train: accelerate launch {' '.join(words)}", flush=True)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--num_cpu_threads_per_process", str(torch.get_num_threads())]
-    status = subprocess.run(launch + words, check=False).returncode
+    variables = os.environ | LAUNCHED | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    status = run_and_pass_on_signals([sys.executable, *words], variables)
     if status:
         sys.exit(status)
 
@@ -188,31 +185,6 @@ def announce(step: str, module: str, **options) -> None:
     """Prints a step and the command that does it alone."""
     words = " ".join(f"--{name} {value}" for name, value in options.items())
     print(f"\n== {step}: python -m {module} {words}", flush=True)
-
-
-def inputs_fingerprint(recipe: TrainArguments) -> str:
-    """A digest of a training's recipe and of the content of all that it names: catalogues, scores and models."""
-    scores = [path for files in (recipe.data.negatives, recipe.data.teacher) if files for path in files.split(",")]
-    models = [recipe.model.text, recipe.model.vision, recipe.model.query, recipe.model.start, recipe.model.encoders]
-    named = [path.strip() for path in scores] + [name for name in models if name]
-    catalogues = [path.strip() for path in recipe.data.path.split(",")]
-    return digest(json.dumps(asdict(recipe)), *map(data_fingerprint, catalogues), *map(files_fingerprint, named))
-
-
-def data_fingerprint(data: str) -> str:
-    """A digest of the names and contents of a local catalogue's files; of a Hub dataset, of its name and revision."""
-    if Path(data).exists():
-        return files_fingerprint(data)
-    return digest(data, str(datasets.load_dataset_builder(data, "corpus").hash))
-
-
-def files_fingerprint(name: str) -> str:
-    """A digest of the names and contents of a file or folder's files; of the name alone if it is neither."""
-    root, facts = Path(name), []
-    for path in sorted(path for path in (root, *root.rglob("*")) if path.is_file()):
-        with open(path, "rb") as stream:
-            facts.append(f"{path.relative_to(root)} {hashlib.file_digest(stream, 'sha256').hexdigest()}")
-    return digest(name, *facts)
 
 
 def code_fingerprint() -> str:

@@ -32,6 +32,7 @@ from training.backends import OnnxTowers
 from training.data import DataError, Problems
 from training.embedding import check_model_name, load_model
 from training.feature_cache import stored_fingerprint
+from training.files import check_whole
 
 BATCH_SIZE = 64
 
@@ -52,6 +53,8 @@ class SearchArguments:
         hybrid: Join the ranking with one by words (BM25), which knows model numbers; the index needs --words.
         queries: File of queries instead of one, a query a line, or JSON lines with text and perhaps _id; prints JSON
             lines.
+        width: How widely the graph is searched: more finds more and takes longer; what was chosen for the index if not
+            given.
         tower: The query tower: torch, or onnx or int8 of model/onnx, which training.export wrote.
     """
 
@@ -64,6 +67,7 @@ class SearchArguments:
     where: str | None = None
     hybrid: bool = False
     queries: str | None = None
+    width: PositiveInt | None = None
     tower: Literal["torch", "onnx", "int8"] = "torch"
 
 
@@ -76,13 +80,14 @@ class Searcher:
         tower (`str`, *optional*, defaults to `"torch"`): `torch`, `onnx` or `int8`; see [`SearchArguments`].
 
     Raises:
-        DataError: if the model is missing.
+        DataError: if the model is missing or damaged.
         ProductIndexError: if the index is missing or damaged, or was built with another model.
     """
 
     def __init__(self, run: str | Path, tower: str = "torch"):
         self.folder = Path(run) / "model"
         check_model_name(self.folder)
+        check_whole(self.folder)
         self.index = ProductIndex.load(Path(run) / "index", view=True)
         try:
             self.processor = MMFusionProcessor.from_pretrained(self.folder)
@@ -179,6 +184,8 @@ def main(arguments: SearchArguments) -> None:
     where = parse_where(arguments.where or "")
     image = read_image(arguments.image) if arguments.image else None
     searcher = Searcher(arguments.run, arguments.tower)
+    if arguments.width:
+        searcher.index.width = arguments.width
     if arguments.queries:
         answer_file(searcher, arguments, where)
         return

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from training.feature_cache import TOWERS
 from training.gradient_cache import forward_backward
 from training.losses import alignment_loss, view_weights
 from training.sampling import Batch, Judgments, PairSampler, epoch_batches
+from training.stopping import leave_to_parent
 from training.training_set import (
     BatchInputs,
     TrainingSet,
@@ -253,19 +254,27 @@ class _Trainer:
             else:
                 place = "its epochs are done, going on behind them"
             self._tell(f"{self.run.name}: {place}")
-        while self.progress["epoch"] <= stage.epochs:
-            with _one_line_for_dead_workers():
-                self._run_epoch(self.progress["epoch"])
-            if self._has_patience():
-                self.progress["epoch"] += 1
-            else:
-                self._tell(f"{self.run.name}: no better epoch for {stage.patience}, stopped early")
-                self.progress["epoch"] = stage.epochs + 1
-            if checkpoints and self.progress["epoch"] > stage.epochs:
-                self._save()  # so that no fault behind the last epoch costs the training
+        with checkpoints.stop.waiting() if checkpoints else nullcontext():
+            while self.progress["epoch"] <= stage.epochs:
+                with _one_line_for_dead_workers():
+                    self._run_epoch(self.progress["epoch"])
+                self._begin_next_epoch()
         start, kept = self.progress["start"], self.progress["best_state"]
         write_into(self.trained, {n: torch.lerp(start[n], kept[n], stage.trained_share) for n in self.trained})
         return self.progress["lines"]
+
+    def _begin_next_epoch(self) -> None:
+        """Counts on, beyond the last epoch if the stage ends, and saves what is worth it."""
+        checkpoints = self.run.checkpoints
+        if self._has_patience():
+            self.progress["epoch"] += 1
+        else:
+            self._tell(f"{self.run.name}: no better epoch for {self.stage.patience}, stopped early")
+            self.progress["epoch"] = self.stage.epochs + 1
+        is_last = self.progress["epoch"] > self.stage.epochs  # no fault behind it costs the training
+        if checkpoints and (is_last or checkpoints.end_is_asked()):
+            self._save()
+            checkpoints.end_if_asked()
 
     def _has_patience(self) -> bool:
         waited = self.progress["epoch"] - self.progress["best_epoch"]
@@ -278,7 +287,8 @@ class _Trainer:
         inputs = BatchInputs(self.data.sets, self.samplers, batches, self.processor, self.stage, share)
         left = Subset(inputs, range(progress["step"], len(batches)))
         # a generator of its own: else making the loader would draw from the random numbers that a resumed run restores
-        loader = DataLoader(left, None, num_workers=self.run.workers, generator=torch.Generator())
+        own = {"generator": torch.Generator(), "worker_init_fn": leave_to_parent}
+        loader = DataLoader(left, None, num_workers=self.run.workers, **own)
         set_train_mode(self.model, self.stage)
         started = time.perf_counter() - progress["seconds"]
         with tqdm(
@@ -306,6 +316,7 @@ class _Trainer:
                 bar.update()
                 if self.run.checkpoints and self.run.checkpoints.is_due():
                     self._save()
+                    self.run.checkpoints.end_if_asked()
         self._end_epoch(number)
 
     def _step(self, batch: Batch, chunks) -> torch.Tensor:

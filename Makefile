@@ -105,7 +105,7 @@ bench: $(VENV)/installed  ## compare the training's speed and memory with senten
 	cp runs/bench_train.json hub_card/results/bench_train.json
 	$(PYTHON) -m training.results --copy=false
 
-catalogue: $(VENV)/installed  ## measure embedding, search at a million products beside faiss and hnswlib, and faults (three hours)
+catalogue: $(VENV)/installed  ## measure embedding, search at a million products beside faiss and hnswlib, and faults (four hours)
 	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(PYTHON) -m training.bench_catalogue
 	$(PYTHON) -m training.results --copy=false

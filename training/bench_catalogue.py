@@ -2,9 +2,9 @@
 
     python -m training.bench_catalogue
 
-Runs `training.bench_embed`, `training.bench_search` and `training.bench_faults` one after the other, some three hours
-in all, on a machine that has nothing else to do. Each writes its own file in hub_card/results/ and has more options.
-The search goes on where it was stopped.
+Runs `training.bench_embed`, `training.bench_search` (on products' vectors, and on generated ones) and
+`training.bench_faults` one after the other, some four hours in all, on a machine that has nothing else to do. Each
+writes its own file in hub_card/results/ and has more options. The search goes on where it was stopped.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class CatalogueBenchArguments:
     Args:
         count: Vectors to search in.
         model: Model folder whose vectors are searched.
-        results: Folder for bench_embed.json, bench_search.json and bench_faults.json.
+        results: Folder for bench_embed.json, bench_search.json, bench_generated.json and bench_faults.json.
     """
 
     count: PositiveInt = bench_search.SearchBenchArguments.count
@@ -38,9 +38,20 @@ def main(arguments: CatalogueBenchArguments) -> None:
     bench_search.main(
         bench_search.SearchBenchArguments(
             arguments.count,
-            arguments.model,
+            model=arguments.model,
             output=f"{arguments.results}/bench_search.json",
             plot=f"{arguments.results}/bench_search.png",
+        )
+    )
+    bench_search.main(
+        bench_search.SearchBenchArguments(
+            arguments.count,
+            "100000",
+            model=None,
+            contestants="ours i8,hnswlib,faiss",
+            work="runs/bench_generated",
+            output=f"{arguments.results}/bench_generated.json",
+            plot="runs/bench_generated/search.png",
         )
     )
     bench_faults.main(bench_faults.FaultArguments(output=f"{arguments.results}/bench_faults.json"))

@@ -42,7 +42,8 @@ class ResultsArguments:
         multishop: Results of training.compare to show.
         bench: Results of training.bench_train to show.
         embedding: Results of training.bench_embed to show.
-        search: Results of training.bench_search to show.
+        search: Results of training.bench_search on products' vectors to show.
+        generated: Its results on generated vectors.
         faults: Results of training.bench_faults to show.
         load: Results of training.bench_space to show.
     """
@@ -57,6 +58,7 @@ class ResultsArguments:
     bench: str = "hub_card/results/bench_train.json"
     embedding: str = "hub_card/results/bench_embed.json"
     search: str = "hub_card/results/bench_search.json"
+    generated: str = "hub_card/results/bench_generated.json"
     faults: str = "hub_card/results/bench_faults.json"
     load: str = "hub_card/results/bench_space.json"
 
@@ -95,6 +97,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
         "catalogue": [
             format_embed_figures(read_results(arguments.embedding)),
             format_search(read_results(arguments.search)),
+            format_search(read_results(arguments.generated)),
             plans,
             format_faults(read_results(arguments.faults)),
         ],

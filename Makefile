@@ -2,13 +2,13 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 DATA ?= data/demo_shop
-RUN ?= runs/$(if $(filter data/demo_shop,$(DATA)),quickstart,$(notdir $(DATA)))
+RUN ?= runs/$(if $(filter data/demo_shop,$(DATA:/=)),quickstart,$(notdir $(DATA:/=)))
 HM ?= ../shared/data/hm
 IKEA ?= ../shared/data/ikea
 FASHION ?= ../shared/data/fashion
 AMAZON ?= ../shared/data/amazon
 OWNER ?=
-NAME ?= $(subst _,-,$(notdir $(DATA)))
+NAME ?= $(subst _,-,$(notdir $(DATA:/=)))
 TAG ?=
 LAUNCH ?= --config_file training/accelerate/cpu.yaml
 TRAIN_MULTISHOP = $(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml

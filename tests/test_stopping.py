@@ -14,6 +14,7 @@ from test_resuming import STAGES, expect_same, last_epoch_is_kept, losses, told,
 from test_training_exactness import recipe
 
 from training import stage, train
+from training.files import MARK
 from training.stopping import run_and_pass_on_signals
 
 SAVED = "stopped by SIGTERM; checkpoint-1 saved; the same command goes on"
@@ -62,7 +63,7 @@ def test_outside_the_loop_it_ends_at_once_in_one_line(towers, shop, tmp_path, mo
     stopped_in(owner, name, monkeypatch, arguments)
     said = told(capfd)
     assert said.count(AT_ONCE) == 1 and "Traceback" not in said
-    assert not list((tmp_path / "run").glob(".*")), "nothing half-written is left"
+    assert [path.name for path in (tmp_path / "run").glob(".*")] == [MARK], "nothing half-written is left"
     assert train.main(arguments).is_dir()
 
 

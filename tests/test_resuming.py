@@ -15,7 +15,7 @@ from training.checkpoints import Checkpoints
 from training.data import write_split
 from training.embedding import load_model
 from training.errors import DataError
-from training.inputs import data_fingerprint, input_digests
+from training.inputs import data_fingerprint, input_digests, recipe_facts
 
 STAGES = {"align": {"epochs": 2, "text": "full", "fused_weight": 0.0}, "fuse": {"epochs": 2, "text": "lora"}}
 
@@ -83,7 +83,10 @@ def test_a_training_does_not_go_on_with_other_data(towers, shop, tmp_path, kille
 
 def test_what_differs_of_a_recipe_is_named_and_what_decides_nothing_is_not(towers, tmp_path, killed, capfd):
     arguments = killed(after=2)
+    facts = recipe_facts(arguments)
     arguments.checkpoint_minutes, arguments.workers = 99, 1
+    assert recipe_facts(arguments) == facts
+    arguments.workers = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", lambda *words: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):

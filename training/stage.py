@@ -416,11 +416,12 @@ def selection_score(dev: dict, stage: StageArguments) -> float:
 
 @contextmanager
 def _one_line_for_dead_workers() -> Iterator[None]:
-    """Turns the error that torch raises, wherever the program is, when a process of its loader died."""
+    """Turns the error that torch raises, wherever the program is, when a process of its loader died, or that the broken
+    connection to it raises where that is noticed first."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise DataError(
             f"a process that reads pictures died ({' '.join(str(error).split())[:200]}); run the same command "

@@ -416,8 +416,8 @@ def selection_score(dev: dict, stage: StageArguments) -> float:
 
 @contextmanager
 def _one_line_for_dead_workers() -> Iterator[None]:
-    """Turns the error that torch raises, wherever the program is, when a process of its loader died, or that the broken
-    connection to it raises where that is noticed first."""
+    """Turns the error that torch raises, wherever the program is, when a process of its loader died, or that of the
+    broken connection where this is noticed first."""
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:

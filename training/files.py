@@ -12,7 +12,6 @@ Anything else is refused before any work is done: a folder with files of somebod
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 from safetensors import SafetensorError
 
+from modeling_mmfusion.generations_mmfusion import flush, sha256_of
 from training.errors import DataError
 
 MARK = ".mmfusion.json"
@@ -276,21 +276,6 @@ def cannot_write(folder: str | Path) -> Iterator[None]:
         raise DataError(
             f"{folder}: can't be written ({reason}); is the disk full? Run the same command again"
         ) from error
-
-
-def sha256_of(file: Path) -> str:
-    """The sha256 of a file."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Has a file's content, or a folder's names, written to the disk itself."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -175,6 +176,28 @@ def test_missing_packages_and_folders_are_named(exported, monkeypatch, tmp_path)
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(DataError, match=r"^onnxscript is not installed; run: pip install -e '\.\[export\]'"):
         export.main(ExportArguments(str(exported[0]), str(tmp_path)))
+
+
+def test_signals_are_handled_when_openvino_towers_are_gone(exported):
+    """In a process of its own, for where they are not it dies."""
+    code = """
+        import gc, os, signal, sys, torch
+        from training.backends import OpenVinoTowers
+        came = []
+        signal.signal(signal.SIGUSR1, lambda *words: came.append(words))
+        for rounds in range(2):
+            first, second = OpenVinoTowers(sys.argv[1]), OpenVinoTowers(sys.argv[1])
+            for towers in (first, second):
+                towers.query_vectors(dict.fromkeys(towers.inputs["query"], torch.ones((1, 3), dtype=torch.int64)))
+            del first, towers
+            gc.collect()
+            del second
+            gc.collect()
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert len(came) == 2
+    """
+    words = [sys.executable, "-c", dedent(code), exported[0] / "openvino"]
+    assert subprocess.run(words, cwd=ROOT).returncode == 0
 
 
 def test_openvino_reports_to_nobody(tmp_path):

@@ -86,7 +86,6 @@ def test_what_differs_of_a_recipe_is_named_and_what_decides_nothing_is_not(tower
     facts = recipe_facts(arguments)
     arguments.checkpoint_minutes, arguments.workers = 99, 1
     assert recipe_facts(arguments) == facts
-    arguments.workers = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", lambda *words: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):

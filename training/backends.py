@@ -7,7 +7,7 @@ vectors = towers.product_vectors(processor.process_products(products))
 import json
 import sys
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -125,7 +125,7 @@ class OpenVinoTowers(ExportedTowers):
 
     def _load(self, file: Path) -> Runner:
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self.threads}
-        compiled = import_openvino().compile_model(file, "CPU", settings)
+        compiled = openvino_core().compile_model(file, "CPU", settings)
         return lambda arrays: compiled(arrays)["vectors"]
 
 
@@ -206,3 +206,14 @@ def import_openvino():
     import openvino
 
     return openvino
+
+
+@cache
+def openvino_core():
+    """The process's one `openvino.Core`, which lives as long as the process.
+
+    Each core gives the thread that first compiles with it a stack for signals, and takes it back when it goes. Of two
+    that go in the order in which they came, the second leaves the thread a stack that is no longer there, and the next
+    signal, a Ctrl-C or the end of a loader's process, is a segmentation fault (OpenVINO 2026.4).
+    """
+    return import_openvino().Core()

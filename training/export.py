@@ -27,7 +27,7 @@ from transformers import BatchFeature
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training.arguments import run
-from training.backends import ENGINES, MANIFEST, OnnxTowers, import_openvino
+from training.backends import ENGINES, MANIFEST, OnnxTowers, import_openvino, openvino_core
 from training.data import DataError
 from training.embedding import load_model
 from training.feature_cache import model_fingerprint
@@ -269,7 +269,7 @@ def write_openvino(exported: Path, folder: Path) -> None:
     """Converts the exported towers, in float32: OpenVINO halves the weights if it is not told otherwise."""
     openvino = import_openvino()
     for file in exported.glob("*.onnx"):
-        network = openvino.Core().read_model(file)
+        network = openvino_core().read_model(file)
         openvino.save_model(network, folder / f"{file.stem}.xml", compress_to_fp16=False)
 
 

@@ -67,6 +67,11 @@ def test_outside_the_loop_it_ends_at_once_in_one_line(towers, shop, tmp_path, mo
     assert train.main(arguments).is_dir()
 
 
+def hear_ctrl_c() -> None:
+    """A shell lets what it starts in the background ignore SIGINT, and these tests may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def launched(towers, shop, tmp_path, launcher: list[str], **options):
     """A training in a process of its own, in its second epoch, and its output so far."""
     arguments = recipe(towers, shop, tmp_path / "run", fuse={"epochs": 500, **options.pop("fuse", {})})
@@ -76,7 +81,13 @@ def launched(towers, shop, tmp_path, launcher: list[str], **options):
     variables |= {"PYTHONUNBUFFERED": "1"}
     words = [word.format(recipe=tmp_path / "recipe.yaml", shop=shop, output=tmp_path / "run") for word in launcher]
     process = subprocess.Popen(
-        words, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        words,
+        cwd=ROOT,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     )
     said = ""
     for line in process.stdout:

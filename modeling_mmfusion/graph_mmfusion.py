@@ -22,10 +22,11 @@ EXPANSION_ADD = 400  # width of the search for a new vector's neighbours: a bett
 DIRECTIONS = 192  # of the vectors, that a graph of 8 bits holds
 MANY = 20_000  # vectors, from which on it pays to look for their main directions
 ENOUGH = 0.9  # share of the vectors' squared length that has to lie in them
-COPIES_LOOKED_AT = 100
+REACHABLE = 96  # width of the searches that tell whether a way in a new graph leads to a row at all
 MEND_ROUNDS = 3
 QUICK_LOOK = 16  # expansion of the searches that most rows are found by
 COPIES = 1e-2  # vectors whose scores differ by less may stand for each other: 8 bits can't tell them apart
+EQUAL = 1e-5  # by which the scores of copies may differ
 HALVES = np.array([1, 2**-11], dtype=np.float32)  # weights of a query's two float16 vectors
 UNIT = 0.01  # by which a vector's length may differ from 1
 WIDTHS = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)  # of which the least that finds enough is chosen
@@ -184,7 +185,7 @@ class VectorGraph:
                 graph.index.add(rows, graph._encode(vectors[rows]), threads=threads)
                 bar.update(len(rows))
         if threads != 1:
-            graph.width = WIDTHS[0]  # what it may be searched with later
+            graph.width = REACHABLE
             graph.mend(np.arange(len(vectors)), threads)
             graph.width = EXPANSION
         return graph
@@ -331,8 +332,9 @@ class VectorGraph:
     def mend(self, rows: np.ndarray, threads: int = 1) -> int:
         """Sees to it that a search for the vector of each of some rows finds it; how many were lost.
 
-        Adding with several threads loses up to a twentieth of the rows, hundreds of copies of a vector or thousands of
-        changes some. They are added again; those that stay lost become strays.
+        Adding with several threads loses up to a twentieth of the rows, thousands of changes some. Where hundreds of
+        rows are copies of a vector, a search that comes upon them sees nothing else, with any number of threads. Lost
+        rows are added again; those that stay lost become strays.
         """
         lost = first = self.lost(rows, threads)
         for _ in range(MEND_ROUNDS):
@@ -341,14 +343,15 @@ class VectorGraph:
             vectors = self._encode(self.stored(lost))
             self.remove(lost)
             self.index.add(lost, vectors, threads=1)
-            lost = self.lost(lost, threads)
+            lost = self.lost(rows, threads)
         self.strays = np.union1d(self.strays, lost)
         return len(first)
 
     def lost(self, rows: np.ndarray, threads: int = 1) -> np.ndarray:
-        """Those of some rows that a search for their own vector does not find, nor enough copies of them.
+        """Those of some rows that a search of this width for their own vector does not find, nor copies enough to
+        stand for them: ten, or nothing but near ones.
 
-        Most are found by a quick look; only the others are searched for thoroughly.
+        Most are found by a quick look; only the others are searched for as [`~VectorGraph.best`] does.
         """
         usual = self.index.expansion_search
         try:
@@ -356,11 +359,12 @@ class VectorGraph:
             unsure = [row for row, best in self._own_searches(rows, 1, threads) if row not in best]
         finally:
             self.index.expansion_search = usual
-        count, lost = max(COPIES_LOOKED_AT, self.candidates), []
+        count, lost = self.width if self.exact is None else self.count_for(1), []
         for row, best in self._own_searches(np.array(unsure, dtype=np.int64), count, threads):
             vector = self.stored(np.array([row]))[0].astype(np.float32)
-            copies = np.count_nonzero(self.scores(vector, best) > vector @ vector - COPIES)
-            if row not in best and copies < count:
+            apart = vector @ vector - self.scores(vector, best)
+            copies = np.count_nonzero(apart < EQUAL) >= MEASURED or np.count_nonzero(apart < COPIES) >= count
+            if row not in best and not copies:
                 lost.append(row)
         return np.array(lost, dtype=np.int64)
 

@@ -226,7 +226,7 @@ class ProductIndex:
             blocks (`Mapping[str, int]`, *optional*): widths of the vectors' blocks, for `SearchResult.contributions`.
             words (`bool`, *optional*, defaults to `False`): index the products' words too, for hybrid search.
             threads (`int`, *optional*, defaults to 1): threads to build with, 0 for one a core. With more than one,
-                builds differ a little; each product is then searched for, and added again if it is not found.
+                builds differ a little. Each product is searched for, and added again if it is not found.
             progress (`bool`, *optional*, defaults to `False`): show a progress bar.
             recall (`float`, *optional*, defaults to 0.99): share of the best ten products that searches shall find.
             queries (`np.ndarray` of shape `(Q, dim)`, *optional*): real ones to measure that with.
@@ -252,6 +252,7 @@ class ProductIndex:
         if words:
             index.words = ProductWords.build(index.catalogue.texts())
         index.choose_width(recall, queries, threads)
+        index.graph.mend(np.arange(len(vectors)), threads)
         return index
 
     def search(

@@ -405,10 +405,12 @@ def test_parallel_builds_are_mended_so_that_each_product_finds_itself():
     assert index.graph.mend(rows) == 60 and not len(index.graph.lost(rows)) and not len(index.graph.strays)
 
 
-def test_hundreds_of_copies_hide_no_product(tmp_path):
-    vectors, products = catalogue(400)
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "i8", "b1"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_hundreds_of_copies_hide_no_product(threads, dtype):
+    vectors, products = catalogue(400, 64)
     vectors[100:] = vectors[100]
-    index = ProductIndex.build(vectors, products, dtype="i8", threads=2)
+    index = ProductIndex.build(vectors, products, dtype=dtype, threads=threads)
     assert not len(index.graph.lost(np.arange(400)))
     assert [r[0].product_id for r in index.search(vectors[:100], 1)] == products.column("_id").to_pylist()[:100]
     assert len(index.search(vectors[100:101], 300)[0]) == 300

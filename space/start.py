@@ -109,9 +109,11 @@ def load_catalogue(data: str, split: str | None, encoder: Encoder) -> Catalogue:
         split (`str` or `None`): show this split alone.
         encoder (`Encoder`): the model.
     """
-    splits = [split] if split else datasets.get_dataset_split_names(data, "corpus")
+    cache = cache_of(data)
+    splits = [split] if split else datasets.get_dataset_split_names(data, "corpus", cache_dir=cache)
     judged_split = "test" if "test" in splits else splits[-1]
-    tables = [load_table(data, "corpus", name) for name in sorted(splits, key=lambda name: name != judged_split)]
+    splits = sorted(splits, key=lambda name: name != judged_split)
+    tables = [load_table(data, "corpus", name, cache) for name in splits]
     corpus = without_copies(datasets.concatenate_datasets(tables))
     total, corpus = len(corpus), corpus.select(range(min(len(corpus), MAX_PRODUCTS)))
     pictures = Pictures(corpus)
@@ -122,7 +124,7 @@ def load_catalogue(data: str, split: str | None, encoder: Encoder) -> Catalogue:
     ]
     for row, product in enumerate(products):
         product["pictured"] = pictures(row) is not None
-    judged = {} if len(tables[0]) > MAX_PRODUCTS else load_judged(data, judged_split)
+    judged = {} if len(tables[0]) > MAX_PRODUCTS else load_judged(data, judged_split, cache)
     vectors = prepared_vectors(encoder, products, pictures, list(judged))
     queries = vectors.pop("queries")
     name = Path(data).name if Path(data).is_dir() else data
@@ -141,17 +143,29 @@ def without_copies(corpus: datasets.Dataset) -> datasets.Dataset:
     return corpus.select(list(places.values())) if len(places) < len(corpus) else corpus
 
 
-def load_table(data: str, config: str, split: str) -> datasets.Dataset:
-    """One table of the retrieval layout."""
-    # of a local folder that was written again, `datasets` would give the old rows
-    mode = "force_redownload" if Path(data).is_dir() else None
-    return datasets.load_dataset(data, config, split=split, download_mode=mode)
+def cache_of(data: str) -> str | None:
+    """Where `datasets` keeps what it reads of a catalogue; `None` is its usual folder.
+
+    There it would take the rows, columns and splits of another folder of the same name, or of the same folder before
+    it was written again, for a folder's own. So each state of a folder has a place of its own.
+    """
+    folder = Path(data).resolve()
+    if not folder.is_dir():
+        return None
+    files = [(str(file), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file()]
+    state = "".join(f"{name} {facts.st_size} {facts.st_mtime_ns}\n" for name, facts in files)
+    return str(Path(datasets.config.HF_DATASETS_CACHE, f"mmfusion-{hashlib.sha256(state.encode()).hexdigest()[:32]}"))
 
 
-def load_judged(data: str, split: str) -> dict[str, dict[str, int]]:
+def load_table(data: str, config: str, split: str, cache: str | None) -> datasets.Dataset:
+    """One table of the retrieval layout; `cache` is that of [`cache_of`]."""
+    return datasets.load_dataset(data, config, split=split, cache_dir=cache)
+
+
+def load_judged(data: str, split: str, cache: str | None) -> dict[str, dict[str, int]]:
     """Query text to product id to grade, of at most 1,000 queries; nothing if the catalogue has no judgments."""
     try:
-        queries, qrels = load_table(data, "queries", split), load_table(data, "qrels", split)
+        queries, qrels = (load_table(data, name, split, cache) for name in ("queries", "qrels"))
     except (OSError, ValueError, KeyError):  # a catalogue without queries is a catalogue still
         print(f"mmfusion: {data} has no judged queries, so no nDCG is shown", flush=True)
         return {}
@@ -180,9 +194,9 @@ class Pictures:
         if "image" in corpus.column_names:
             feature = corpus.features["image"]
             plain = datasets.Image(decode=False)
-            self.table = corpus.select_columns(["image"]).cast_column(
-                "image", plain if isinstance(feature, datasets.Image) else datasets.List(plain)
-            )
+            several = isinstance(feature, (datasets.List, datasets.LargeList))  # one may be a plain struct
+            kind = datasets.List(plain) if several else plain
+            self.table = corpus.select_columns(["image"]).cast_column("image", kind)
 
     def __call__(self, row: int) -> bytes | None:
         """A row's picture file, or `None`."""

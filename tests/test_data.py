@@ -46,6 +46,20 @@ def test_a_catalogue_that_was_written_again_is_read_again(shop):
     assert load_split(write_shop(shop, corpus, queries, qrels), "test").picture_digests != again.picture_digests
 
 
+def test_what_datasets_keeps_of_another_folder_of_the_name_is_not_taken(tmp_path):
+    first, second = write_shop(tmp_path / "a" / "shop"), write_shop(tmp_path / "b" / "shop", splits=("dev", "test"))
+    file = second / "test" / "corpus.parquet"
+    table = pq.read_table(file).replace_schema_metadata(None)
+    pq.write_table(table.drop_columns(["brand"]).append_column("rating", pa.array([1.5] * len(table))), file)
+    datasets.load_dataset(str(first), "corpus", split="test")  # as a person does beside our commands
+    assert split_names(second) == ["dev", "test"]
+    found = load_split(second, "test")
+    assert "rating" in found.corpus.column_names and "brand" not in found.corpus.column_names
+    datasets.load_dataset(str(first), "corpus", split="test")
+    pq.write_table(table.drop_columns(["category"]), first / "test" / "corpus.parquet")
+    assert "category" not in load_split(first, "test").corpus.column_names
+
+
 @pytest.mark.parametrize("name", ["nowhere/at/all", "./nowhere", "/nowhere"])
 def test_no_such_folder(name):
     with pytest.raises(DataError, match="no such folder"):

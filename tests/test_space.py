@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.request import Request, urlopen
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT, make_model, picture, shop_rows, write_shop
@@ -493,13 +495,28 @@ def test_the_embedded_shop_is_whole(shop, tmp_path, monkeypatch):
     monkeypatch.setenv("MMFUSION_PREPARED", str(tmp_path))
     monkeypatch.delenv("MMFUSION_DATA")
     assert start.data_name() == str(start.SHOP)
-    judged, corpus = (
-        start.load_judged(start.data_name(), "test"),
-        start.load_table(start.data_name(), "corpus", "test"),
-    )
+    name, cache = start.data_name(), start.cache_of(start.data_name())
+    judged, corpus = start.load_judged(name, "test", cache), start.load_table(name, "corpus", "test", cache)
     known = set(corpus["_id"])
     assert len(known) == 200 and len(judged) == 120
     assert all(set(grades) <= known and max(grades.values()) == 2 for grades in judged.values())
+
+
+def test_a_catalogue_is_not_taken_for_another_of_its_name_nor_for_what_it_was(shop, tmp_path):
+    first, second = write_shop(tmp_path / "a" / "shop"), write_shop(tmp_path / "b" / "shop", splits=("dev", "test"))
+    file = second / "test" / "corpus.parquet"
+    table = pq.read_table(file).drop_columns(["brand"]).replace_schema_metadata(None)
+    pq.write_table(table.append_column("rating", pa.array([1.5] * len(table))), file)
+    (second / "dev" / "corpus.parquet").write_bytes(file.read_bytes())
+    for folder, columns in ((first, {"brand"}), (second, {"rating"})):
+        cache = start.cache_of(str(folder))
+        found = start.load_table(str(folder), "corpus", "test", cache)
+        assert {"brand", "rating"} & set(found.column_names) == columns
+    loaded = start.load_catalogue(str(second), None, shop.encoder)
+    assert len(loaded) == 12 and len(loaded.judged) == 12
+    for split in ("dev", "test"):
+        pq.write_table(table.drop_columns(["category"]), second / split / "corpus.parquet")
+    assert "category" not in start.load_table(str(second), "corpus", "test", start.cache_of(str(second))).column_names
 
 
 def test_queries_that_come_together_are_embedded_together_and_errors_reach_their_threads():

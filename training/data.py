@@ -15,6 +15,7 @@ import csv
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -209,7 +210,8 @@ def split_names(data: str | os.PathLike) -> list[str]:
     """
     check_exists(data)
     try:
-        return datasets.get_dataset_split_names(str(data), "corpus")
+        with nothing_kept() as cache:
+            return datasets.get_dataset_split_names(str(data), "corpus", cache_dir=cache)
     except Exception as error:  # see load_table
         raise DataError(f"{data}: is no catalogue in the retrieval layout: {error_reason(error)}") from error
 
@@ -385,7 +387,8 @@ def _load_local_table(data: str | os.PathLike, config: str, split: str) -> tuple
 
 def split_files(data: str | os.PathLike, config: str, split: str) -> tuple[str, list[str], datasets.Features | None]:
     """The format of a split's files such as `parquet`, their paths or Hub addresses, and their columns if known."""
-    builder = datasets.load_dataset_builder(str(data), config)
+    with nothing_kept() as cache:
+        builder = datasets.load_dataset_builder(str(data), config, cache_dir=cache)
     files = [str(file) for file in builder.config.data_files.get(split, [])]
     if not files:
         raise ValueError(f"Unknown split {split!r}. Should be one of {list(builder.config.data_files)}.")
@@ -393,6 +396,14 @@ def split_files(data: str | os.PathLike, config: str, split: str) -> tuple[str, 
     if reader == "csv" and builder.config.quoting == csv.QUOTE_MINIMAL:
         check_quotes(files, builder.config.sep or ",", builder.config.encoding or "utf-8-sig")
     return reader, files, builder.info.features
+
+
+@contextmanager
+def nothing_kept() -> Iterator[str]:
+    """A cache folder for `datasets` that is empty. In its own it may have kept columns and splits of another folder of
+    the same name, or of the same folder as it was, and takes them for a folder's own."""
+    with tempfile.TemporaryDirectory(prefix="mmfusion-") as folder:
+        yield folder
 
 
 def check_quotes(files: list[str], delimiter: str, encoding: str) -> None:

@@ -22,11 +22,12 @@ EXPANSION_ADD = 400  # width of the search for a new vector's neighbours: a bett
 DIRECTIONS = 192  # of the vectors, that a graph of 8 bits holds
 MANY = 20_000  # vectors, from which on it pays to look for their main directions
 ENOUGH = 0.9  # share of the vectors' squared length that has to lie in them
-REACHABLE = 96  # width of the searches that tell whether a way in a new graph leads to a row at all
+REACHABLE = 96  # width of the searches that tell whether a way in the graph leads to a row at all
 MEND_ROUNDS = 3
 QUICK_LOOK = 16  # expansion of the searches that most rows are found by
 COPIES = 1e-2  # vectors whose scores differ by less may stand for each other: 8 bits can't tell them apart
 EQUAL = 1e-5  # by which the scores of copies may differ
+CROWD = 1e-3  # by which those may that crowd others out of a search
 HALVES = np.array([1, 2**-11], dtype=np.float32)  # weights of a query's two float16 vectors
 UNIT = 0.01  # by which a vector's length may differ from 1
 WIDTHS = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)  # of which the least that finds enough is chosen
@@ -348,10 +349,12 @@ class VectorGraph:
         return len(first)
 
     def lost(self, rows: np.ndarray, threads: int = 1) -> np.ndarray:
-        """Those of some rows that a search of this width for their own vector does not find, nor copies enough to
-        stand for them: ten, or nothing but near ones.
+        """Those of some rows that a search for their own vector does not find, nor copies enough to stand for them:
+        ten, or nothing but near ones.
 
-        Most are found by a quick look; only the others are searched for as [`~VectorGraph.best`] does.
+        Most are found by a quick look; only the others are searched for as [`~VectorGraph.best`] does. What that does
+        not find either is lost if copies of another vector crowd it out, or if a wide search does not find it: the
+        rest is what a search of this width may miss.
         """
         usual = self.index.expansion_search
         try:
@@ -359,14 +362,22 @@ class VectorGraph:
             unsure = [row for row, best in self._own_searches(rows, 1, threads) if row not in best]
         finally:
             self.index.expansion_search = usual
-        count, lost = self.width if self.exact is None else self.count_for(1), []
-        for row, best in self._own_searches(np.array(unsure, dtype=np.int64), count, threads):
+        count, lost, missed = self.width if self.exact is None else self.count_for(1), [], []
+        for row, best, apart in self._missed(unsure, count, threads):
+            crowded = 2 * np.count_nonzero(np.abs(apart - np.median(apart)) < CROWD) > len(best)
+            (lost if crowded else missed).append(row)
+        lost += [row for row, _, _ in self._missed(missed, max(count, REACHABLE), threads)]
+        return np.array(sorted(lost), dtype=np.int64)
+
+    def _missed(self, rows: list[int], count: int, threads: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Each of some rows that is not among the `count` that are found for its vector, nor copies enough; these
+        rows, and by how much they score less than it."""
+        for row, best in self._own_searches(np.array(rows, dtype=np.int64), count, threads):
             vector = self.stored(np.array([row]))[0].astype(np.float32)
             apart = vector @ vector - self.scores(vector, best)
             copies = np.count_nonzero(apart < EQUAL) >= MEASURED or np.count_nonzero(apart < COPIES) >= count
             if row not in best and not copies:
-                lost.append(row)
-        return np.array(lost, dtype=np.int64)
+                yield row, best, apart
 
     def _own_searches(self, rows: np.ndarray, count: int, threads: int) -> Iterator[tuple[int, np.ndarray]]:
         """Each of some rows with the rows that a search for its vector finds."""

@@ -49,8 +49,8 @@ screenshots: $(VENV)/installed  ## take the pictures of the Space in README anew
 	$(PYTHON) tests/screenshots.py
 
 load: $(VENV)/installed  ## measure the Space with 50 clients at once, and write README's line (after make quickstart)
-	$(PYTHON) -m training.bench_space --output hub_card/results/bench_space.json
-	$(PYTHON) -m training.results --copy=false
+	$(PYTHON) -m training.benchmarks.space_load --output hub_card/results/bench_space.json
+	$(PYTHON) -m training.benchmarks.results --copy=false
 
 hub: $(VENV)/installed  ## build the Hub's repositories of RUN and DATA for OWNER, into runs/hub: read their cards
 	$(if $(OWNER),,$(error give your name on the Hub: make $@ OWNER=...))
@@ -71,19 +71,19 @@ release: $(VENV)/installed  ## push what `make hub` built, prove that it loads, 
 results: $(VENV)/installed  ## run the quickstart on the demo shop and on HM, and write their numbers into README.md
 	$(PYTHON) -m training.quickstart
 	$(PYTHON) -m training.quickstart --data "$(HM)" --output runs/hm
-	$(PYTHON) -m training.results
+	$(PYTHON) -m training.benchmarks.results
 
 ablation: $(VENV)/installed  ## compare fusion types on HM, FASHION and IKEA (some hours), and write README's tables
-	$(PYTHON) -m training.ablate --tests "$(HM),$(IKEA)" --results hub_card/results/fusion_ablation.json
-	$(PYTHON) -m training.ablate --tests "$(FASHION),$(IKEA)" --seeds "$(FASHION_SEEDS)" --variants "$(FASHION_VARIANTS)" \
+	$(PYTHON) -m training.benchmarks.ablate --tests "$(HM),$(IKEA)" --results hub_card/results/fusion_ablation.json
+	$(PYTHON) -m training.benchmarks.ablate --tests "$(FASHION),$(IKEA)" --seeds "$(FASHION_SEEDS)" --variants "$(FASHION_VARIANTS)" \
 		--overrides "{fuse.epochs: 6, data.path: $(FASHION), output: runs/ablation_fashion}" --results hub_card/results/fusion_fashion.json
-	$(PYTHON) -m training.results --copy=false
+	$(PYTHON) -m training.benchmarks.results --copy=false
 
 recipe: $(VENV)/installed  ## leave out one stage of the training after the other, on HM (some hours), and write README's table
-	$(PYTHON) -m training.ablate --recipe training/recipes/hm.yaml --tests "$(HM)" --seeds "$(RECIPE_SEEDS)" \
+	$(PYTHON) -m training.benchmarks.ablate --recipe training/recipes/hm.yaml --tests "$(HM)" --seeds "$(RECIPE_SEEDS)" \
 		--overrides "{align.epochs: 1, data.path: $(HM), output: runs/recipe_ablation}" --variants "$(RECIPE_VARIANTS)" \
 		--results hub_card/results/recipe_ablation.json
-	$(PYTHON) -m training.results --copy=false
+	$(PYTHON) -m training.benchmarks.results --copy=false
 
 multishop: $(VENV)/installed  ## train on three shops and compare with other systems (some hours), and write README's table
 	$(call TRAIN_ONCE,multishop,$(TRAIN_MULTISHOP))
@@ -94,21 +94,21 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 	for weight in 0.5 0.7 0.9; do \
 		$(call TRAIN_ONCE,multishop_mean$$weight,$(TRAIN_ON_ENCODERS) --model.config.fusion_type weighted_mean \
 			--model.config.text_mean_weight $$weight) || exit 1; done
-	$(PYTHON) -m training.peer --data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)"
-	$(PYTHON) -m training.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --peer runs/peer/report.json \
+	$(PYTHON) -m training.benchmarks.baseline_trainer --data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)"
+	$(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --peer runs/peer/report.json \
 		--models "$(MULTISHOP_MODELS)" --views "{text only: text, image only: image}" \
 		--results hub_card/results/multishop.json
-	$(PYTHON) -m training.results --copy=false
+	$(PYTHON) -m training.benchmarks.results --copy=false
 
 bench: $(VENV)/installed  ## compare the training's speed and memory with sentence-transformers, and write README's table
-	$(PYTHON) -m training.bench_train --data "$(HM)" --output runs/bench_train.json
+	$(PYTHON) -m training.benchmarks.training_speed --data "$(HM)" --output runs/bench_train.json
 	cp runs/bench_train.json hub_card/results/bench_train.json
-	$(PYTHON) -m training.results --copy=false
+	$(PYTHON) -m training.benchmarks.results --copy=false
 
 catalogue: $(VENV)/installed  ## measure embedding, search at a million products beside faiss and hnswlib, and faults (four hours)
 	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
-	$(PYTHON) -m training.bench_catalogue
-	$(PYTHON) -m training.results --copy=false
+	$(PYTHON) -m training.benchmarks.catalogue
+	$(PYTHON) -m training.benchmarks.results --copy=false
 
 lint: $(VENV)/installed  ## check style
 	$(VENV)/bin/ruff check .

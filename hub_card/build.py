@@ -22,8 +22,8 @@ from hub_card import build_code, build_data, build_model
 from hub_card.build_model import names_in
 from hub_card.contents import default_folder
 from hub_card.figures import CardError
-from training.arguments import run
-from training.files import new_folder
+from training.common.cli import run
+from training.common.files import new_folder
 
 WRITER = "hub_card.build"
 What = Literal["model", "adapter", "dataset", "metric", "space"]

@@ -13,8 +13,8 @@ from hub_card.build_model import names_in, publish
 from hub_card.cards import check_card, render
 from hub_card.figures import CardError, Figures
 from hub_card.licenses import NON_COMMERCIAL, OPEN, card_of, license_of
-from training.data import REQUIRED_COLUMNS
-from training.files import write_json
+from training.catalogue.layout import REQUIRED_COLUMNS
+from training.common.files import write_json
 
 STATISTICS = "statistics.json"
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M")
@@ -42,7 +42,7 @@ def build_dataset(arguments: Any, folder: Path) -> None:
     """Fills a folder with a catalogue's tables, their counts and the card.
 
     The card takes the catalogue's own description from its README.md, which `training.prepare`, `training.convert` and
-    `training.demo_shop` write.
+    `training.demo.shop` write.
 
     Args:
         arguments (`BuildArguments`): data and ids.

@@ -13,7 +13,7 @@ from hub_card.contents import without_paths
 from hub_card.dependencies import requirements
 from hub_card.figures import CardError, Figures
 from hub_card.licenses import UNCLEAR_TAG, WHEELS, Source, card_of, is_hub_id, name_of, sources_of
-from training.files import write_json, write_text
+from training.common.files import write_json, write_text
 
 TAGS = "mmfusion multimodal e-commerce product-search retrieval two-tower".split()
 LIBRARY_TAGS = {

@@ -24,7 +24,7 @@ from hub_card.figures import Figures
 from hub_card.licenses import is_hub_id
 from hub_card.loaders import load_as_stranger
 from hub_card.push import PushError, is_connection_error, reason_of
-from training.arguments import run
+from training.common.cli import run
 
 EXPORTED = ["onnx/*", "openvino/*"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from training.data import DataError
+from training.common.errors import DataError
 
 MISSING = (None, "", [], {})
 READERS: dict[str, Callable[[str], Any]] = {

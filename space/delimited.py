@@ -1,1 +1,1 @@
-../training/delimited.py
+../training/catalogue/delimited.py

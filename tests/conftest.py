@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from training.data import write_card, write_split
+from training.catalogue.writing import write_card, write_split
 
 for variable in ("MMFUSION_CACHE", "HF_DATASETS_CACHE"):
     atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)

@@ -12,8 +12,8 @@ from huggingface_hub import constants
 
 from hub_card import build, push
 from training import evaluate, train
-from training.arguments import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments
-from training.data import write_card
+from training.catalogue.writing import write_card
+from training.learning.options import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments
 
 JUDGED = "For tests. Scores are drawn by nobody; each product is in every split."
 IDS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from browser import DESKTOP, PHONE, open_page
 from PIL import Image
 
-from training.bench_space import BenchSpaceArguments, start_space
+from training.benchmarks.space_load import BenchSpaceArguments, start_space
 
 FOLDER = Path(__file__).resolve().parents[1] / "hub_card" / "results"
 SETTLED_MS = 700  # after this the page has stopped moving

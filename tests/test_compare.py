@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from training import compare
-from training.compare import CompareArguments
-from training.data import DataError
+from training.benchmarks import compare
+from training.benchmarks.compare import CompareArguments
+from training.common.errors import DataError
 
 
 @pytest.fixture
@@ -42,5 +42,7 @@ def test_a_row_a_system_and_nothing_is_measured_twice(arguments, shop, tmp_path,
 
 def test_a_peer_without_a_report_is_named(arguments):
     arguments.models, arguments.peer = {}, "nowhere.json"
-    with pytest.raises(DataError, match="nowhere.json: no such file; give a report of training.peer"):
+    with pytest.raises(
+        DataError, match="nowhere.json: no such file; give a report of training.benchmarks.baseline_trainer"
+    ):
         compare.main(arguments)

@@ -15,14 +15,17 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from training import evaluate
-from training.arguments import parse
-from training.convert import ConvertArguments, main
-from training.convert_tables import ENDINGS, columns_of, read_rows
-from training.data import DataError, Problems, load_split, split_names
-from training.delimited import BARE_QUOTE
-from training.evaluate import EvaluateArguments
-from training.metrics.product_retrieval.product_retrieval import per_query
-from training.rankers import rank_by_encoder
+from training.catalogue.delimited import BARE_QUOTE
+from training.catalogue.layout import load_split, split_names
+from training.catalogue.options import ConvertArguments
+from training.catalogue.public_tables import ENDINGS, columns_of, read_rows
+from training.common.cli import parse
+from training.common.errors import DataError, Problems
+from training.convert import main
+from training.evaluation import measuring
+from training.evaluation.options import EvaluateArguments
+from training.evaluation.product_retrieval.product_retrieval import per_query
+from training.evaluation.rankers import rank_by_encoder
 
 GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}  # of the Shopping Queries paper
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
@@ -530,11 +533,11 @@ def test_random_orders_of_judged_lists_by_hand(tmp_path):
         sum(GAINS[label] * d for label, d in zip(order, discounts, strict=True)) for order in permutations("ESCI")
     ]
     expected = np.mean(orders) / max(orders)
-    floor = evaluate.random_floor(split, ("ndcg@1000", "recall@1"))
-    error = np.std(orders) / max(orders) / math.sqrt(300 * evaluate.RANDOM_ORDERS)
+    floor = measuring.random_floor(split, ("ndcg@1000", "recall@1"))
+    error = np.std(orders) / max(orders) / math.sqrt(300 * measuring.RANDOM_ORDERS)
     assert floor["ndcg@1000"].shape == (300,) and floor["ndcg@1000"].mean() == pytest.approx(expected, abs=4 * error)
     assert floor["recall@1"].mean() == pytest.approx(1 / 4, abs=0.01)
-    again = evaluate.random_floor(split, ("ndcg@1000",))
+    again = measuring.random_floor(split, ("ndcg@1000",))
     assert np.array_equal(again["ndcg@1000"], floor["ndcg@1000"])
 
 
@@ -544,9 +547,9 @@ def test_judged_only_ranks_nothing_else_and_shows_the_floor(tmp_path, capsys):
     examples += [example(1, "B0E", "E", "test", "red mug"), example(2, "B1", "E", "test", "lamp")]
     _, output = esci(tmp_path, examples, products, splits="test")
     split = load_split(output, "test")
-    among = evaluate.judged_rows(split)
+    among = measuring.judged_rows(split)
     assert [rows.tolist() for rows in among] == [[0, 1, 2], [3]]
-    found = evaluate.search_exact(np.ones((2, 1), np.float32), np.array([[1], [3], [2], [9]], np.float32), 9, among)
+    found = measuring.search_exact(np.ones((2, 1), np.float32), np.array([[1], [3], [2], [9]], np.float32), 9, among)
     assert [rows.tolist() for rows in found] == [[1, 2, 0], [3]]
     options = {"data": str(output), "judged_only": True, "metrics": "ndcg@1000,recall@1"}
     report = evaluate.main(EvaluateArguments("bm25", report=str(tmp_path / "report.json"), **options))

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from training.delimited import BARE_QUOTE, SEVERAL_LINES, read_records
+from training.catalogue.delimited import BARE_QUOTE, SEVERAL_LINES, read_records
 
 WORDS = ["Vintage", "mug", "5", "inch,", "a", "b, c", "blue", "wide", "pipe", "x"]
 

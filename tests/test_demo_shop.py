@@ -10,8 +10,9 @@ import datasets
 import pytest
 from PIL import Image
 
-from training import demo_pictures, demo_shop
-from training.data import DataError
+from training.common.errors import DataError
+from training.demo import drawings
+from training.demo import shop as demo_shop
 
 PRODUCTS, QUERIES = 60, 40
 SPLITS = ("train", "dev", "test")
@@ -219,12 +220,12 @@ def test_texts_are_incomplete_on_purpose():
 
 def test_the_tables_fit_together():
     types = demo_shop.TYPES
-    assert len(types) >= 24 and set(types) == set(demo_pictures.DRAWINGS)
+    assert len(types) >= 24 and set(types) == set(drawings.DRAWINGS)
     assert len({about.department for about in types.values()}) >= 4
     names = [name for about in types.values() for name in (*about.names, about.listed) if name]
     assert len(set(names)) == len(names)
-    assert set(demo_shop.COLOUR_WORDS) == set(demo_pictures.COLOURS)
-    assert set(demo_shop.PATTERN_WORDS) == set(demo_pictures.PATTERNS)
+    assert set(demo_shop.COLOUR_WORDS) == set(drawings.COLOURS)
+    assert set(demo_shop.PATTERN_WORDS) == set(drawings.PATTERNS)
     assert len(demo_shop.BRANDS) >= 12
     for about in types.values():
         assert set(about.materials) <= set(demo_shop.MATERIAL_WORDS)
@@ -234,11 +235,11 @@ def test_the_tables_fit_together():
         assert all(ask.startswith("{} ") != ask.endswith(" {}") for ask in feature.ask)
 
 
-@pytest.mark.parametrize("kind", demo_pictures.DRAWINGS)
+@pytest.mark.parametrize("kind", drawings.DRAWINGS)
 def test_pictures_show_the_colour(kind):
     for colour in ("green", "navy"):
-        picture = demo_pictures.draw(kind, colour, "plain", random.Random(1), random.Random(2))
-        wanted = demo_pictures.COLOURS[colour][0]
+        picture = drawings.draw(kind, colour, "plain", random.Random(1), random.Random(2))
+        wanted = drawings.COLOURS[colour][0]
         near = sum(
             count
             for count, pixel in picture.getcolors(224 * 224)
@@ -247,11 +248,11 @@ def test_pictures_show_the_colour(kind):
         assert near > 0.08 * 224 * 224, (kind, colour)
 
 
-@pytest.mark.parametrize("pattern", demo_pictures.PATTERNS)
+@pytest.mark.parametrize("pattern", drawings.PATTERNS)
 def test_a_pattern_leaves_the_colour_in_the_majority(pattern):
     main, second = (200, 30, 30), (250, 250, 250)
     for seed in range(4):
-        cloth = demo_pictures.texture(pattern, main, second, random.Random(seed))
+        cloth = drawings.texture(pattern, main, second, random.Random(seed))
         counts = {colour: count for count, colour in cloth.getcolors(1 << 20)}
         assert (
             counts[main] > 2 * counts.get(second, 0) if pattern == "checked" else counts[main] > 0.55 * cloth.width**2

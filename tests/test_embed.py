@@ -21,19 +21,23 @@ from PIL import Image
 from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.processing_mmfusion import load_picture
 from training import embed, index
-from training.backends import TorchTowers
-from training.data import DataError, load_products
-from training.embed import EmbedArguments
-from training.embedding import done_ahead, embed_products, load_model, product_batches, product_features
-from training.files import claim_folder, only_process
-from training.vector_shards import iterate_shards, read_manifest, read_vectors
+from training.catalogue.layout import load_products
+from training.common.errors import DataError
+from training.common.files import claim_folder, only_process
+from training.features import embedder
+from training.features.backends import TorchTowers
+from training.features.models import load_model
+from training.features.options import EmbedArguments
+from training.features.shards import iterate_shards, read_manifest, read_vectors
+from training.features.states import embed_products, product_features
+from training.features.windows import done_ahead, product_batches
 
 SPARE = "shirt-blue"
 
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
-    monkeypatch.setattr(embed, "WINDOW", 4)
+    monkeypatch.setattr(embedder, "WINDOW", 4)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +160,7 @@ def test_another_model_embeds_all_anew(saved, towers, tmp_path, embedded):
 
 def test_batches_keep_to_tokens_and_pictures(saved):
     _, processor = load_model(saved)
-    products = [embed.ProductInputs("red mug " * (n % 5), [picture()] * (n % 3)) for n in range(20)]
+    products = [embedder.ProductInputs("red mug " * (n % 5), [picture()] * (n % 3)) for n in range(20)]
     batches = list(product_batches(processor, products, batch_tokens=24, batch_pictures=4))
     assert sorted(row for batch in batches for row in batch.rows) == list(range(20))
     for batch in batches:
@@ -167,7 +171,7 @@ def test_batches_keep_to_tokens_and_pictures(saved):
         assert torch.equal(batch.texts["input_ids"], alone["input_ids"])
         assert torch.equal(batch.texts["text_mask"], alone["text_mask"])
     assert len(batches) < 14
-    huge = [embed.ProductInputs("mug " * 60, [picture()] * 9)]
+    huge = [embedder.ProductInputs("mug " * 60, [picture()] * 9)]
     assert [batch.rows for batch in product_batches(processor, huge, batch_tokens=8, batch_pictures=4)] == [[0]]
 
 
@@ -259,7 +263,7 @@ def big_shop(folder):
 
 
 def test_runs_that_are_killed_at_random_moments_leave_the_old_or_the_new_state(tmp_path):
-    code = "import sys; from pathlib import Path; from training.bench_faults import kill_embedding; "
+    code = "import sys; from pathlib import Path; from training.benchmarks.faults import kill_embedding; "
     done = launch("-c", code + "print(kill_embedding(Path(sys.argv[1]), 24))", str(tmp_path / "shops"))
     assert done.returncode == 0, done.stderr[-2000:]
     seen = ast.literal_eval(done.stdout.splitlines()[-1])

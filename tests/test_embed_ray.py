@@ -5,7 +5,7 @@ import pytest
 from test_embed import arguments, big_shop, launch, options, saved, small_windows  # noqa: F401
 
 from training import embed
-from training.vector_shards import read_manifest, read_vectors
+from training.features.shards import read_manifest, read_vectors
 
 pytest.importorskip("ray", reason="ray is not installed; it is in the extra `ray`")
 
@@ -14,7 +14,7 @@ import sys, threading, time
 from pathlib import Path
 import psutil, ray
 from training import embed_ray
-from training.arguments import parse
+from training.common.cli import parse
 
 arguments = parse(embed_ray.EmbedRayArguments, "", sys.argv[1:])
 ray.init(num_cpus=4, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)

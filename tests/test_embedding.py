@@ -8,18 +8,21 @@ from conftest import make_model, shop_rows, write_shop
 from safetensors.torch import load_file, save_file
 from tokenizers import normalizers
 
-from training import embedding, training_set
-from training.data import CORPUS_FEATURES, DataError, load_split
-from training.embedding import (
+from training.catalogue.layout import load_split
+from training.catalogue.writing import CORPUS_FEATURES
+from training.common.errors import DataError
+from training.features import states
+from training.features.fingerprints import model_fingerprint, towers_fingerprint
+from training.features.models import load_model
+from training.features.states import (
     embed_products,
     embed_queries,
-    load_model,
     picture_features,
     product_features,
     query_features,
     text_features,
 )
-from training.feature_cache import model_fingerprint, towers_fingerprint
+from training.learning import training_set
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +73,7 @@ def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, process
     def towers_run(*args):
         raise AssertionError("the towers ran")
 
-    monkeypatch.setattr(embedding, "_run_encoder", towers_run)
+    monkeypatch.setattr(states, "_run_encoder", towers_run)
     again = product_features(model, processor, load_split(shop, "test"))
     for name, array in (first.arrays | queries.arrays).items():
         found = again if name in first.arrays else query_features(model, processor, ["red mug"])
@@ -92,13 +95,13 @@ def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, process
 
 def test_a_text_that_products_share_is_encoded_once(model, processor, monkeypatch):
     texts, encoded = ["red mug", "a big blue mug", "red mug", "", "a big blue mug"], []
-    run_encoder = embedding._run_encoder
+    run_encoder = states._run_encoder
 
     def counted(encode, some, *rest):
         encoded.extend(some)
         return run_encoder(encode, some, *rest)
 
-    monkeypatch.setattr(embedding, "_run_encoder", counted)
+    monkeypatch.setattr(states, "_run_encoder", counted)
     found = text_features(model, processor, texts, batch_size=2)
     assert encoded == ["red mug", "a big blue mug", ""] and found.arrays["text_mask"].tolist() == [True] * 3 + [
         False,
@@ -167,7 +170,7 @@ def test_features_of_lists_of_pictures_are_found_again(model, processor, tmp_pat
     pq.write_table(pa.Table.from_pylist(corpus, schema=features.arrow_schema), shop / "test" / "corpus.parquet")
     first = picture_features(model, processor, load_split(shop, "test")).arrays
     assert first["image_mask"].sum(axis=1).tolist() == [1 + row % 2 for row in range(12)]
-    monkeypatch.setattr(embedding, "_run_encoder", lambda *words: 1 / 0)
+    monkeypatch.setattr(states, "_run_encoder", lambda *words: 1 / 0)
     again = picture_features(model, processor, load_split(shop, "test")).arrays
     np.testing.assert_array_equal(again["image_features"], first["image_features"])
     split = load_split(shop, "test")

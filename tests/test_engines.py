@@ -14,10 +14,10 @@ from test_index import catalogue
 
 from modeling_mmfusion.catalogue_mmfusion import passes, with_large_strings
 from modeling_mmfusion.index_mmfusion import ProductIndex
-from training import engines
-from training.engines import LanceEngine, MilvusEngine, bulk_tables
-from training.errors import DataError
-from training.vector_shards import vector_column, write_manifest, write_shard
+from training.common.errors import DataError
+from training.features.shards import vector_column, write_manifest, write_shard
+from training.scale import engines
+from training.scale.engines import LanceEngine, MilvusEngine, bulk_tables
 
 COUNT, DIM = 5000, 64
 BRANDS = ["Çelik", "日本", 'a "quoted" one', "back\\slash", "it's", "new\nline\r\ttab", "plain", None]
@@ -108,7 +108,7 @@ def milvus(shop):
     """A database that a process of its own loaded; it printed one line, and nothing went wrong."""
     pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")
-    command = [sys.executable, "-m", "training.engines", "--vectors", str(shop), "--to", "milvus"]
+    command = [sys.executable, "-m", "training.scale.engines", "--vectors", str(shop), "--to", "milvus"]
     done = subprocess.run(command, capture_output=True, text=True)
     output = str(shop.parent / "milvus.db")
     assert done.returncode == 0 and done.stdout == f"milvus: 5,000 products in {output}\n"
@@ -359,10 +359,10 @@ def test_collections_that_somebody_else_made_stay(tmp_path):
         before = engine.client.list_collections()
     for name in ("products", "people", "other"):
         with closing(MilvusEngine(uri, name)) as engine:
-            with pytest.raises(DataError, match="was not loaded by training.engines and is left as it is"):
+            with pytest.raises(DataError, match="was not loaded by training.scale.engines and is left as it is"):
                 engine.load([table], 4)
             for change in (engine.upsert, lambda _: engine.remove(["a"]), lambda _: engine.search(np.eye(1, 4))):
-                with pytest.raises(DataError, match="training.engines"):
+                with pytest.raises(DataError, match="training.scale.engines"):
                     change(table)
             assert engine.client.list_collections() == before
     with closing(MilvusEngine(uri, "new")) as engine:
@@ -402,7 +402,7 @@ def test_a_column_that_lance_does_not_take_is_one_line(tmp_path):
         with pytest.raises(DataError, match="Lance takes no such name; rename it"):
             engines.write_lance(iter([small_table(**{name: ["x", "y", "z"]})]), tmp_path / "lance")
         assert not (tmp_path / "lance").exists()
-    with pytest.raises(DataError, match="is no Lance dataset; write one with training.engines --to lance"):
+    with pytest.raises(DataError, match="is no Lance dataset; write one with training.scale.engines --to lance"):
         LanceEngine(str(tmp_path / "lance"))
 
 

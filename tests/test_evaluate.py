@@ -12,9 +12,11 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sklearn.metrics import ndcg_score
 
 from training import evaluate
-from training.data import DataError, load_split
-from training.embedding import embed_products, product_features, query_features
-from training.metrics.product_retrieval.product_retrieval import bootstrap_interval, compare, measure_of, per_query
+from training.catalogue.layout import load_split
+from training.common.errors import DataError
+from training.evaluation import measuring, report
+from training.evaluation.product_retrieval.product_retrieval import bootstrap_interval, compare, measure_of, per_query
+from training.features.states import embed_products, product_features, query_features
 
 
 def by_hand(ranking, judged, k):
@@ -124,9 +126,9 @@ def test_many_queries_need_little_memory(shop, monkeypatch):
     assert peak < 3e8, "all draws at once would take more"
     split = load_split(shop, "test")
     found = [rng.permutation(len(split.product_ids)) for _ in split.queries]
-    whole = evaluate.measure_rankings(split, found, ("ndcg@10", "mrr@3"))
-    monkeypatch.setattr(evaluate, "MEASURED_QUERIES", 5)
-    for name, values in evaluate.measure_rankings(split, found, ("ndcg@10", "mrr@3")).items():
+    whole = measuring.measure_rankings(split, found, ("ndcg@10", "mrr@3"))
+    monkeypatch.setattr(measuring, "MEASURED_QUERIES", 5)
+    for name, values in measuring.measure_rankings(split, found, ("ndcg@10", "mrr@3")).items():
         assert values.tolist() == whole[name].tolist()
 
 
@@ -134,15 +136,17 @@ def test_exact_search_finds_the_best_and_breaks_ties_by_row():
     rng = np.random.default_rng(0)
     queries, products = (rng.standard_normal((n, 8)).astype(np.float32) for n in (300, 50))
     products[40] = products[7]
-    found = evaluate.search_exact(queries, products, 10)
+    found = measuring.search_exact(queries, products, 10)
     scores = np.round(queries @ products.T, 6)
     expected = [sorted(range(50), key=lambda row: (-line[row], row))[:10] for line in scores]  # noqa: B023
     assert [row.tolist() for row in found] == expected
-    assert [row.tolist() for row in evaluate.search_exact(np.zeros((1, 8), np.float32), products, 4)] == [[0, 1, 2, 3]]
-    assert len(evaluate.search_exact(queries[:1], products, 99)[0]) == 50
+    assert [row.tolist() for row in measuring.search_exact(np.zeros((1, 8), np.float32), products, 4)] == [
+        [0, 1, 2, 3]
+    ]
+    assert len(measuring.search_exact(queries[:1], products, 99)[0]) == 50
     half = np.float32(0.5)
     nearly_tied = np.array([[half], [np.nextafter(half, np.float32(1))]])
-    assert evaluate.search_exact(np.ones((1, 1), np.float32), nearly_tied, 2)[0].tolist() == [0, 1]
+    assert measuring.search_exact(np.ones((1, 1), np.float32), nearly_tied, 2)[0].tolist() == [0, 1]
 
 
 def test_report_has_views_slices_and_comparisons(model, processor, tmp_path):
@@ -151,7 +155,7 @@ def test_report_has_views_slices_and_comparisons(model, processor, tmp_path):
         query["slice"], query["novel"] = ("text", "image")[number % 2], number < 3
     split = load_split(write_shop(tmp_path, corpus, queries, qrels), "test")
     features = product_features(model, processor, split), query_features(model, processor, split.query_texts)
-    values = evaluate.evaluate(model, split, *features)
+    values = measuring.evaluate(model, split, *features)
     report = json.loads(json.dumps(evaluate.make_report(values, split)))
     assert (report["n_queries"], report["n_products"]) == (12, 12)
     assert set(report["views"]) == {"fused", "text", "image"}
@@ -177,7 +181,7 @@ def test_vectors_are_kept_for_the_same_model_and_data_alone(model, processor, sh
         asked.append(view)
         return embed_products(model, products, view)
 
-    monkeypatch.setattr(evaluate, "embed_products", embed)
+    monkeypatch.setattr(measuring, "embed_products", embed)
     first = evaluate.main(evaluate.EvaluateArguments(str(tmp_path / "a"), str(shop)))
     assert asked == ["fused", "text", "image"]
     again = evaluate.main(evaluate.EvaluateArguments(str(tmp_path / "a"), str(shop)))
@@ -196,13 +200,13 @@ def test_slices_by_frequency_and_by_missing_pictures(tmp_path):
     qrels.append({"query-id": "q-lamp-red", "corpus-id": "mug-green", "score": 1})
     qrels.append({"query-id": "q-lamp-blue", "corpus-id": "mug-green", "score": 0})
     split = load_split(write_shop(tmp_path / "shop", corpus, queries, qrels), "test")
-    found = {name: np.flatnonzero(mask).tolist() for name, mask in evaluate.slice_masks(split).items()}
+    found = {name: np.flatnonzero(mask).tolist() for name, mask in report.slice_masks(split).items()}
     assert found["head"] == [0] and found["torso"] == [2, 3], "60 of 170 searches, 60 more, and the rest"
     assert sorted(found["head"] + found["torso"] + found["tail"]) == list(range(12))
     assert found["picture missing"] == [1, 6]
     del queries[3]["frequency"]
     split = load_split(write_shop(tmp_path / "other", corpus, queries, qrels), "test")
-    assert not {"head", "torso", "tail"} & evaluate.slice_masks(split).keys()
+    assert not {"head", "torso", "tail"} & report.slice_masks(split).keys()
 
 
 def test_unknown_views_and_metrics_are_refused_before_work():

@@ -5,9 +5,10 @@ import pytest
 from conftest import picture, shop_rows, write_shop
 
 from training import evaluate
-from training.data import DataError, load_split
-from training.evaluate import EvaluateArguments
-from training.examples import gains_of_fusion, write_examples
+from training.catalogue.layout import load_split
+from training.common.errors import DataError
+from training.evaluation.examples import gains_of_fusion, write_examples
+from training.evaluation.options import EvaluateArguments
 
 
 def test_the_page_shows_wins_before_losses_and_text_as_text(tmp_path):

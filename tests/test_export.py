@@ -15,14 +15,15 @@ from torch._dynamo.testing import CompileCounter
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training import embed, export
-from training.arguments import ModelArguments
-from training.backends import OnnxTowers, OpenVinoTowers
-from training.data import DataError
-from training.embedding import load_model
-from training.export import ExportArguments
-from training.feature_cache import model_fingerprint
-from training.train import build_model
-from training.vector_shards import read_manifest, read_vectors
+from training.common.errors import DataError
+from training.features import exporting
+from training.features.backends import OnnxTowers, OpenVinoTowers
+from training.features.fingerprints import model_fingerprint
+from training.features.models import load_model
+from training.features.options import ExportArguments
+from training.features.shards import read_manifest, read_vectors
+from training.learning.options import ModelArguments
+from training.learning.starting import build_model
 
 ENGINES = [OnnxTowers, OpenVinoTowers]
 PRODUCTS = {
@@ -141,7 +142,7 @@ def test_towers_that_disagree_are_refused_and_the_old_ones_stay(exported, saved,
 
 def test_a_tower_that_8_bits_change_too_much_is_refused(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "export_onnx", lambda case, file: shutil.copy(exported[0] / "onnx" / file.name, file))
-    monkeypatch.setattr(export, "MIN_INT8_COSINE", 1.01)
+    monkeypatch.setattr(exporting, "MIN_INT8_COSINE", 1.01)
     with pytest.raises(DataError, match="^onnx/query_tower_int8: the cosine of a vector .* less than 1.01"):
         export.main(ExportArguments(str(exported[0]), str(tmp_path), "onnx", "int8"))
     assert not list(tmp_path.iterdir())
@@ -163,9 +164,9 @@ def test_a_tower_that_runs_only_as_traced_is_refused_in_one_line():
     def only_two(batch):
         raise RuntimeError("index 9 is out of\nbounds")
 
-    case = export.Case(None, [None], [np.zeros((1, 2))], 1.0)
+    case = exporting.Case(None, [None], [np.zeros((1, 2))], 1.0)
     with pytest.raises(DataError, match="^onnx/product_tower: does not run on all inputs: index 9 is out of bounds$"):
-        export.measure("onnx/product_tower", only_two, case)
+        exporting.measure("onnx/product_tower", only_two, case)
 
 
 def test_missing_packages_and_folders_are_named(exported, monkeypatch, tmp_path):
@@ -173,7 +174,7 @@ def test_missing_packages_and_folders_are_named(exported, monkeypatch, tmp_path)
         OnnxTowers(tmp_path)
     with pytest.raises(DataError, match=r"query_tower_int8.xml: no such file; give a tower"):
         towers_of(exported[0], OpenVinoTowers, query="query_tower_int8").query_vectors({})
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(DataError, match=r"^onnxscript is not installed; run: pip install -e '\.\[export\]'"):
         export.main(ExportArguments(str(exported[0]), str(tmp_path)))
 
@@ -182,7 +183,7 @@ def test_signals_are_handled_when_openvino_towers_are_gone(exported):
     """In a process of its own, for where they are not it dies."""
     code = """
         import gc, os, signal, sys, torch
-        from training.backends import OpenVinoTowers
+        from training.features.backends import OpenVinoTowers
         came = []
         signal.signal(signal.SIGUSR1, lambda *words: came.append(words))
         for rounds in range(2):
@@ -201,7 +202,7 @@ def test_signals_are_handled_when_openvino_towers_are_gone(exported):
 
 
 def test_openvino_reports_to_nobody(tmp_path):
-    code = "from training.backends import import_openvino; import_openvino()"
+    code = "from training.features.backends import import_openvino; import_openvino()"
     variables = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, check=True)
     assert not (tmp_path / "intel").exists(), "its telemetry keeps its files there"
@@ -279,6 +280,6 @@ def test_towers_of_another_model_are_not_taken(exported, towers, tmp_path, monke
         embed.main(embed.EmbedArguments(**options, backend="openvino", exported=str(folder)))
     embed.main(embed.EmbedArguments(**options, exported=str(folder)))
     assert read_manifest(tmp_path / "out")["backend"] == "torch"
-    monkeypatch.setattr("training.backends.find_spec", lambda name: None)
+    monkeypatch.setattr("training.features.backends.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"onnxruntime is not installed; run: pip install -e '.\[export\]'"):
         embed.main(embed.EmbedArguments(**options, backend="onnx", exported=str(folder)))

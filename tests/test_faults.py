@@ -17,8 +17,9 @@ from conftest import ROOT
 from test_training_exactness import recipe
 
 from training import train
-from training.data import DataError
-from training.embedding import load_model
+from training.common.errors import DataError
+from training.features.models import load_model
+from training.learning import stages
 
 
 def test_a_training_killed_at_any_moment_goes_on_and_ends_bitwise_alike(towers, shop, tmp_path):
@@ -55,7 +56,7 @@ def test_a_full_disk_stops_in_one_line_and_leaves_nothing_half_written(towers, s
     def no_space(*words, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    owner, name = (Accelerator, "save_state") if what == "a checkpoint" else (train.MMFusionModel, "save_pretrained")
+    owner, name = (Accelerator, "save_state") if what == "a checkpoint" else (stages.MMFusionModel, "save_pretrained")
     with monkeypatch.context() as full:
         full.setattr(owner, name, no_space)
         with pytest.raises(DataError, match="can't be written .*No space left on device.*is the disk full") as caught:

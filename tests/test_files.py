@@ -15,29 +15,10 @@ from conftest import ROOT, make_model, write_shop
 from hub_card import build
 from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.index_mmfusion import ProductIndexError
-from training import (
-    ablate,
-    bench_search,
-    compare,
-    convert,
-    demo_shop,
-    embed,
-    embed_ray,
-    engines,
-    evaluate,
-    export,
-    index,
-    mine,
-    peer,
-    prepare,
-    quickstart,
-    result_sheet,
-    space_shop,
-    train,
-)
-from training.arguments import TrainArguments
-from training.errors import DataError
-from training.files import (
+from training import convert, embed, evaluate, export, index, mine, prepare, quickstart, train
+from training.benchmarks import ablate, baseline_trainer, compare, search_speed
+from training.common.errors import DataError
+from training.common.files import (
     MARK,
     beside,
     cannot_write,
@@ -51,6 +32,12 @@ from training.files import (
     only_process,
     write_text,
 )
+from training.demo import shop as demo_shop
+from training.demo import space_sample
+from training.evaluation import sheet
+from training.learning import stages
+from training.learning.options import TrainArguments
+from training.scale import embed_ray, engines
 
 # Every command that writes a folder, with options that would let it write; `output` is the folder.
 FOLDERS = {
@@ -60,9 +47,9 @@ FOLDERS = {
     "training.convert": lambda given: convert.main(
         convert.ConvertArguments("marqo-products", str(given.shop), str(given.output))
     ),
-    "training.demo_shop": lambda given: demo_shop.main(demo_shop.DemoShopArguments(str(given.output), 40, 20)),
-    "training.space_shop": lambda given: space_shop.main(
-        space_shop.SpaceShopArguments(str(given.shop), str(given.output))
+    "training.demo.shop": lambda given: demo_shop.main(demo_shop.DemoShopArguments(str(given.output), 40, 20)),
+    "training.demo.space_sample": lambda given: space_sample.main(
+        space_sample.SpaceShopArguments(str(given.shop), str(given.output))
     ),
     "training.train": lambda given: train.main(given.recipe),
     "training.quickstart": lambda given: quickstart.main(
@@ -71,25 +58,29 @@ FOLDERS = {
     "training.embed": lambda given: embed.main(
         embed.EmbedArguments(given.model, str(given.shop), output=str(given.output))
     ),
-    "training.embed_ray": lambda given: embed_ray.main(
+    "training.scale.embed_ray": lambda given: embed_ray.main(
         embed_ray.EmbedRayArguments(given.model, str(given.shop), output=str(given.output))
     ),
     "training.index": lambda given: index.main(index.IndexArguments(given.vectors, str(given.output))),
-    "training.engines": lambda given: engines.main(engines.EngineArguments(given.vectors, output=str(given.output))),
+    "training.scale.engines": lambda given: engines.main(
+        engines.EngineArguments(given.vectors, output=str(given.output))
+    ),
     "training.export": lambda given: export.main(
         export.ExportArguments(given.model, str(given.output.parent), given.output.name)
     ),
-    "training.ablate": lambda given: ablate.main(
+    "training.benchmarks.ablate": lambda given: ablate.main(
         ablate.AblateArguments(
             str(ROOT / "training" / "recipes" / "ablation.yaml"),
             overrides={"output": str(given.output)},
             results=str(given.output / "results.json"),
         )
     ),
-    "training.compare": lambda given: compare.main(compare.CompareArguments(output=str(given.output))),
-    "training.peer": lambda given: peer.main(peer.PeerArguments(str(given.shop), output=str(given.output))),
-    "training.bench_search": lambda given: bench_search.main(
-        bench_search.SearchBenchArguments(work=str(given.output), output=str(given.output / "report.json"))
+    "training.benchmarks.compare": lambda given: compare.main(compare.CompareArguments(output=str(given.output))),
+    "training.benchmarks.baseline_trainer": lambda given: baseline_trainer.main(
+        baseline_trainer.PeerArguments(str(given.shop), output=str(given.output))
+    ),
+    "training.benchmarks.search_speed": lambda given: search_speed.main(
+        search_speed.SearchBenchArguments(work=str(given.output), output=str(given.output / "report.json"))
     ),
     "hub_card.build": lambda given: build.main(
         build.BuildArguments("me/product_retrieval", "metric", output=str(given.output))
@@ -99,7 +90,7 @@ FOLDERS = {
 FILES = ["bench_catalogue", "bench_embed", "bench_faults", "bench_space", "bench_train", "evaluate", "mine"]
 FILES = {f"training.{name}" for name in [*FILES, "result_sheet"]}
 OUTPUTS = {"output", "work", "report", "results", "run_file", "per_query", "examples", "plot"}
-READ = {"training.size", "training.results", "hub_card.check", "hub_card.push", "training.search"}
+READ = {"training.scale.planning", "training.benchmarks.results", "hub_card.check", "hub_card.push", "training.search"}
 
 
 class Given:
@@ -139,7 +130,7 @@ def options_of(file: Path) -> set[str]:
 def test_every_command_that_writes_is_tried_here():
     files = [*(ROOT / "training").glob("*.py"), *(ROOT / "hub_card").glob("*.py")]
     writing = {f"{file.parent.name}.{file.stem}" for file in files if options_of(file)} | {"training.train"}
-    writing.add("training.embed_ray")  # whose options are those of embed
+    writing.add("training.scale.embed_ray")  # whose options are those of embed
     assert writing - READ == set(FOLDERS) | FILES
 
 
@@ -356,7 +347,7 @@ def test_outputs_go_beside_their_input(given, tmp_path, monkeypatch):
     ):
         with pytest.raises(DataError, match="me/model: is no folder here.*give --output"):
             command.main(arguments)
-    assert train.default_output(given.recipe.data) == "runs/shop"
+    assert stages.default_output(given.recipe.data) == "runs/shop"
     assert quickstart.default_output("data/demo_shop") == "runs/quickstart"
     assert quickstart.default_output("data/myshop/") == "runs/myshop"
 
@@ -366,7 +357,7 @@ def test_reports_are_not_written_over_tables(given, tmp_path):
     for command, arguments in (
         (evaluate, evaluate.EvaluateArguments(given.model, str(given.shop), report=str(tmp_path / "products.csv"))),
         (mine, mine.MineArguments(given.model, str(given.shop), str(tmp_path / "products.csv"))),
-        (result_sheet, result_sheet.SheetArguments(given.model, str(given.shop), output=str(tmp_path))),
+        (sheet, sheet.SheetArguments(given.model, str(given.shop), output=str(tmp_path))),
     ):
         with pytest.raises(DataError, match="let its name end in|is a folder"):
             command.main(arguments)

@@ -10,7 +10,7 @@ from conftest import ROOT, make_model, write_shop
 
 from modeling_mmfusion import MMFusionProcessor
 from training import embed, index
-from training.embed import EmbedArguments
+from training.features.options import EmbedArguments
 
 # A process whose files can't grow beyond 2,000 bytes: what writes gets an error of the system, as on a full disk.
 LIMITED = """
@@ -45,11 +45,11 @@ def folder(towers, tmp_path_factory):
 
 COMMANDS = {
     "index": ["training.index", "--vectors", "vectors"],
-    "parquet": ["training.engines", "--vectors", "vectors"],
-    "lance": ["training.engines", "--vectors", "vectors", "--to", "lance"],
+    "parquet": ["training.scale.engines", "--vectors", "vectors"],
+    "lance": ["training.scale.engines", "--vectors", "vectors", "--to", "lance"],
     "embed": ["training.embed", "--model", "model", "--data", "shop", "--output", "others"],
     "prepare": ["training.prepare", "--products", "products.csv", "--output", "data", "--synthesise", "1"],
-    "demo shop": ["training.demo_shop", "--products", "40", "--queries", "20", "--output", "demo"],
+    "demo shop": ["training.demo.shop", "--products", "40", "--queries", "20", "--output", "demo"],
     "mine": ["training.mine", "--model", "model", "--data", "shop", "--output", "negatives.parquet"],
     "report": ["training.evaluate", "--model", "model", "--data", "shop", "--report", "report.json"],
     "train": ["training.train", "--data.path", "shop", "--model.start", "model", "--fuse.epochs", "1"],

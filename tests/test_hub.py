@@ -18,8 +18,8 @@ from hub_server import TOKEN, Fault
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 
 from hub_card import check, loaders, push
-from training.data import DataError
-from training.files import MARK
+from training.common.errors import DataError
+from training.common.files import MARK
 
 # Loads each repository as push does, then runs the code of each card.
 STRANGER = """
@@ -334,7 +334,7 @@ def test_the_cards_numbers_are_measured_again(release, hub, monkeypatch, capsys)
 def test_a_dataset_of_the_hub_is_another_one_after_each_commit(release, hub, tmp_path):  # noqa: F811
     """Its name stays, so a run that only remembers the name would keep results of other data."""
     folder = shutil.copytree(release.hub / "dataset", tmp_path / "dataset")
-    code = f"from training.inputs import data_fingerprint; print(data_fingerprint({IDS['dataset']!r}))"
+    code = f"from training.learning.provenance import data_fingerprint; print(data_fingerprint({IDS['dataset']!r}))"
     found = []
     for change in ("", "\nAnother sentence.\n"):
         with open(folder / "README.md", "a") as card:

@@ -1,10 +1,10 @@
-"""Kills, concurrent readers and damaged files; `python -m training.bench_faults` does the same at length."""
+"""Kills, concurrent readers and damaged files; `python -m training.benchmarks.faults` does the same at length."""
 
 import os
 
 import pytest
 
-from training.bench_faults import fuzz_files, kill_saves, read_while_updating
+from training.benchmarks.faults import fuzz_files, kill_saves, read_while_updating
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 

@@ -10,15 +10,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
 
 from modeling_mmfusion import MMFusionProcessor
-from training import embed, evaluate, export, feature_cache, index
-from training.backends import TorchTowers
-from training.embed import EmbedArguments
-from training.embedding import load_model
-from training.errors import DataError
-from training.evaluate import EvaluateArguments
-from training.export import ExportArguments
-from training.feature_cache import cached_features
-from training.files import MARK, new_folder
+from training import embed, evaluate, export, index
+from training.common.errors import DataError
+from training.common.files import MARK, new_folder
+from training.evaluation import measuring
+from training.evaluation.options import EvaluateArguments
+from training.features import cache
+from training.features.backends import TorchTowers
+from training.features.cache import cached_features
+from training.features.models import load_model
+from training.features.options import EmbedArguments, ExportArguments
 from training.index import IndexArguments
 from training.search import Searcher
 
@@ -129,7 +130,7 @@ def test_damaged_cached_features_are_computed_again(folder, damage, tmp_path, mo
 
 def test_features_are_kept_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path))
-    monkeypatch.setattr(feature_cache.np, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(cache.np, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises((OSError, DataError), match="No space left"):
         cached_features("key", lambda: ({"a": np.zeros(2)}, []))
     assert not list((tmp_path / "features").iterdir())
@@ -150,7 +151,7 @@ def test_vectors_that_are_no_numbers_are_neither_written_nor_measured(folder, mo
     model, processor = load_model(folder / "run" / "model")
     monkeypatch.setattr(type(model), "get_product_features", lambda self, **_: Nothing())
     monkeypatch.setattr(type(model), "get_query_features", lambda self, **_: Nothing())
-    monkeypatch.setattr(evaluate, "load_model", lambda *_, **__: (model, processor))
+    monkeypatch.setattr(measuring, "load_model", lambda *_, **__: (model, processor))
     with pytest.raises(DataError, match="are no finite numbers, first of"):
         uses(folder)["evaluate"]()
 

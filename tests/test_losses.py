@@ -7,10 +7,10 @@ from conftest import TINY_DIMS
 
 from modeling_mmfusion import MMFusionConfig
 from modeling_mmfusion.fusion_mmfusion import truncate_vectors
-from training.arguments import StageArguments
-from training.distributed import Share
-from training.losses import alignment_loss, distillation_loss, info_nce, sigmoid_loss, too_alike
-from training.sampling import Batch
+from training.common.distributed import Share
+from training.learning.losses import alignment_loss, distillation_loss, info_nce, sigmoid_loss, too_alike
+from training.learning.options import StageArguments
+from training.learning.sampling import Batch
 
 
 def batch_of(relevance, ignored=None, log_q=None, teacher=None, of_titles=False) -> Batch:

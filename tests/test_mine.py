@@ -3,9 +3,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from training import mine
-from training.data import DataError, load_split
-from training.embedding import embed_products, embed_queries, product_features, query_features
-from training.mine import MineArguments, read_scores
+from training.catalogue.layout import load_split
+from training.common.errors import DataError
+from training.features.states import embed_products, embed_queries, product_features, query_features
+from training.learning.scores import read_scores
+from training.mine import MineArguments
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 from conftest import ROOT
 
 from modeling_mmfusion.index_mmfusion import ProductIndex
-from training import engines
-from training.demo_shop import TYPES, draw_product, judge, make_products, make_queries
-from training.engines import EngineArguments
-from training.vector_shards import read_manifest
+from training.demo.shop import TYPES, draw_product, judge, make_products, make_queries
+from training.features.shards import read_manifest
+from training.scale import engines
+from training.scale.engines import EngineArguments
 
 README = (ROOT / "README.md").read_text()
 PRODUCTS = 300

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import shop_rows, write_shop
 
-from training import peer
-from training.data import load_split
-from training.peer import PeerArguments
-from training.sampling import Judgments, PairSampler
-from training.training_set import positives_of
+from training.benchmarks import baseline_trainer
+from training.benchmarks.baseline_trainer import PeerArguments
+from training.catalogue.layout import load_split
+from training.learning.sampling import Judgments, PairSampler
+from training.learning.training_set import positives_of
 
 
 @pytest.fixture
@@ -24,25 +24,25 @@ def test_the_peer_trains_on_our_pairs_once_and_is_measured_in_three_views(argume
     split = load_split(arguments.data, "train")
     sampler = PairSampler(Judgments(positives_of(split)), 1, 4, seed=0)
     ours = [pair for number in (1, 2) for batch in sampler.epoch(number) for pair in batch]
-    (texts,) = peer.text_pairs(arguments, [split]).values()
+    (texts,) = baseline_trainer.text_pairs(arguments, [split]).values()
     assert texts["anchor"] == [split.query_texts[query] for query, _ in ours] and len(texts) == 24
-    (pictures,) = peer.picture_pairs(arguments, [split]).values()
+    (pictures,) = baseline_trainer.picture_pairs(arguments, [split]).values()
     assert pictures["positive"] == [split.picture_digests[product] for _, product in ours if product != 4]
-    report = peer.main(arguments)
+    report = baseline_trainer.main(arguments)
     assert json.loads((tmp_path / "peer" / "report.json").read_text())["catalogues"] == report["catalogues"]
     (found,) = report["catalogues"].values()
     assert len(list((tmp_path / "peer").glob("*.safetensors"))) == 2
-    monkeypatch.setattr(peer, "SentenceTransformerTrainer", lambda **_: pytest.fail("was trained already"))
-    assert peer.main(arguments) == report
+    monkeypatch.setattr(baseline_trainer, "SentenceTransformerTrainer", lambda **_: pytest.fail("was trained already"))
+    assert baseline_trainer.main(arguments) == report
     means = {view: metrics["ndcg@10"]["mean"] for view, metrics in found["views"].items()}
     assert list(means) == ["text", "image", "averaged"] and len(set(means.values())) == 3
 
 
 def test_pictures_are_scored_by_the_models_own_features(arguments):
     split = load_split(arguments.data, "test")
-    pictures = peer.pooled_pictures(arguments, [split])
+    pictures = baseline_trainer.pooled_pictures(arguments, [split])
     assert pictures.keys() == {digest for digest in split.picture_digests if digest}
-    model = peer.with_pictures(peer.SentenceTransformer(arguments.text), pictures)
+    model = baseline_trainer.with_pictures(baseline_trainer.SentenceTransformer(arguments.text), pictures)
     red, blue = (split.picture_digests[split.product_ids.index(f"mug-{colour}")] for colour in ("red", "blue"))
-    scores = peer.cosines(model, ["red mug"], [red, blue, red])[0]
+    scores = baseline_trainer.cosines(model, ["red mug"], [red, blue, red])[0]
     assert scores[0] == pytest.approx(scores[2], abs=1e-6) and not np.isclose(scores[0], scores[1], atol=1e-4)

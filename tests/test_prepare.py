@@ -13,19 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from training import data
-from training.arguments import run
-from training.data import DataError, load_products, load_split, split_names
-from training.prepare import (
-    Columns,
-    LogColumns,
-    PrepareArguments,
-    Shares,
-    choose_split,
-    fit_picture,
-    group_products,
-    main,
-)
+from training.catalogue import writing
+from training.catalogue.layout import load_products, load_split, split_names
+from training.catalogue.options import Columns, PrepareArguments, Shares
+from training.catalogue.pictures import fit_picture
+from training.catalogue.products import choose_split, group_products
+from training.catalogue.query_log import LogColumns
+from training.common.cli import run
+from training.common.errors import DataError
+from training.prepare import main
 
 SPLITS = ("train", "dev", "test")
 EVEN = Shares(train=0.4, dev=0.3, test=0.3)
@@ -442,7 +438,7 @@ def test_a_folder_without_the_shops_pictures_is_told(tmp_path, capsys):
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "WRITTEN_BYTES", 200_000)
+    monkeypatch.setattr(writing, "WRITTEN_BYTES", 200_000)
     noise, peaks = random.Random(0), {}
     for number in (20, 160):
         folder = tmp_path / str(number)

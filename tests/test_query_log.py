@@ -5,10 +5,12 @@ import math
 
 import pytest
 
-from training.data import DataError, load_split
-from training.prepare import PrepareArguments, Shares, main
-from training.query_log import Engagement, LogColumns, read_log
-from training.query_synthesis import synthesise
+from training.catalogue.layout import load_split
+from training.catalogue.options import PrepareArguments, Shares
+from training.catalogue.query_log import Engagement, LogColumns, read_log
+from training.catalogue.query_synthesis import synthesise
+from training.common.errors import DataError
+from training.prepare import main
 
 EVENTS = {"impression": 0, "click": 1, "cart": 2, "purchase": 3}
 COLUMNS = ("query", "product", "event", "position", "visitor")

@@ -7,7 +7,7 @@ import pytest
 from conftest import SHARED_DATA
 
 from training import evaluate, quickstart
-from training.demo_shop import generate
+from training.demo.shop import generate
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,12 @@ from conftest import ROOT
 from test_resuming import expect_same, last_epoch_is_kept, losses, weights  # noqa: F401
 from test_training_exactness import recipe
 
-from training import embedding, train
-from training.arguments import ModelArguments
-from training.random_state import random_state_kept
-from training.towers import resolve_tower
+from training import train
+from training.common.random_state import random_state_kept
+from training.features import states
+from training.features.encoders import resolve_tower
+from training.learning import starting
+from training.learning.options import ModelArguments
 
 
 def draw() -> None:
@@ -42,14 +44,14 @@ def test_numbers_go_on_as_if_none_had_been_drawn_even_after_an_error():
 
 def test_an_empty_and_a_warm_cache_give_the_same_model(towers, shop, tmp_path, monkeypatch):
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
-    run_encoder, runs = embedding._run_encoder, []
+    run_encoder, runs = states._run_encoder, []
 
     def run_and_draw(*words):
         draw()
         runs.append(words)
         return run_encoder(*words)
 
-    monkeypatch.setattr(embedding, "_run_encoder", run_and_draw)
+    monkeypatch.setattr(states, "_run_encoder", run_and_draw)
     stages = {"align": {"epochs": 1, "fused_weight": 0.0}, "fuse": {"epochs": 2}}
     cold = weights(train.main(recipe(towers, shop, tmp_path / "cold", **stages)))
     encoded = len(runs)
@@ -67,25 +69,24 @@ def test_the_first_conversion_of_a_tower_draws_no_random_numbers(tmp_path, monke
         for name in ("efficientnet-lite0", "minilm"):
             resolve_tower(name)
         assert state() == before
-        built.append(train.build_model(ModelArguments())[0].state_dict())
+        built.append(starting.build_model(ModelArguments())[0].state_dict())
     expect_same(*built)
     set_seed(0)
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "another"))
-    expect_same(train.build_model(ModelArguments())[0].state_dict(), built[0])
+    expect_same(starting.build_model(ModelArguments())[0].state_dict(), built[0])
 
 
 FULL_DISK = {
-    "tower": "from training.towers import resolve_tower; resolve_tower('efficientnet-lite0')",
-    "features": "import numpy as np; from training.feature_cache import cached_features; "
+    "tower": "from training.features.encoders import resolve_tower; resolve_tower('efficientnet-lite0')",
+    "features": "import numpy as np; from training.features.cache import cached_features; "
     "cached_features('key', lambda: ({'text_features': np.zeros((1000, 1000))}, []))",
 }
 
 
 @pytest.mark.parametrize("what", FULL_DISK)
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, what):
-    code = (
-        f"from training.arguments import run; from dataclasses import dataclass\ndef main(_):\n    {FULL_DISK[what]}\n"
-    )
+    code = "from training.common.cli import run; from dataclasses import dataclass\n"
+    code += f"def main(_):\n    {FULL_DISK[what]}\n"
     code += "@dataclass\nclass Nothing:\n    '''Nothing.'''\n\n"
     code += "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\nrun(main, Nothing, '')"
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "MMFUSION_CACHE": str(tmp_path / "cache")}

@@ -8,9 +8,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from training import evaluate
-from training.data import DataError, load_split
-from training.evaluate import EvaluateArguments
-from training.rankers import best_rows, is_other_encoder, rank_by_ranks, rank_by_words
+from training.catalogue.layout import load_split
+from training.common.errors import DataError
+from training.evaluation import measuring
+from training.evaluation.options import EvaluateArguments
+from training.evaluation.rankers import best_rows, is_other_encoder, rank_by_ranks, rank_by_words
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_any_text_model_of_sentence_transformers(shop, tmp_path, saved):
     )
     queries = encoder.encode(split.query_texts)
     unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (queries, products)]
-    expected = evaluate.measure_rankings(split, evaluate.search_exact(*unit, 10), ("ndcg@10",))["ndcg@10"]
+    expected = measuring.measure_rankings(split, measuring.search_exact(*unit, 10), ("ndcg@10",))["ndcg@10"]
     assert report["views"]["text"]["ndcg@10"]["mean"] == pytest.approx(expected.mean())
     (tmp_path / "encoder" / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(DataError, match="encoder: can't load it as a sentence-transformers model"):
@@ -80,10 +82,12 @@ def test_any_text_model_of_sentence_transformers(shop, tmp_path, saved):
 def test_quantised_and_approximate_search(saved, shop):
     vectors = np.random.default_rng(0).normal(size=(50, 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    losses = [np.abs(evaluate.quantize(vectors, how) - vectors).max() for how in ("f32", "f16", "i8")]
+    losses = [np.abs(measuring.quantize(vectors, how) - vectors).max() for how in ("f32", "f16", "i8")]
     assert losses[0] == 0 < losses[1] < 1e-3 < losses[2] < 1 / 127
-    assert set(np.unique(evaluate.quantize(vectors, "b1"))) == {-1.0, 1.0}
-    exact, approximate = (search(vectors[:5], vectors, 3) for search in (evaluate.search_exact, evaluate.search_index))
+    assert set(np.unique(measuring.quantize(vectors, "b1"))) == {-1.0, 1.0}
+    exact, approximate = (
+        search(vectors[:5], vectors, 3) for search in (measuring.search_exact, measuring.search_index)
+    )
     assert [rows.tolist() for rows in exact] == [rows.tolist() for rows in approximate]
     report = evaluate.main(EvaluateArguments(saved, str(shop), quantization="i8", ann=True, views="fused"))
     assert report["quantization"] == "i8"

@@ -10,12 +10,13 @@ import torch
 from conftest import picture, shop_rows, write_shop
 from test_training_exactness import Killed, recipe
 
-from training import stage, train
-from training.checkpoints import Checkpoints
-from training.data import write_split
-from training.embedding import load_model
-from training.errors import DataError
-from training.inputs import data_fingerprint, input_digests, recipe_facts
+from training import train
+from training.catalogue.writing import write_split
+from training.common.errors import DataError
+from training.features.models import load_model
+from training.learning import stage
+from training.learning.checkpoints import Checkpoints
+from training.learning.provenance import data_fingerprint, input_digests, recipe_facts
 
 STAGES = {"align": {"epochs": 2, "text": "full", "fused_weight": 0.0}, "fuse": {"epochs": 2, "text": "lora"}}
 

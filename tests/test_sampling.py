@@ -1,9 +1,9 @@
 import numpy as np
 from conftest import shop_rows, write_shop
 
-from training.data import load_split
-from training.sampling import Judgments, PairSampler
-from training.training_set import positives_of
+from training.catalogue.layout import load_split
+from training.learning.sampling import Judgments, PairSampler
+from training.learning.training_set import positives_of
 
 
 def sampler(tmp_path, **options):
@@ -71,7 +71,7 @@ def test_topical_batches_are_of_like_queries_and_differ_from_epoch_to_epoch(monk
     one, other = (topical(1.0, features) for _ in range(2))
     expected = one.epoch(3)
     assert other.epoch(3) == expected != one.epoch(2)
-    monkeypatch.setattr("training.sampling.TOPIC_CHUNK", 7)
+    monkeypatch.setattr("training.learning.sampling.TOPIC_CHUNK", 7)
     assert one.epoch(3) == expected, "however many queries are compared at a time"
 
 

@@ -15,12 +15,14 @@ from conftest import ROOT, make_model, shop_rows, write_shop
 from PIL import Image, ImageColor
 
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
-from training import embed, evaluate, index, result_sheet, search
-from training.arguments import TrainArguments, parse
-from training.data import DataError
+from training import embed, evaluate, index, search
+from training.common.cli import parse
+from training.common.errors import DataError
+from training.evaluation import sheet
+from training.evaluation.sheet import SheetArguments
+from training.features.shards import read_vectors
+from training.learning.options import TrainArguments
 from training.quickstart import QuickstartArguments
-from training.result_sheet import SheetArguments
-from training.vector_shards import read_vectors
 
 SCRIPTS = (
     "prepare",
@@ -83,7 +85,7 @@ def test_help_teaches(run_script, name):
         (["training.train", "--fuse.batch_size", "0"], "fuse.batch_size"),
         (["training.train", "--fuse.topical_share", "1.5"], "fuse.topical_share"),
         (["training.evaluate", "--missing-images", "2"], "missing_images"),
-        (["training.size", "--products", "0"], "products"),
+        (["training.scale.planning", "--products", "0"], "products"),
         (["training.embed", "--shard-size", "0"], "shard_size"),
         (["training.search", "mug", "--k", "0"], 'Parser key "k"'),
         (["training.convert", "--source", "esci", "--input", ".", "--output", "out", "--queries", "0"], "queries"),
@@ -91,10 +93,10 @@ def test_help_teaches(run_script, name):
         (["training.quickstart", "--data", "./nowhere"], "./nowhere: no such folder"),
         (["training.quickstart", "--data", str(ROOT / "space")], "space: is no catalogue"),
         (["training.train", "--model.config", "{wide: 3}"], "MMFusionConfig has no field wide"),
-        (["training.demo_shop", "--output", "/proc/shop"], "/proc/shop"),
+        (["training.demo.shop", "--output", "/proc/shop"], "/proc/shop"),
         (["training.export", "--formats", "onnx,tflite"], "unknown format 'tflite'; use some of onnx, openvino"),
         (["training.export", "--formats", "openvino", "--quantize-query", "int8"], "goes with --formats onnx"),
-        (["training.demo_shop", "--products", "3"], "at least 40 products"),
+        (["training.demo.shop", "--products", "3"], "at least 40 products"),
         (["training.convert", "--source", "esci", "--input", "nowhere", "--output", "x"], "nowhere: no such folder"),
         (["training.convert", "--source", "wands", "--input", "nowhere", "--output", "x"], "marqo-fashion"),
     ],
@@ -148,7 +150,7 @@ def run_folder(model, processor, shop, tmp_path):
 def test_search_prints_what_exact_scoring_finds(run_folder, model, processor, shop, capsys):
     import torch
 
-    from training.data import load_split
+    from training.catalogue.layout import load_split
 
     capsys.readouterr()
     search.main(search.SearchArguments("red mug", str(run_folder), k=4, json=True))
@@ -187,9 +189,9 @@ def test_evaluation_goes_on_past_bad_rows_and_tells_them(run_folder, tmp_path, c
 
 def test_the_result_sheet_frames_relevant_products(run_folder, shop, tmp_path):
     arguments = SheetArguments(str(run_folder / "model"), str(shop), "test", str(tmp_path / "sheet.png"), k=12)
-    sheet = Image.open(result_sheet.main(arguments)).convert("RGB")
-    frame = ImageColor.getrgb(result_sheet.RELEVANT)
-    framed = (np.asarray(sheet) == frame).all(axis=-1)
+    page = Image.open(sheet.main(arguments)).convert("RGB")
+    frame = ImageColor.getrgb(sheet.RELEVANT)
+    framed = (np.asarray(page) == frame).all(axis=-1)
     assert framed.sum() > 1000, "each query's relevant product is among the twelve, in each view"
 
 

@@ -11,10 +11,12 @@ from conftest import make_model, picture, shop_rows, write_shop
 from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
 from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
 from training import embed, index, search
-from training.data import DataError, load_split
-from training.embedding import embed_queries, load_model, query_features
-from training.feature_cache import model_fingerprint, stored_fingerprint
-from training.vector_shards import read_manifest, read_queries, read_vectors
+from training.catalogue.layout import load_split
+from training.common.errors import DataError
+from training.features.fingerprints import model_fingerprint, stored_fingerprint
+from training.features.models import load_model
+from training.features.shards import read_manifest, read_queries, read_vectors
+from training.features.states import embed_queries, query_features
 
 
 def write_run(folder, model, processor, shop, **options):

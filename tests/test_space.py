@@ -23,10 +23,11 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from modeling_mmfusion import MMFusionProcessor
-from training.data import load_split, write_card, write_split
-from training.embedding import product_features, query_features
-from training.evaluate import evaluate
-from training.evaluate import quantize as evaluated_as
+from training.catalogue.layout import load_split
+from training.catalogue.writing import write_card, write_split
+from training.evaluation.measuring import evaluate
+from training.evaluation.measuring import quantize as evaluated_as
+from training.features.states import product_features, query_features
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 sys.path.insert(0, str(ROOT / "space"))

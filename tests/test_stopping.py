@@ -13,9 +13,10 @@ from conftest import ROOT
 from test_resuming import STAGES, expect_same, last_epoch_is_kept, losses, told, weights  # noqa: F401
 from test_training_exactness import recipe
 
-from training import stage, train
-from training.files import MARK
-from training.stopping import run_and_pass_on_signals
+from training import train
+from training.common.files import MARK
+from training.common.stopping import run_and_pass_on_signals
+from training.learning import stage
 
 SAVED = "stopped by SIGTERM; checkpoint-1 saved; the same command goes on"
 AT_ONCE = "stopped by SIGTERM; run the same command again"

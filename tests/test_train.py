@@ -16,13 +16,18 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT, TINY_DIMS, shop_rows, write_shop
 
 from modeling_mmfusion import MMFusionModel
-from training import calibration, stage, train
-from training.arguments import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments, parse, run
-from training.data import CORPUS_FEATURES, DataError, load_split, write_split
-from training.embedding import load_model, product_features, query_features
-from training.feature_cache import TOWERS
-from training.sampling import Judgments
-from training.training_set import positives_of
+from training import train
+from training.catalogue.layout import load_split
+from training.catalogue.writing import CORPUS_FEATURES, write_split
+from training.common.cli import parse, run
+from training.common.errors import DataError
+from training.features.fingerprints import TOWERS
+from training.features.models import load_model
+from training.features.states import product_features, query_features
+from training.learning import calibration, stage, stages, starting
+from training.learning.options import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments
+from training.learning.sampling import Judgments
+from training.learning.training_set import positives_of
 
 
 def recipe(towers, shop, output, **stage):
@@ -45,7 +50,7 @@ def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers,
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
     model, _ = load_model(folder)
-    started, _ = train.build_model(arguments.model)
+    started, _ = starting.build_model(arguments.model)
     for name, value in model.state_dict().items():
         same = torch.equal(value, started.state_dict()[name])
         assert same if name.startswith(TOWERS) else True, f"a frozen tower changed: {name}"
@@ -135,7 +140,7 @@ def test_a_share_of_the_trained_weights_lies_between_start_and_end(towers, shop,
     for share in (0.0, 0.25, 1.0):
         arguments = recipe(towers, shop, tmp_path / str(share), epochs=3, trained_share=share)
         states.append(load_model(train.main(arguments))[0].state_dict())
-    started = train.build_model(arguments.model)[0].state_dict()
+    started = starting.build_model(arguments.model)[0].state_dict()
     name = "product_heads.image_head.fc1.weight"
     assert torch.equal(states[0][name], states[0][name].clone()) and not torch.equal(states[0][name], states[2][name])
     torch.testing.assert_close(states[1][name], torch.lerp(states[0][name], states[2][name], 0.25))
@@ -147,17 +152,17 @@ def test_another_fusion_type_starts_from_fine_tuned_encoders(towers, shop, tmp_p
     tuned = load_model(train.main(arguments))[0].state_dict()
     arguments.model.encoders = str(tmp_path / "run" / "model")
     arguments.model.config |= {"fusion_type": "sum"}
-    started = train.build_model(arguments.model)[0]
+    started = starting.build_model(arguments.model)[0]
     assert started.config.fusion_type == "sum"
     towers_of = {name: value for name, value in started.state_dict().items() if name.startswith(TOWERS)}
     assert all(torch.equal(value, tuned[name]) for name, value in towers_of.items())
-    pretrained = train.build_model(ModelArguments(arguments.model.text, arguments.model.vision))[0].state_dict()
+    pretrained = starting.build_model(ModelArguments(arguments.model.text, arguments.model.vision))[0].state_dict()
     name = next(name for name in tuned if name.startswith("text_model.") and name.endswith("query.weight"))
     assert not torch.equal(started.state_dict()[name], pretrained[name]), "the encoder was fine-tuned"
 
     arguments.model.text = str(towers["query"])
     with pytest.raises(DataError, match=r"--model.encoders .*: has other encoders than --model.text"):
-        train.build_model(arguments.model)
+        starting.build_model(arguments.model)
 
 
 def dev_data(model, processor, shop):
@@ -281,11 +286,11 @@ def test_a_batch_has_negatives_and_a_pair_for_each_process(towers, shop, tmp_pat
     with pytest.raises(DataError, match="--fuse.batch_size 1: a pair alone has no negatives; give at least 2"):
         train.main(recipe(towers, shop, tmp_path / "run", epochs=1, batch_size=1))
     arguments = recipe(towers, shop, tmp_path / "run", epochs=1, batch_size=3)
-    train.check_batches(arguments, processes=3)
+    stages.check_batches(arguments, processes=3)
     with pytest.raises(DataError, match="--fuse.batch_size 3: there are 4 processes; give at least 4"):
-        train.check_batches(arguments, processes=4)
+        stages.check_batches(arguments, processes=4)
     arguments.fuse.epochs = 0
-    train.check_batches(arguments, processes=4)
+    stages.check_batches(arguments, processes=4)
 
 
 def test_a_pattern_of_layers_that_is_none_is_one_line(towers, shop, tmp_path):

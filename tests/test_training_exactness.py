@@ -15,18 +15,19 @@ from peft import PeftModel
 from PIL import Image
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from training import stage, train
-from training.arguments import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments
-from training.checkpoints import Checkpoints
-from training.data import load_split
-from training.distributed import Share
-from training.embedding import load_model
-from training.feature_cache import TOWERS
-from training.gradient_cache import forward_backward
-from training.losses import alignment_loss
-from training.sampling import Judgments, PairSampler
-from training.stage import choose_trained
-from training.training_set import BatchInputs, TrainingSet, query_set
+from training import train
+from training.catalogue.layout import load_split
+from training.common.distributed import Share
+from training.features.fingerprints import TOWERS
+from training.features.models import load_model
+from training.learning import stage, stages, starting
+from training.learning.checkpoints import Checkpoints
+from training.learning.gradient_cache import forward_backward
+from training.learning.losses import alignment_loss
+from training.learning.options import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments
+from training.learning.sampling import Judgments, PairSampler
+from training.learning.stage import choose_trained
+from training.learning.training_set import BatchInputs, TrainingSet, query_set
 
 
 def recipe(towers, shop, output, lora=None, **stages):
@@ -107,7 +108,7 @@ def test_a_replay_draws_the_same_random_numbers(towers, processor, shop):
 def two_processes(towers, shop, folder: str) -> None:
     """Runs in each of two processes: the gradients of one batch, as DDP gives them, and a short training."""
     torch.set_num_threads(1)
-    accelerator = train.start_accelerator(recipe(towers, shop, folder))
+    accelerator = stages.start_accelerator(recipe(towers, shop, folder))
     processor = MMFusionProcessor.from_towers(text=towers["text"], vision=towers["vision"])
     for number, options in enumerate(PARALLEL_STAGES):
         model = without_dropout(towers)
@@ -116,7 +117,7 @@ def two_processes(towers, shop, folder: str) -> None:
             torch.save(found, Path(folder, f"{number}.pt"))
     rank = accelerator.process_index
     data = TrainingSet(None, None, Judgments([], query_features=np.full((2, 3), rank, np.float32)), [])
-    train.share_topics(accelerator, [data])
+    stages.share_topics(accelerator, [data])
     assert not data.judgments.query_features.any(), "the second process has features of its own"
     arguments = recipe(towers, shop, folder + "/run", fuse={"epochs": 2, "text": "lora"})
     train.main(arguments)
@@ -233,7 +234,7 @@ def test_stages_chain_in_one_command_or_one_by_one(towers, shop, tmp_path):
 def test_only_what_a_stage_trains_changes(towers, shop, tmp_path, monkeypatch, text, vision):
     monkeypatch.setattr(stage, "SELECTION_NOISE", 1.0)  # keep the last epoch
     arguments = recipe(towers, shop, tmp_path / "run", fuse={"epochs": 1, "text": text, "vision": vision})
-    started = train.build_model(arguments.model)[0].state_dict()
+    started = starting.build_model(arguments.model)[0].state_dict()
     found = load_model(train.main(arguments))[0].state_dict()
     for prefix, way in (("text_model.", text), ("vision_model.", vision), ("product_heads.cross_head.", "full")):
         names = [name for name in started if name.startswith(prefix) and "position_ids" not in name]

@@ -12,11 +12,21 @@ from conftest import ROOT, picture, shop_rows, write_shop
 from test_training_exactness import recipe
 
 from training import train
-from training.arguments import ModelArguments, StageArguments, TrainArguments, parse
-from training.data import DataError, hide_modality, load_split
-from training.distributed import Share
-from training.sampling import PairSampler
-from training.training_set import BatchInputs, copies_of, join_sets, negatives_of, query_set, same_values, title_set
+from training.catalogue.layout import hide_modality, load_split
+from training.common.cli import parse
+from training.common.distributed import Share
+from training.common.errors import DataError
+from training.learning.options import ModelArguments, StageArguments, TrainArguments
+from training.learning.sampling import PairSampler
+from training.learning.training_set import (
+    BatchInputs,
+    copies_of,
+    join_sets,
+    negatives_of,
+    query_set,
+    same_values,
+    title_set,
+)
 
 
 def test_titles_look_for_the_pictures_of_all_products_that_share_them(model, processor, shop):

@@ -7,258 +7,38 @@ The whole catalogue is embedded, whatever its splits; they are for training and 
 beside the model if it is not given, gets manifest.json and shards/ with `_id`, `hash`, `vector` and all columns of the
 catalogue but the pictures, to be shown and filtered by. The same command again embeds only what is new: after a crash
 the shards that were not written yet, later the products whose text or pictures changed. Products that left the
-catalogue leave the shards. training.embed_ray does the same on many machines.
+catalogue leave the shards. training.scale.embed_ray does the same on many machines.
 
 On a CPU towers that training.export wrote are faster than torch; --backend auto takes them if they are there.
 """
 
-import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+from training.common.cli import run
+from training.common.distributed import PATIENCE, Share
+from training.common.files import claim_folder, only_process
+from training.features.embedder import UNREADABLE, CatalogueEmbedder, output_of
+from training.features.options import EmbedArguments
+from training.features.shards import (
+    write_manifest,
+    write_queries,
+)
 
 if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
-import pyarrow as pa
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from jsonargparse.typing import PositiveInt
-from tqdm.auto import tqdm
 
-from modeling_mmfusion import MMFusionProcessor
-from modeling_mmfusion.processing_mmfusion import pictures_of
-from training.arguments import run
-from training.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
-from training.data import load_table, picture_content, split_names
-from training.distributed import PATIENCE, Share
-from training.embedding import ProductInputs, embed_queries, embed_windows, load_model, query_features
-from training.errors import DataError, Problems
-from training.feature_cache import cache_key, model_fingerprint
-from training.files import beside, claim_folder, only_process
-from training.product_stream import ALL, ROW, stream_products
-from training.vector_shards import (
-    KnownVectors,
-    kept_columns,
-    unkept_columns,
-    vector_column,
-    write_manifest,
-    write_queries,
-    write_shard,
-)
-
-WINDOW = 1024  # products that are sorted by the length of their texts, and held with their pictures
 WRITER = "training.embed"
-SAMPLED_QUERIES = 500
-UNREADABLE = "unreadable image (embedded without it)"
-
-
-@dataclass
-class EmbedArguments:
-    """Which catalogue to embed with which model, and how.
-
-    Args:
-        model: Folder of a trained model, or its Hub id.
-        data: Catalogue: a folder or Hub dataset id with a corpus; queries and judgments are not needed.
-        split: Split to embed, several with + between; all is the whole catalogue.
-        output: Folder for the vectors; null is vectors/ beside the model.
-        truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
-        backend: What runs the product tower. auto is torch on a GPU; on a CPU it is openvino or onnx, if installed
-            and exported from this model by training.export, and else torch.
-        exported: Folder that holds openvino/ or onnx/; null for the model's own.
-        precision: Of torch; null is bfloat16 on a GPU that has it and else float32.
-        compile: Compile the encoders with torch.compile, for long runs.
-        batch_tokens: Most tokens of a batch, with padding; null is 2,048 on a CPU and 65,536 on a GPU.
-        batch_pictures: Most pictures of a batch; null is 16 on a CPU and 256 on a GPU.
-        workers: Threads that read and resize pictures; null is one a core, at least 2 and at most 16.
-        shard_size: Products of a shard, what a crash costs at most.
-    """
-
-    model: str = "runs/quickstart/model"
-    data: str = "data/demo_shop"
-    split: str = ALL
-    output: str | None = None
-    truncate_dim: PositiveInt | None = None
-    backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
-    exported: str | None = None
-    precision: Literal["float32", "bfloat16"] | None = None
-    compile: bool = False
-    batch_tokens: PositiveInt | None = None
-    batch_pictures: PositiveInt | None = None
-    workers: PositiveInt | None = None
-    shard_size: PositiveInt = 8192
-
-
-@dataclass
-class Window:
-    """Some consecutive products on their way into a shard.
-
-    Attributes:
-        shard (`int`): the shard's number.
-        is_last (`bool`): whether the shard ends with it.
-        shown (`pyarrow.Table`): see [`kept_columns`].
-        hashes (`list[str]`): see [`content_hash`].
-        vectors (`np.ndarray` of shape `(N, dim)`): float16; zeros where the product is still to be embedded.
-        missing (`np.ndarray`): rows of those.
-        unreadable (`dict[int, str]`): why a picture can't be read, by row.
-        places (`list[str]`): where each product is in the source, for messages.
-    """
-
-    shard: int
-    is_last: bool
-    shown: pa.Table
-    hashes: list[str]
-    vectors: np.ndarray
-    missing: np.ndarray
-    unreadable: dict[int, str]
-    places: list[str]
-
-    def fill(self, vectors: np.ndarray, unreadable: dict[int, str]) -> "Window":
-        """Puts the missing products' vectors and unreadable pictures, counted among these products, in their rows.
-
-        Raises:
-            DataError: if a vector is not finite.
-        """
-        if not (finite := np.isfinite(vectors).all(axis=1)).all():
-            place = self.places[self.missing[int(np.argmin(finite))]]
-            raise DataError(f"{place}: the product's vector is no finite number; is the model damaged?")
-        self.vectors[self.missing] = vectors
-        self.unreadable |= {int(self.missing[row]): reason for row, reason in unreadable.items()}
-        return self
-
-    def table(self) -> pa.Table:
-        """The window's part of the shard."""
-        columns = {name: self.shown.column(name) for name in self.shown.column_names}
-        hashes, vectors = pa.array(self.hashes, pa.string()), vector_column(self.vectors)
-        return pa.table({"_id": columns.pop("_id"), "hash": hashes, "vector": vectors} | columns)
-
-
-class CatalogueEmbedder:
-    """Embeds some shards of a catalogue; what a process does of `training.embed`, and an actor of `embed_ray`.
-
-    Args:
-        arguments (`EmbedArguments`): see there.
-        device (`str`, *optional*): such as `cuda:1`; a GPU if there is one.
-
-    Raises:
-        DataError: if the model, the catalogue or the exported towers can't be used.
-    """
-
-    def __init__(self, arguments: EmbedArguments, device: str | None = None):
-        self.arguments = arguments
-        self.output = output_of(arguments)
-        self.problems = Problems()
-        self.stream = stream_products(arguments.data, arguments.split)
-        for name, reason in unkept_columns(self.stream.schema).items():
-            self.stream.problems.add(f"column that is not kept beside the vectors ({reason})", name)
-        self.model, self.processor = load_model(arguments.model, device, arguments.truncate_dim)
-        on_gpu = self.model.device.type != "cpu"
-        self.fingerprint = model_fingerprint(self.model, self.processor)
-        self.dim = self.model.config.projection_dim
-        self.precision = arguments.precision or default_precision(on_gpu)
-        self.batching = {"batch_tokens": arguments.batch_tokens or (65_536 if on_gpu else 2048)}
-        self.batching |= {"batch_pictures": arguments.batch_pictures or (256 if on_gpu else 16)}
-        self.batching |= {"workers": arguments.workers or max(2, min(16, os.cpu_count() or 2))}
-        folder = arguments.exported or arguments.model
-        self.backend = arguments.backend
-        if self.backend == "auto":
-            self.backend = choose_backend(folder, self.fingerprint, on_gpu)
-        if self.backend == "torch":
-            self.tower = TorchTowers(self.model, self.precision, arguments.compile)
-        else:
-            self.precision = "float32"
-            self.tower = exported_towers(self.backend, folder, self.fingerprint, torch.get_num_threads())
-            if self.model.config.truncate_dim:
-                self.tower = TruncatedTowers(self.tower, self.model)
-        self.key = cache_key(self.fingerprint, str(self.dim), self.precision)
-
-    @property
-    def shards(self) -> int:
-        """How many shards the catalogue has."""
-        return -(-self.stream.count // self.arguments.shard_size)
-
-    def span(self, shard: int) -> tuple[int, int]:
-        """First row of a shard and the one after its last."""
-        size = self.arguments.shard_size
-        return shard * size, min((shard + 1) * size, self.stream.count)
-
-    def manifest(self) -> dict[str, Any]:
-        """The manifest but for `count` and `shards`."""
-        config = self.model.config
-        facts = {"model": self.fingerprint, "data": self.arguments.data, "split": self.arguments.split}
-        blocks = dict(zip(config.blocks, config.truncated_dims(self.dim), strict=True))
-        return facts | {"dim": self.dim, "blocks": blocks, "backend": self.backend, "precision": self.precision}
-
-    def query_vectors(self) -> np.ndarray:
-        """Vectors `(Q, dim)` of some of the catalogue's own queries, if it has any, with which
-        `training.index` measures how widely to search."""
-        texts = sample_queries(self.arguments.data)
-        if not texts:
-            return np.zeros((0, self.dim), dtype=np.float32)
-        return embed_queries(self.model, query_features(self.model, self.processor, texts, cache=False))[0]
-
-    def run(self, shards: list[int], progress: Callable[[int], Any] = lambda count: None) -> Iterator[dict[str, Any]]:
-        """Embeds some shards, in ascending order, and writes them.
-
-        Args:
-            shards (`list[int]`): their numbers.
-            progress (`Callable`, *optional*): called with numbers of products that are done.
-
-        Yields:
-            What `write_shard` returns, with `embedded` and `unreadable`, numbers of products, and `first`, the place
-            of the first unreadable picture. A shard without products is left out.
-        """
-        known, windows, writing = KnownVectors(self.output, self.key, self.problems), [], None
-        source = self._windows(shards, known)
-        options = self.batching | {"progress": progress}
-        with ThreadPoolExecutor(1) as writer:
-            for done in embed_windows(self.tower, self.processor, source, self.dim, **options):
-                windows.append(done.window.fill(done.vectors, done.unreadable))
-                progress(len(done.window.hashes) - len(done.window.missing))
-                if done.window.is_last:
-                    if writing and (facts := writing.result()):
-                        yield facts
-                    writing, windows = writer.submit(self._write, windows), []
-            if writing and (facts := writing.result()):
-                yield facts
-
-    def _windows(self, shards: list[int], known: KnownVectors) -> Iterator[tuple[Window, list[ProductInputs]]]:
-        """Reads windows and what is known of them; with each the products that are not."""
-        for number, is_last, table in self.stream.tables([self.span(shard) for shard in shards], WINDOW):
-            products = table.to_pylist()
-            inputs = [product_inputs(self.processor, product) for product in products]
-            ids, hashes = table.column("_id").to_pylist(), [content_hash(product) for product in inputs]
-            found, vectors = known.find(ids, hashes, self.dim)
-            shown = kept_columns(table)
-            known_rows = np.flatnonzero(found).tolist()
-            unreadable = {row: known.unreadable[ids[row]] for row in known_rows if ids[row] in known.unreadable}
-            places = [self.stream.where(row, "image") for row in table.column(ROW).to_pylist()]
-            window = Window(
-                shards[number], is_last, shown, hashes, vectors, np.flatnonzero(~found), unreadable, places
-            )
-            yield window, [inputs[row] for row in window.missing]
-
-    def _write(self, windows: list[Window]) -> dict[str, Any] | None:
-        """Writes a shard's windows."""
-        table = pa.concat_tables([window.table() for window in windows], promote_options="permissive").combine_chunks()
-        if not len(table):
-            return None
-        unreadable, places = {}, []
-        for window in windows:
-            for row, reason in sorted(window.unreadable.items()):
-                unreadable[window.shown["_id"][row].as_py()] = reason
-                places.append(f"{window.places[row]}: {reason}")
-        facts = write_shard(self.output, windows[0].shard, self.key, table, unreadable)
-        facts |= {"embedded": sum(len(window.missing) for window in windows), "unreadable": len(places)}
-        return facts | {"first": places[0] if places else None}
 
 
 def main(arguments: EmbedArguments) -> Path:
@@ -289,23 +69,6 @@ def main(arguments: EmbedArguments) -> Path:
     return embedder.output
 
 
-def output_of(arguments: EmbedArguments) -> Path:
-    """The folder of the vectors."""
-    return Path(arguments.output or beside(arguments.model, "vectors"))
-
-
-def sample_queries(data: str) -> list[str]:
-    """At most 500 of a catalogue's queries, of all its splits, the same each time."""
-    texts = []
-    for split in split_names(data):
-        try:
-            texts += load_table(data, "queries", split)[0]["text"][:]
-        except DataError:  # products alone are a catalogue, too
-            continue
-    texts = list(dict.fromkeys(text for text in texts if isinstance(text, str) and text.strip()))
-    return [texts[row] for row in np.random.default_rng(0).permutation(len(texts))[:SAMPLED_QUERIES]]
-
-
 def start_processes() -> tuple[Share, PartialState | None]:
     """This process' share of the work, and accelerate's state where there are several processes."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -329,24 +92,6 @@ def finish(embedder: CatalogueEmbedder, shards: list[dict[str, Any]], seconds: f
         f"{seconds:,.0f} s, {embedded / seconds:,.1f} products/s; {total - embedded:,} as before)",
         flush=True,
     )
-
-
-def default_precision(on_gpu: bool) -> str:
-    """`bfloat16` on a GPU that computes in it, else `float32`."""
-    return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
-
-
-def product_inputs(processor: MMFusionProcessor, product: dict[str, Any]) -> ProductInputs:
-    """A catalogue's row as the tower takes it."""
-    return ProductInputs(processor.product_text(product), pictures_of(product.get("image")))
-
-
-def content_hash(product: ProductInputs) -> str:
-    """A digest of all of a product that decides its vector: its text and the bytes of its pictures."""
-    digest = hashlib.sha256(product.text.encode())
-    for picture in product.pictures:
-        digest.update(hashlib.sha256(picture_content(picture) or b"nothing to read").digest())
-    return digest.hexdigest()[:32]
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ from tqdm.auto import tqdm
 from modeling_mmfusion.generations_mmfusion import check_target
 from modeling_mmfusion.graph_mmfusion import SearchWidth
 from modeling_mmfusion.index_mmfusion import ProductIndex
-from training.arguments import existing_file, run
-from training.data import DataError
-from training.files import beside
-from training.vector_shards import iterate_shards, read_manifest, read_queries, vectors_of
+from training.common.cli import run
+from training.common.errors import DataError
+from training.common.files import beside, existing_file
+from training.features.shards import iterate_shards, read_manifest, read_queries, vectors_of
 
 HIDDEN_COLUMNS = ["vector", "hash"]
 MEASURED_AGAIN = 0.2  # share of the products

@@ -15,15 +15,17 @@ from pathlib import Path
 
 import torch
 
-from training import embed, evaluate, index, result_sheet
-from training.arguments import Seed, TrainArguments, parse, run
-from training.data import RetrievalSplit, load_split, split_names
-from training.demo_shop import generate
-from training.files import RUN, claim_folder, read_json, write_json
-from training.inputs import inputs_fingerprint
-from training.run_folder import digest
+from training import embed, evaluate, index
+from training.catalogue.layout import RetrievalSplit, load_split, split_names
+from training.common.cli import Seed, parse, run
+from training.common.environment import digest
+from training.common.files import RUN, claim_folder, read_json, write_json
+from training.common.stopping import run_and_pass_on_signals
+from training.demo.shop import generate
+from training.evaluation import sheet
+from training.learning.options import TrainArguments
+from training.learning.provenance import inputs_fingerprint
 from training.search import Searcher, format_results
-from training.stopping import run_and_pass_on_signals
 
 DEMO_SHOP = "data/demo_shop"
 RECIPE = "training/recipes/quickstart.yaml"
@@ -80,7 +82,7 @@ def main(arguments: QuickstartArguments) -> dict:
     arguments.output = arguments.output or default_output(arguments.data)
     started = time.perf_counter()
     if arguments.data == DEMO_SHOP and not Path(DEMO_SHOP, "README.md").is_file():
-        announce("1/5 draw the demo shop", "training.demo_shop", output=DEMO_SHOP, seed=arguments.seed)
+        announce("1/5 draw the demo shop", "training.demo.shop", output=DEMO_SHOP, seed=arguments.seed)
         generate(Path(DEMO_SHOP), seed=arguments.seed)
     else:
         print(f"\n== 1/5 data: {arguments.data} is there", flush=True)
@@ -161,8 +163,7 @@ def index_step(steps: Steps, inputs: str, arguments: QuickstartArguments, output
     options = {"vectors": str(output / "vectors"), "output": str(output / "index")}
     announce("    index", "training.index", **options)
     index.main(index.IndexArguments(**options))
-    sheet = result_sheet.SheetArguments(str(output / "model"), arguments.data, split, str(output / "results.png"))
-    result_sheet.main(sheet)
+    sheet.main(sheet.SheetArguments(str(output / "model"), arguments.data, split, str(output / "results.png")))
     steps.finish("index", inputs)
 
 

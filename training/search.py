@@ -27,12 +27,12 @@ from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.index_mmfusion import ProductIndex, SearchResult
 from modeling_mmfusion.processing_mmfusion import load_picture
 from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
-from training.arguments import existing_file, run
-from training.backends import OnnxTowers
-from training.data import DataError, Problems
-from training.embedding import check_model_name, load_model
-from training.feature_cache import stored_fingerprint
-from training.files import check_whole
+from training.common.cli import run
+from training.common.errors import DataError, Problems
+from training.common.files import check_whole, existing_file
+from training.features.backends import OnnxTowers
+from training.features.fingerprints import stored_fingerprint
+from training.features.models import check_model_name, load_model
 
 BATCH_SIZE = 64
 

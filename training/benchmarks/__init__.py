@@ -1,0 +1,1 @@
+"""Proof: comparisons, ablations and what is faster than what."""

@@ -1,0 +1,61 @@
+"""Benchmarks of a catalogue: embedding it, searching it, and what happens to its index when things go wrong.
+
+    python -m training.benchmarks.catalogue
+
+Runs `training.benchmarks.embedding`, `training.benchmarks.search_speed` (on products' vectors, and on generated ones)
+and `training.benchmarks.faults` one after the other, some four hours in all, on a machine that has nothing else to do.
+Each writes its own file in hub_card/results/ and has more options. The search goes on where it was stopped.
+"""
+
+from dataclasses import dataclass
+
+from jsonargparse.typing import PositiveInt
+
+from training.benchmarks import embedding, faults, search_speed
+from training.common.cli import run
+
+RESULTS = "hub_card/results"
+
+
+@dataclass
+class CatalogueBenchArguments:
+    """What is measured.
+
+    Args:
+        count: Vectors to search in.
+        model: Model folder whose vectors are searched.
+        results: Folder for embedding.json, search_speed.json, bench_generated.json and faults.json.
+    """
+
+    count: PositiveInt = search_speed.SearchBenchArguments.count
+    model: str = search_speed.SearchBenchArguments.model
+    results: str = RESULTS
+
+
+def main(arguments: CatalogueBenchArguments) -> None:
+    """Runs the parts one after the other."""
+    embedding.main(embedding.BenchEmbedArguments(output=f"{arguments.results}/bench_embed.json"))
+    search_speed.main(
+        search_speed.SearchBenchArguments(
+            arguments.count,
+            model=arguments.model,
+            output=f"{arguments.results}/bench_search.json",
+            plot=f"{arguments.results}/bench_search.png",
+        )
+    )
+    search_speed.main(
+        search_speed.SearchBenchArguments(
+            arguments.count,
+            "100000",
+            model=None,
+            contestants="ours i8,hnswlib,faiss",
+            work="runs/bench_generated",
+            output=f"{arguments.results}/bench_generated.json",
+            plot="runs/bench_generated/search.png",
+        )
+    )
+    faults.main(faults.FaultArguments(output=f"{arguments.results}/bench_faults.json"))
+
+
+if __name__ == "__main__":
+    run(main, CatalogueBenchArguments, __doc__)

@@ -1,0 +1,137 @@
+"""Copies reports of runs to hub_card/results/ and writes their tables into README.md.
+
+    python -m training.benchmarks.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
+
+Every number in README comes from a file in hub_card/results/, and every file there from a run's report.json or from
+`ablate`, `compare`, `training_speed`, `catalogue` or `space_load` in training/benchmarks/.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.benchmarks.ablate import format_results
+from training.benchmarks.ablation_plot import draw_ablation
+from training.benchmarks.compare import format_comparison
+from training.benchmarks.embedding import format_embed_figures
+from training.benchmarks.faults import format_faults
+from training.benchmarks.search_speed import format_search
+from training.benchmarks.space_load import format_load
+from training.benchmarks.training_speed import format_figures
+from training.common.cli import run
+from training.common.errors import DataError
+from training.common.files import existing_file, read_json, write_json, write_text
+from training.evaluation.report import format_report
+from training.scale.planning import SizeArguments, make_plans
+
+RESULTS = Path("hub_card/results")
+PLANS = "1000000:100,100000000:1000,500000000:5000"
+
+
+@dataclass
+class ResultsArguments:
+    """Which runs to show.
+
+    Args:
+        runs: Run folder by the name of its results file.
+        copy: Copy the runs' reports and the picture first; else the copies in hub_card/results/ are shown.
+        readme: File whose part between the two markers is written.
+        picture: Name of the run whose results.png is copied; pictures of catalogues of unclear licence stay out.
+        ablations: Results of training.benchmarks.ablate to show, with commas between.
+        recipe: Results of training.benchmarks.ablate on the stages to show.
+        multishop: Results of training.benchmarks.compare to show.
+        bench: Results of training.benchmarks.training_speed to show.
+        embedding: Results of training.benchmarks.embedding to show.
+        search: Results of training.benchmarks.search_speed on products' vectors to show.
+        generated: Its results on generated vectors.
+        faults: Results of training.benchmarks.faults to show.
+        load: Results of training.benchmarks.space_load to show.
+    """
+
+    runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
+    copy: bool = True
+    readme: str = "README.md"
+    picture: str = "quickstart"
+    ablations: str = "hub_card/results/fusion_ablation.json,hub_card/results/fusion_fashion.json"
+    recipe: str = "hub_card/results/recipe_ablation.json"
+    multishop: str = "hub_card/results/multishop.json"
+    bench: str = "hub_card/results/bench_train.json"
+    embedding: str = "hub_card/results/bench_embed.json"
+    search: str = "hub_card/results/bench_search.json"
+    generated: str = "hub_card/results/bench_generated.json"
+    faults: str = "hub_card/results/bench_faults.json"
+    load: str = "hub_card/results/bench_space.json"
+
+
+def main(arguments: ResultsArguments) -> None:
+    """Copies the reports, draws the ablations and writes the tables."""
+    if arguments.copy:
+        copy_runs(arguments)
+    for name in (*arguments.ablations.split(","), arguments.recipe):
+        draw_ablation(read_results(name), Path(name).with_suffix(".png"))
+    readme = Path(arguments.readme)
+    text = readme.read_text(encoding="utf-8")
+    for kind, tables in tables_of(arguments).items():
+        text = insert_tables(text, kind, tables)
+    write_text(readme, text)
+    print(f"wrote {readme} and {RESULTS}/", flush=True)
+
+
+def copy_runs(arguments: ResultsArguments) -> None:
+    """Copies the runs' reports, and the picture of one, to hub_card/results/."""
+    for name, folder in arguments.runs.items():
+        source = existing_file(f"{folder}/report.json", "a run folder that training.quickstart wrote")
+        write_json(RESULTS / f"{name}.json", read_json(source))
+    shutil.copy(Path(arguments.runs[arguments.picture], "results.png"), RESULTS / f"{arguments.picture}.png")
+
+
+def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
+    """README's tables by kind, each kind being the make target that measures it."""
+    plans = make_plans(SizeArguments(plans=PLANS, results=arguments.search, embedding=arguments.embedding))
+    return {
+        "results": [markdown(read_results(RESULTS / f"{name}.json")) for name in arguments.runs],
+        "ablation": [format_results(read_results(name)) for name in arguments.ablations.split(",")],
+        "recipe": [format_results(read_results(arguments.recipe))],
+        "multishop": [format_comparison(read_results(arguments.multishop))],
+        "bench": [format_figures(read_results(arguments.bench))],
+        "catalogue": [
+            format_embed_figures(read_results(arguments.embedding)),
+            format_search(read_results(arguments.search)),
+            format_search(read_results(arguments.generated)),
+            plans,
+            format_faults(read_results(arguments.faults)),
+        ],
+        "load": [format_load(read_results(arguments.load))],
+    }
+
+
+def read_results(name: str | Path) -> dict:
+    """A results file."""
+    return read_json(existing_file(name, "a results file"))
+
+
+def markdown(report: dict) -> str:
+    """A report's table, set off from the line that names it."""
+    return format_report(report).replace("\n", "\n\n", 1)
+
+
+def insert_tables(text: str, kind: str, tables: list[str]) -> str:
+    """The text with the tables, one after the other, between the two markers of their kind.
+
+    Raises:
+        DataError: if a marker is missing.
+    """
+    start, end = markers(kind)
+    if start not in text or end not in text:
+        raise DataError(f"the README lacks the lines {start!r} and {end!r}")
+    before, rest = text.split(start)
+    return "\n\n".join([before + start, *(table.strip() for table in tables), end]) + rest.split(end)[1]
+
+
+def markers(kind: str) -> tuple[str, str]:
+    """The lines before and after the tables of a kind."""
+    return f"<!-- {kind}: written by `make {kind}` -->", f"<!-- end of {kind} -->"
+
+
+if __name__ == "__main__":
+    run(main, ResultsArguments, __doc__)

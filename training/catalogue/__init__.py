@@ -1,0 +1,1 @@
+"""A shop's rows: read, checked, prepared, written."""

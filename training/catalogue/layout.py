@@ -1,0 +1,376 @@
+"""The one reader and writer of catalogues in the Hub's retrieval layout.
+
+A catalogue is a Hub dataset id or a local folder with three configurations, each with the same splits:
+
+| configuration | columns |
+|---|---|
+| `corpus` | `_id`, `title`, `description`, `category`, `brand`, `price`, `image` (a `datasets` Image) |
+| `queries` | `_id`, `text`, optional `slice`, `novel` |
+| `qrels` | `query-id`, `corpus-id`, `score` (0 = not relevant; higher is better) |
+
+The layout is the one of BEIR and MTEB (https://huggingface.co/docs/hub/datasets-overview).
+"""
+
+import csv
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import datasets
+import fsspec
+import numpy as np
+
+from training.catalogue.delimited import BARE_QUOTE, read_records
+from training.catalogue.pictures import pictures_digest
+from training.common.errors import DataError, Problems
+
+REQUIRED_COLUMNS = {
+    "corpus": ("_id",),
+    "queries": ("_id", "text"),
+    "qrels": ("query-id", "corpus-id", "score"),
+}
+CONTENT_COLUMNS = ("title", "description", "image")
+READ_ROWS = 100
+EMPTY_TABLE = "the table is empty"
+EMPTY = "the catalogue is empty; it needs at least one product with an _id"
+
+
+class NothingToMeasure(DataError):
+    """A split that isn't there, is empty, or in which no query has a relevant product."""
+
+
+@dataclass
+class RetrievalSplit:
+    """One split of a catalogue, checked.
+
+    Attributes:
+        name (`str`): where it came from and which split, such as `data/demo_shop[test]`.
+        corpus (`datasets.Dataset`): one row a product; `image` is not decoded (`{"bytes", "path"}` or `None`).
+        product_ids (`list[str]`): the `_id` of each corpus row.
+        queries (`list[dict]`): one row a query with at least one relevant product in the corpus.
+        qrels (`dict[str, dict[str, int]]`): query id to product id to score; only ids that exist.
+        problems (`Problems`): what was left out, counted.
+        places (`list[int]`): the row in the source of each corpus row, for messages.
+        source (`str`): the corpus's file, or its data set and split, for messages.
+    """
+
+    name: str
+    corpus: datasets.Dataset
+    product_ids: list[str]
+    queries: list[dict]
+    qrels: dict[str, dict[str, int]]
+    problems: Problems
+    places: list[int]
+    source: str
+
+    @cached_property
+    def picture_digests(self) -> list[str]:
+        """A digest of each product's pictures, `""` where there is none: a cache that is keyed by them never is stale,
+        and copies are easily found."""
+        if "image" not in self.corpus.column_names:
+            return [""] * len(self.product_ids)
+        rows = (row["image"] for row in rows_of(self.corpus, ["image"]))
+        return [pictures_digest(pictures, f"row {number}") for number, pictures in enumerate(rows)]
+
+    @property
+    def query_texts(self) -> list[str]:
+        """The text of each query."""
+        return [query["text"] for query in self.queries]
+
+    def where(self, row: int, column: str) -> str:
+        """Names a cell of the corpus for a message: file, row (counted from 0) and field."""
+        return f"{self.source} row {self.places[row]}, field {column}"
+
+
+def load_split(data: str | os.PathLike, split: str) -> RetrievalSplit:
+    """Reads and checks one split of a catalogue.
+
+    Rows that can't be used are left out, counted in `problems` and never silently dropped: a product whose id is
+    missing or was seen before, a query without text, a judgment of an unknown query or product, and a query without
+    any relevant product in this split.
+
+    Args:
+        data (`str`): a local folder or a Hub dataset id in the retrieval layout.
+        split (`str`): the split's name, such as `test`.
+
+    Raises:
+        DataError: if `data` is no dataset, a configuration, split or column is missing, a score is no number, or
+            the catalogue or its judgments are empty; [`NothingToMeasure`] where other splits may well do.
+    """
+    products = load_products(data, split)
+    problems = products.problems
+    queries_table, queries_source = load_table(data, "queries", split)
+    queries = _read_queries(queries_table, queries_source, problems)
+    qrels_table, qrels_source = load_table(data, "qrels", split)
+    query_ids = {query["_id"] for query in queries}
+    qrels = _read_qrels(qrels_table, qrels_source, query_ids, set(products.product_ids), problems)
+    judged = []
+    for query in queries:
+        if any(score > 0 for score in qrels.get(query["_id"], {}).values()):
+            judged.append(query)
+        else:
+            problems.add("query without a relevant product (left out)", f"{queries_source} _id {query['_id']}")
+    if not judged:
+        raise NothingToMeasure(
+            f"{qrels_source}: no query has a relevant product (score above 0) in this split's corpus"
+        )
+    products.queries, products.qrels = judged, qrels
+    return products
+
+
+def load_products(data: str | os.PathLike, split: str) -> RetrievalSplit:
+    """Reads and checks the products of one split of a catalogue, which needs no queries and judgments.
+
+    Args:
+        data (`str`): a local folder or a Hub dataset id with a configuration `corpus`.
+        split (`str`): the split's name, such as `test`.
+
+    Returns:
+        A [`RetrievalSplit`] without queries and judgments.
+
+    Raises:
+        DataError: if `data` is no dataset, the configuration, split or a column is missing, or it is empty.
+    """
+    corpus, source = load_table(data, "corpus", split)
+    check_content(corpus.column_names, source)
+    corpus, problems = undecoded(corpus), Problems()
+    ids = id_strings(corpus["_id"][:])
+    places = _usable_rows(ids, source, problems)
+    if len(places) < len(ids):
+        corpus = corpus.select(places)
+        ids = [ids[row] for row in places]
+    if not ids:
+        raise NothingToMeasure(f"{source}: {EMPTY}")
+    return RetrievalSplit(f"{data}[{split}]", corpus, ids, [], {}, problems, places, source)
+
+
+def undecoded(table: datasets.Dataset) -> datasets.Dataset:
+    """A table that gives its pictures, one or a list of them, as they are stored; nothing is copied."""
+    info = table.info.copy()
+    info.features = datasets.Features({name: _undecoded(feature) for name, feature in table.features.items()})
+    return datasets.Dataset(table.data, info=info, split=table.split)
+
+
+def _undecoded(feature):
+    if isinstance(feature, datasets.Image):
+        return replace(feature, decode=False)
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return replace(feature, feature=_undecoded(feature.feature))
+    return feature
+
+
+def id_strings(values: Iterable) -> list[str]:
+    """Ids as strings, `""` for one that is missing."""
+    return ["" if value is None else str(value) for value in values]
+
+
+def hide_modality(split: RetrievalSplit, modality: str) -> RetrievalSplit:
+    """A split as if its products had only `text` or only an `image`; `both` hides nothing."""
+    names = split.corpus.column_names
+    if modality == "text":
+        hidden = [name for name in names if name == "image"]
+    else:
+        hidden = [name for name in names if name not in ("_id", "image")] if modality == "image" else []
+    return replace(split, corpus=split.corpus.remove_columns(hidden)) if hidden else split
+
+
+def rows_of(table: datasets.Dataset, columns: list[str]) -> Iterator[dict]:
+    """The rows of some columns; several times faster than iterating over the table, in little memory."""
+    for batch in table.select_columns(columns).iter(READ_ROWS):
+        yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+
+
+def split_names(data: str | os.PathLike) -> list[str]:
+    """The splits of a catalogue's `corpus`, in the order in which its card lists them.
+
+    Raises:
+        DataError: if `data` is no dataset in the retrieval layout.
+    """
+    check_exists(data)
+    try:
+        with nothing_kept() as cache:
+            return datasets.get_dataset_split_names(str(data), "corpus", cache_dir=cache)
+    except Exception as error:  # see load_table
+        raise DataError(f"{data}: is no catalogue in the retrieval layout: {error_reason(error)}") from error
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Without the progress bars of `datasets`, one for each file."""
+    were_off = datasets.utils.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_off:
+            datasets.enable_progress_bars()
+
+
+def check_exists(data: str | os.PathLike) -> None:
+    path = Path(data)
+    if path.is_file():
+        raise DataError(f"{data}: is a file; give the folder of a catalogue (training.prepare makes one from files)")
+    looks_local = path.is_absolute() or str(data).startswith(".") or str(data).count("/") != 1
+    if not path.is_dir() and looks_local:
+        raise DataError(f"{data}: no such folder; give a catalogue's folder or a Hub dataset id such as org/name")
+
+
+def load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
+    """One configuration's split, its required columns checked, and a name of its source for messages."""
+    check_exists(data)
+    source = f"{data} {config}[{split}]"
+    try:
+        with quiet_datasets():
+            if Path(data).is_dir():
+                table, source = _load_local_table(data, config, split)
+            else:
+                split_files(data, config, split)
+                table = datasets.load_dataset(str(data), config, split=split)
+    except Exception as error:  # `datasets` raises a dozen kinds, each with a text of many lines
+        raise unreadable(data, config, split, error) from error
+    check_required(table.column_names, config, source)
+    return table, source
+
+
+def unreadable(data: str | os.PathLike, config: str, split: str, error: Exception) -> DataError:
+    reason = error_reason(error)
+    kind = NothingToMeasure if reason.startswith(("Unknown split", EMPTY_TABLE)) else DataError
+    return kind(f"{data}: can't read configuration {config!r}, split {split!r} of the retrieval layout: {reason}")
+
+
+def check_required(names: list[str], config: str, source: str) -> None:
+    if missing := [column for column in REQUIRED_COLUMNS[config] if column not in names]:
+        raise DataError(
+            f"{source}: column {', '.join(missing)} is missing (columns: {', '.join(names)}); "
+            "rename the column or make the catalogue with training.prepare"
+        )
+
+
+def check_content(names: list[str], source: str) -> None:
+    if not set(CONTENT_COLUMNS) & set(names):
+        raise DataError(
+            f"{source}: none of the columns {', '.join(CONTENT_COLUMNS)} is there (columns: {', '.join(names)}); "
+            "rename yours or use training.prepare"
+        )
+
+
+def error_reason(error: Exception) -> str:
+    """What an error of `datasets` says, on one line."""
+    reason = " ".join(str(error.__cause__ or error).split())[:300]
+    return EMPTY_TABLE if "corresponds to no data" in reason else reason
+
+
+def _load_local_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
+    """Reads the split's own files; loaded by the folder, `datasets` would give a changed catalogue's old rows."""
+    reader, files, features = split_files(data, config, split)
+    table = datasets.load_dataset(reader, data_files={split: files}, split=split, features=features)
+    return table, source_name(data, config, split, files)
+
+
+def split_files(data: str | os.PathLike, config: str, split: str) -> tuple[str, list[str], datasets.Features | None]:
+    """The format of a split's files such as `parquet`, their paths or Hub addresses, and their columns if known."""
+    with nothing_kept() as cache:
+        builder = datasets.load_dataset_builder(str(data), config, cache_dir=cache)
+    files = [str(file) for file in builder.config.data_files.get(split, [])]
+    if not files:
+        raise ValueError(f"Unknown split {split!r}. Should be one of {list(builder.config.data_files)}.")
+    reader = type(builder).__module__.rpartition(".")[2]
+    if reader == "csv" and builder.config.quoting == csv.QUOTE_MINIMAL:
+        check_quotes(files, builder.config.sep or ",", builder.config.encoding or "utf-8-sig")
+    return reader, files, builder.info.features
+
+
+@contextmanager
+def nothing_kept() -> Iterator[str]:
+    """A cache folder for `datasets` that is empty. In its own it may have kept columns and splits of another folder of
+    the same name, or of the same folder as it was, and takes them for a folder's own."""
+    with tempfile.TemporaryDirectory(prefix="mmfusion-") as folder:
+        yield folder
+
+
+def check_quotes(files: list[str], delimiter: str, encoding: str) -> None:
+    """Refuses CSV files whose quotes don't follow the rule: `datasets` would take rows behind one for a part of it.
+
+    Raises:
+        ValueError: naming file and row.
+    """
+    for file in files:
+        with fsspec.open(file, "rt", encoding=encoding, newline="", compression="infer") as lines:
+            for record in read_records(lines, delimiter):
+                if record.doubt == BARE_QUOTE:
+                    raise ValueError(
+                        f"{file} row {record.row} has a {BARE_QUOTE.split(' (')[0]}: {record.text[:100]!r}; make the "
+                        "catalogue with training.prepare, which reads it, or double the quotes"
+                    )
+
+
+def source_name(data: str | os.PathLike, config: str, split: str, files: list[str]) -> str:
+    local = len(files) == 1 and os.path.isfile(files[0])
+    return os.path.relpath(files[0]) if local else f"{data} {config}[{split}]"
+
+
+def _usable_rows(ids: list[str], source: str, problems: Problems) -> list[int]:
+    seen: set[str] = set()
+    rows = []
+    for row, product_id in enumerate(ids):
+        if not product_id or product_id in seen:
+            add_unusable(problems, product_id, f"{source} row {row}, field _id")
+        else:
+            seen.add(product_id)
+            rows.append(row)
+    return rows
+
+
+def add_unusable(problems: Problems, product_id: str, where: str) -> None:
+    """Counts a row whose id is missing or was seen before."""
+    if product_id:
+        problems.add("duplicate product id (the first one is kept)", f"{where}: {product_id}")
+    else:
+        problems.add("product without an id (left out)", where)
+
+
+def _read_queries(table: datasets.Dataset, source: str, problems: Problems) -> list[dict]:
+    queries, seen = [], set()
+    for row, query in enumerate(rows_of(table, table.column_names)):
+        query_id = "" if query["_id"] is None else str(query["_id"])
+        if not isinstance(query["text"], str) or not query["text"].strip():
+            problems.add("query without text (left out)", f"{source} row {row}, field text")
+        elif not query_id or query_id in seen:
+            problems.add("query id missing or seen before (left out)", f"{source} row {row}, field _id: {query_id}")
+        else:
+            seen.add(query_id)
+            queries.append({**query, "_id": query_id})
+    return queries
+
+
+def _read_qrels(
+    table: datasets.Dataset, source: str, query_ids: set[str], product_ids: set[str], problems: Problems
+) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    columns = (table[name][:] for name in REQUIRED_COLUMNS["qrels"])
+    for row, (query_id, product_id, score) in enumerate(zip(*columns, strict=True)):
+        try:
+            grade = float(score)
+        except (TypeError, ValueError):
+            grade = np.nan
+        if not np.isfinite(grade) or grade != round(grade):
+            raise DataError(f"{source} row {row}, field score: {score!r} is no whole number (0 = not relevant)")
+        if str(query_id) not in query_ids:
+            problems.add("judgment of an unknown query (left out)", f"{source} row {row}, field query-id: {query_id}")
+        elif str(product_id) not in product_ids:
+            problems.add(
+                "judgment of an unknown product (left out)", f"{source} row {row}, field corpus-id: {product_id}"
+            )
+        else:
+            judged = qrels.setdefault(str(query_id), {})
+            if str(product_id) in judged:
+                problems.add(
+                    "judgment given twice (the higher score is kept)",
+                    f"{source} row {row}, fields query-id and corpus-id: {query_id}, {product_id}",
+                )
+            judged[str(product_id)] = max(int(grade), judged.get(str(product_id), 0))
+    return qrels

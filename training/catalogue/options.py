@@ -1,0 +1,136 @@
+"""What `training.prepare` and `training.convert` are told."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from training.catalogue.query_log import Engagement, LogColumns
+
+
+@dataclass
+class ConvertArguments:
+    """Which set to convert, and how much of it.
+
+    Args:
+        source: Which set the files are of. esci is Amazon's Shopping Queries data; marqo-gs is Marqo-GS-10M, from the
+            Hub or from its archive; marqo-products is google-shopping-general-eval or amazon-products-eval;
+            marqo-fashion is atlas, deepfashion-inshop, deepfashion-multimodal, fashion200k, KAGL or polyvore.
+        input: Folder of the set's tables, as they were downloaded.
+        output: Folder to write the catalogue to; it must be new or empty.
+        images: esci and marqo-gs's archive: folder of pictures; for esci they are named by product id, such as
+            B000NOTGRC.jpg.
+        image_urls: esci: SQID's product_image_urls.csv; with supp_product_image_urls.csv, a comma between. A picture
+            is then missed only where these list one, and placeholders are left out.
+        splits: Splits to convert, with commas between; null takes all. esci has train, dev and test; marqo-gs has
+            in_domain, novel_query, novel_document and zero_shot; the others have test.
+        locale: esci: which queries and products.
+        version: esci: small is the reduced version, which rankings are compared on.
+        dev: esci: share of the train queries that become the split dev.
+        gains: esci: grade of each label, a whole number from 0. It is a hundred times the authors' gain (1, 0.1, 0.01
+            and 0), and nDCG, which is a ratio, is the same. Recall and MRR take every grade above 0 for relevant.
+        query_column: marqo-products and marqo-fashion: column whose values are the queries, such as query, title,
+            text or category2. If it is the products' text, they keep their pictures alone.
+        ground_truth: marqo-products and marqo-fashion: Marqo's JSON file of the queries that it drew; without it
+            every value of the query column is a query. ground_truth_COLUMN-image+text.json tells the column itself.
+        queries: Queries to keep in each split, drawn at random; null keeps all.
+        judged_corpus: Only keep products that are judged for these queries, as is always done for esci. Published
+            numbers are of the whole corpus.
+        image_size: Pictures with a longer side are scaled down to it and kept as JPEG.
+        seed: Seed of all that is drawn.
+    """
+
+    source: Literal["esci", "marqo-gs", "marqo-products", "marqo-fashion"]
+    input: str
+    output: str
+    images: str | None = None
+    image_urls: str | None = None
+    splits: str | None = None
+    locale: Literal["us", "es", "jp"] = "us"
+    version: Literal["small", "large"] = "small"
+    dev: float = 0.05
+    gains: dict[str, int] = field(default_factory=lambda: {"E": 100, "S": 10, "C": 1, "I": 0})
+    query_column: str = "query"
+    ground_truth: str | None = None
+    queries: PositiveInt | None = None
+    judged_corpus: bool = False
+    image_size: PositiveInt = 512
+    seed: NonNegativeInt = 0
+
+
+@dataclass
+class Columns:
+    """What the product table calls its columns; only id and one of title, description and image must be there.
+
+    Args:
+        id: A product's id; it is text, so 00123 keeps its zeros.
+        title: Its title.
+        description: Its description.
+        category: Its category.
+        brand: Its brand.
+        price: Its price, as text.
+        image: Its picture's file name in the images folder; of several with | between them the first readable one is
+            taken. Where none can be, <id>.jpg, .jpeg, .png, .webp or .gif is looked for.
+        group: What variants of one product share, such as a parent id; they go to the same split.
+    """
+
+    id: str = "id"
+    title: str = "title"
+    description: str = "description"
+    category: str = "category"
+    brand: str = "brand"
+    price: str = "price"
+    image: str = "image"
+    group: str = "group"
+
+
+@dataclass
+class Shares:
+    """Shares of the product groups; they add up to 1, and a split with share 0 isn't made.
+
+    Args:
+        train: Share to train on.
+        dev: Share to choose the best epoch on.
+        test: Share to measure on at the end.
+    """
+
+    train: float = 0.8
+    dev: float = 0.05
+    test: float = 0.15
+
+
+@dataclass
+class PrepareArguments:
+    """What to read, how to split it and where to write it.
+
+    Args:
+        products: Product table, one row a product: .csv, .tsv, .jsonl or .parquet.
+        output: Folder to write the catalogue to.
+        images: Folder of the pictures; without it products have none.
+        log: Search log, one row an event: .csv, .tsv, .jsonl or .parquet. Without it only products are written.
+        columns: Columns of the product table.
+        log_columns: Columns of the log.
+        events: Grade of each event; --events.wishlist 2 adds one. 0 is not relevant, higher is better.
+        engagement: How events become grades where the log tells positions and visitors.
+        synthesise: Queries to word for each product from titles and brands where there is no log; none for test.
+        shares: Shares of the splits.
+        seed: Another seed gives another split; the same seed and products always give the same.
+        image_size: Pictures with a longer side are scaled down to it and kept as JPEG.
+        license: Licence of the catalogue, an id of the Hub such as cc-by-4.0.
+        overwrite: Replace the catalogue that an earlier run wrote to the output folder.
+    """
+
+    products: str
+    output: str
+    images: str | None = None
+    log: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    log_columns: LogColumns = field(default_factory=LogColumns)
+    events: dict[str, int] = field(default_factory=lambda: {"impression": 0, "click": 1, "cart": 2, "purchase": 3})
+    engagement: Engagement = field(default_factory=Engagement)
+    synthesise: NonNegativeInt = 0
+    shares: Shares = field(default_factory=Shares)
+    seed: NonNegativeInt = 0
+    image_size: PositiveInt = 512
+    license: str = "unknown"
+    overwrite: bool = False

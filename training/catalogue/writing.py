@@ -1,0 +1,95 @@
+"""The one writer of catalogues in the Hub's retrieval layout; the reader is `layout.py`."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modeling_mmfusion.processing_mmfusion import pictures_of
+from training.catalogue.layout import REQUIRED_COLUMNS
+from training.common.files import new_file
+
+CORPUS_FEATURES = datasets.Features(
+    {name: datasets.Value("string") for name in ("_id", "title", "description", "category", "brand", "price")}
+    | {"image": datasets.Image()}
+)
+QUERY_FEATURES = datasets.Features(
+    {name: datasets.Value("string") for name in ("_id", "text", "slice")}
+    | {"novel": datasets.Value("bool"), "attributes": datasets.Value("string"), "frequency": datasets.Value("int64")}
+)
+QREL_FEATURES = datasets.Features(
+    {"query-id": datasets.Value("string"), "corpus-id": datasets.Value("string"), "score": datasets.Value("int32")}
+)
+WRITTEN_ROWS, WRITTEN_BYTES = 1000, 2**25
+
+
+def write_split(
+    folder: Path, split: str, corpus: Iterable[dict], queries: Iterable[dict], qrels: Iterable[dict]
+) -> None:
+    """Writes one split of a catalogue as three Parquet files, in chunks, so that an iterator needs little memory.
+
+    Args:
+        folder (`Path`): the catalogue's folder; the files go to `folder/split/`.
+        split (`str`): the split's name.
+        corpus (`Iterable[dict]`): rows of `_id, title, description, category, brand, price, image`; the image is
+            `{"bytes", "path"}` or `None`.
+        queries (`Iterable[dict]`): rows of `_id, text, slice, novel, attributes, frequency` (how often it was asked).
+        qrels (`Iterable[dict]`): rows of `query-id, corpus-id, score`.
+    """
+    target = Path(folder) / split
+    target.mkdir(parents=True, exist_ok=True)
+    tables = (
+        ("corpus", corpus, CORPUS_FEATURES),
+        ("queries", queries, QUERY_FEATURES),
+        ("qrels", qrels, QREL_FEATURES),
+    )
+    for name, rows, features in tables:
+        schema = features.arrow_schema
+        with new_file(target / f"{name}.parquet") as file, pq.ParquetWriter(file, schema) as writer:
+            for chunk in row_groups(rows):
+                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
+
+
+def row_groups(rows: Iterable[dict]) -> Iterator[list[dict]]:
+    """Rows in lists of at most 1,000, and of some 32 MB of pictures at most."""
+    group, size = [], 0
+    for row in rows:
+        group.append(row)
+        size += sum(len(picture.get("bytes") or b"") for picture in pictures_of(row.get("image")))
+        if len(group) == WRITTEN_ROWS or size >= WRITTEN_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def write_card(
+    folder: Path, pretty_name: str, license: str, splits: list[str], body: str, synthetic: bool = False
+) -> None:
+    """Writes the dataset card, whose front matter tells `datasets` where each configuration's files are.
+
+    Call it after [`write_split`]: only tables that are there are listed.
+
+    Args:
+        folder (`Path`): the catalogue's folder.
+        pretty_name (`str`): the name shown on the Hub.
+        license (`str`): a licence id of the Hub such as `apache-2.0`; `unknown` if nobody said.
+        splits (`list[str]`): the splits that were written, in order.
+        body (`str`): the card's text in Markdown.
+        synthetic (`bool`, *optional*, defaults to `False`): the catalogue is generated; its card and those of models
+            that are trained on it say so.
+    """
+    lines = ["---", f"pretty_name: {json.dumps(pretty_name)}", f"license: {license}"]
+    lines += ["annotations_creators:", "- machine-generated", "tags:", "- synthetic"] if synthetic else []
+    lines += ["task_categories:", "- text-retrieval", "configs:"]
+    for name in REQUIRED_COLUMNS:
+        written = [split for split in splits if Path(folder, split, f"{name}.parquet").is_file()]
+        if written:
+            lines += [f"- config_name: {name}", "  data_files:"]
+        for split in written:
+            lines += [f"  - split: {split}", f"    path: {split}/{name}.parquet"]
+    lines += ["---", "", body.rstrip(), ""]
+    (Path(folder) / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What all rooms need: options, errors, files, the facts of a run."""

@@ -1,0 +1,109 @@
+"""The one parser of all scripts: a dataclass, then a YAML recipe, then the command line, each overriding the last.
+
+Every script declares its options as a dataclass whose docstring is its `--help`, and calls [`run`].
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import Any
+
+import jsonargparse
+import transformers
+from jsonargparse.typing import restricted_number_type
+
+from modeling_mmfusion.index_mmfusion import ProductIndexError
+from training.common.errors import DataError
+
+Count = restricted_number_type("Count", int, [(">=", 0), ("<", 2**31)])
+PositiveCount = restricted_number_type("PositiveCount", int, [(">", 0), ("<", 2**31)])
+BatchSize = restricted_number_type("BatchSize", int, [(">=", 2), ("<", 2**31)])  # a pair alone has no negatives
+Rank = restricted_number_type("Rank", int, [(">", 0), ("<=", 1024)])
+Processes = restricted_number_type("Processes", int, [(">=", 0), ("<=", 1024)])
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what NumPy takes
+Finite = restricted_number_type("Finite", float, [(">=", 0.0), ("<=", 1e9)])
+
+
+class HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows types and defaults, and keeps the lines of the description."""
+
+
+def make_parser(
+    arguments: type, description: str, recipe: bool = False, positional: str | None = None
+) -> jsonargparse.ArgumentParser:
+    """A parser for a dataclass; see [`parse`]."""
+    parser = jsonargparse.ArgumentParser(description=description, formatter_class=HelpFormatter, exit_on_error=False)
+    if recipe:
+        parser.add_argument("--recipe", action="config", help="YAML file with any of the options below.")
+    if positional:
+        default = next(option.default for option in fields(arguments) if option.name == positional)
+        optional = {} if default is MISSING else {"nargs": "?", "default": default}
+        parser.add_argument(positional, type=str, **optional)
+    parser.add_class_arguments(arguments, skip={positional} if positional else None)
+    return parser
+
+
+def parse(
+    arguments: type,
+    description: str,
+    argv: list[str] | None = None,
+    recipe: bool = False,
+    positional: str | None = None,
+) -> Any:
+    """Parses a command line into a dataclass; `--like-this` and `--like_this` are the same option.
+
+    A flag (a field of type `bool`) is given as `--flag` or `--flag=false`.
+
+    Args:
+        arguments (`type`): the dataclass.
+        description (`str`): what the script does; shown by `--help`.
+        argv (`list[str]`, *optional*): the command line without the program's name; `sys.argv` if not given.
+        recipe (`bool`, *optional*, defaults to `False`): take `--recipe FILE.yaml`.
+        positional (`str`, *optional*): the field of type `str` that is given without its name.
+    """
+    flags = {option.name for option in fields(arguments) if option.type is bool}
+    argv = [_normalise(word, flags) for word in (sys.argv[1:] if argv is None else argv)]
+    parser = make_parser(arguments, description, recipe, positional)
+    parsed = parser.parse_args(argv)
+    if recipe:
+        parsed.pop("recipe")
+    return _plain(arguments(**vars(parser.instantiate(parsed))))
+
+
+def run(main: Callable[[Any], Any], arguments: type, description: str, **options) -> None:
+    """Runs a script; what a person has to mend is one line and exit status 2, never a traceback."""
+    transformers.utils.logging.disable_progress_bar()  # ours tell more than one bar for each file of weights
+    try:
+        main(parse(arguments, description, **options))
+    except jsonargparse.ArgumentError as error:
+        sys.exit(_fail(f"{' '.join(str(error).split())}; --help lists the options"))
+    except (DataError, ProductIndexError) as error:
+        sys.exit(_fail(str(error)))
+    except OSError as error:  # a full disk, a folder that may not be written
+        sys.exit(_fail(" ".join(str(error).split())))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted; run the same command again", status=130))
+
+
+def _normalise(word: str, flags: set[str]) -> str:
+    """An option with underscores in its name, and a flag with its value."""
+    if not word.startswith("--"):
+        return word
+    option, equals, value = word[2:].partition("=")
+    option = option.replace("-", "_")
+    return f"--{option}=true" if option in flags and not equals else f"--{option}{equals}{value}"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of a restricted type, such as `PositiveInt`, as what YAML can write."""
+    if is_dataclass(value):
+        return replace(value, **{option.name: _plain(getattr(value, option.name)) for option in fields(value)})
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value) if isinstance(value, int) else float(value)
+    return value
+
+
+def _fail(message: str, status: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return status

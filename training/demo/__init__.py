@@ -1,0 +1,1 @@
+"""The embedded shop: listings, drawings, queries and exact judgments."""

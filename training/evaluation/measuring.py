@@ -1,0 +1,285 @@
+"""Measures a model's views of a catalogue: exact or approximate rankings, and their metrics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+import modeling_mmfusion
+from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion.configuration_mmfusion import VIEWS
+from modeling_mmfusion.index_mmfusion import ProductIndex
+from training.catalogue.layout import RetrievalSplit
+from training.common.errors import DataError
+from training.evaluation.options import EvaluateArguments
+from training.evaluation.product_retrieval.product_retrieval import (
+    DEFAULT_METRICS,
+    measure_of,
+    per_query,
+)
+from training.evaluation.rankers import (
+    best_rows,
+    is_other_encoder,
+    judged_rows,
+    rank_by_encoder,
+    rank_by_ranks,
+    rank_by_words,
+)
+from training.features.cache import cache_key, cached_features
+from training.features.fingerprints import model_fingerprint
+from training.features.models import load_model
+from training.features.states import (
+    TowerStates,
+    embed_products,
+    embed_queries,
+    product_features,
+    product_texts,
+    query_features,
+)
+
+SCHEMA = 1
+QUERY_BATCH = 256
+MEASURED_QUERIES = 1000
+RANDOM_ORDERS = 100
+OTHER_VIEWS = ("bm25", "rrf", "oracle")
+
+
+@dataclass
+class Measured:
+    """What was found and how good it is.
+
+    Attributes:
+        rankings (`dict[str, list[np.ndarray]]`): view to the rows of the best products for each query.
+        values (`dict[str, dict[str, np.ndarray]]`): view to metric to values of shape `(queries,)`.
+        dim (`int` or `None`): length of our vectors.
+        shares (`dict[str, np.ndarray]`): share of each of our blocks in each query, `(queries,)`.
+    """
+
+    rankings: dict[str, list[np.ndarray]]
+    values: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    dim: int | None = None
+    shares: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def evaluate(
+    model: MMFusionModel,
+    split: RetrievalSplit,
+    products: TowerStates,
+    queries: TowerStates,
+    views: tuple[str, ...] = VIEWS,
+    metrics: tuple[str, ...] = DEFAULT_METRICS,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Each query's metrics in each view.
+
+    Args:
+        model (`MMFusionModel`): in eval mode.
+        split (`RetrievalSplit`): corpus, queries and judgments.
+        products (`TowerStates`): of the split's corpus.
+        queries (`TowerStates`): of the split's queries.
+        views (`tuple[str, ...]`): some of `fused`, `text`, `image`.
+        metrics (`tuple[str, ...]`): such as `("ndcg@10",)`.
+
+    Returns:
+        `dict`: view to metric to values of shape `(queries,)`.
+    """
+    rankings = rank(model, products, queries, views, depth_of(metrics))
+    return {view: measure_rankings(split, found, metrics) for view, found in rankings.items()}
+
+
+def depth_of(metrics: tuple[str, ...]) -> int:
+    """How many products a query needs for some metrics."""
+    return max(measure_of(name).params["cutoff"] for name in metrics)
+
+
+def rank(
+    model: MMFusionModel,
+    products: TowerStates,
+    queries: TowerStates,
+    views: tuple[str, ...],
+    depth: int,
+    quantization: str = "f32",
+    ann: bool = False,
+    among: list[np.ndarray] | None = None,
+    embed: Callable[[MMFusionModel, TowerStates, str], np.ndarray] = embed_products,
+) -> dict[str, list[np.ndarray]]:
+    """Rows of the best products for each query in each view; see [`EvaluateArguments`].
+
+    Exact search ranks the rows `among` alone, for each query, if they are given. `embed` gives a view's vectors.
+    """
+    vectors, _ = embed_queries(model, queries)
+    rankings = {}
+    for view in (view for view in views if view in VIEWS):
+        found = quantize(embed(model, products, view), quantization)
+        rankings[view] = search_index(vectors, found, depth) if ann else search_exact(vectors, found, depth, among)
+    return rankings
+
+
+def kept_vectors(
+    model: MMFusionModel, processor: MMFusionProcessor, split: RetrievalSplit
+) -> Callable[[MMFusionModel, TowerStates, str], np.ndarray]:
+    """[`embed_products`] for a whole split, which takes the vectors that an earlier evaluation kept below
+    `cache_folder()` of the same model, data and code of ours."""
+    sources = sorted(Path(modeling_mmfusion.__file__).parent.glob("*_mmfusion.py"))
+    facts = [model_fingerprint(model, processor), str(model.output_dims), *(file.read_text() for file in sources)]
+    key = cache_key(*facts, *product_texts(processor, split), *split.picture_digests)
+
+    def embed(model: MMFusionModel, products: TowerStates, view: str) -> np.ndarray:
+        arrays, _ = cached_features(
+            cache_key(key, view), lambda: ({"vectors": embed_products(model, products, view)}, [])
+        )
+        return arrays["vectors"]
+
+    return embed
+
+
+def search_exact(
+    queries: np.ndarray, products: np.ndarray, k: int, among: list[np.ndarray] | None = None
+) -> list[np.ndarray]:
+    """The best `k` rows of `products` `(N, dim)` by inner product for each of `queries` `(Q, dim)`, best first.
+
+    Only the rows `among`, for each query, are ranked if they are given. Scores are rounded to six decimals, so that
+    rounding in the last place decides nothing; ties go to the lower row. Memory does not grow with the number of
+    queries beyond the results.
+    """
+    batches = (queries[start : start + QUERY_BATCH] @ products.T for start in range(0, len(queries), QUERY_BATCH))
+    rows_of = iter(among or [None] * len(queries))
+    return [best_rows(scores, k, next(rows_of)) for batch in batches for scores in batch]
+
+
+def search_index(queries: np.ndarray, products: np.ndarray, k: int) -> list[np.ndarray]:
+    """The same by the approximate index."""
+    ids = [str(row) for row in range(len(products))]
+    index = ProductIndex.build(products, pa.table({"_id": ids}))
+    return [np.array([int(result.product_id) for result in results]) for results in index.search(queries, k)]
+
+
+def quantize(vectors: np.ndarray, how: str) -> np.ndarray:
+    """Vectors `(N, dim)` as float32, with what is lost when they are stored as `f16`, `i8` or `b1`."""
+    if how == "f16":
+        return vectors.astype(np.float16).astype(np.float32)
+    if how == "i8":
+        return np.round(vectors * 127).clip(-127, 127).astype(np.float32) / 127
+    return np.where(vectors > 0, 1, -1).astype(np.float32) if how == "b1" else vectors
+
+
+def measure_rankings(
+    split: RetrievalSplit, found: list[np.ndarray], metrics: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Each query's metrics of some rankings, in a memory that does not grow with their number."""
+    values = {name: [] for name in metrics}
+    for start in range(0, len(found), MEASURED_QUERIES):
+        some = slice(start, start + MEASURED_QUERIES)
+        rankings = {
+            query["_id"]: [split.product_ids[row] for row in rows]
+            for query, rows in zip(split.queries[some], found[some], strict=True)
+        }
+        for name, part in per_query(rankings, split.qrels, metrics).items():
+            values[name].append(part)
+    return {name: np.concatenate(parts) for name, parts in values.items()}
+
+
+def random_floor(split: RetrievalSplit, metrics: tuple[str, ...], seed: int = 0) -> dict[str, np.ndarray]:
+    """What a model that knows nothing gets where each query's judged products are ranked alone.
+
+    Args:
+        split (`RetrievalSplit`): queries and judgments.
+        metrics (`tuple[str, ...]`): such as `("ndcg@1000",)`.
+        seed (`int`, *optional*, defaults to 0): seed of the orders.
+
+    Returns:
+        `dict[str, np.ndarray]`: metric to values of shape `(queries,)`, each the mean over 100 random orders.
+    """
+    rng, judged = np.random.default_rng(seed), judged_rows(split)
+    floor = {name: np.zeros(len(split.queries)) for name in metrics}
+    for _ in range(RANDOM_ORDERS):
+        for name, found in measure_rankings(split, [rng.permutation(rows) for rows in judged], metrics).items():
+            floor[name] += found / RANDOM_ORDERS
+    return floor
+
+
+def measure_views(
+    arguments: EvaluateArguments, split: RetrievalSplit, views: tuple[str, ...], metrics: tuple[str, ...]
+) -> Measured:
+    """Rankings and metrics of the views that were asked for, of any kind of model."""
+    depth, found = depth_of(metrics), Measured({})
+    rankings, among = found.rankings, judged_rows(split) if arguments.judged_only else None
+    if arguments.model == "bm25":
+        rankings["bm25"] = rank_by_words(split, depth, among)
+    elif is_other_encoder(arguments.model):
+        rankings["text"] = rank_by_encoder(arguments.model, split, depth, arguments.batch_size, among)
+    else:
+        needed = [view for view in VIEWS if view in views or {"rrf", "oracle"} & set(views) and view != "fused"]
+        model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
+        products = product_features(model, processor, split, arguments.batch_size)
+        embed = kept_vectors(model, processor, split)
+        if arguments.missing_images:
+            products, embed = without_pictures(products, arguments.missing_images), embed_products
+        queries = query_features(model, processor, split.query_texts)
+        _, weights = embed_queries(model, queries)
+        found.dim, found.shares = (
+            model.config.projection_dim,
+            dict(zip(model.config.blocks, weights.T**2, strict=True)),
+        )
+        how = {"quantization": arguments.quantization, "ann": arguments.ann, "among": among, "embed": embed}
+        rankings |= rank(model, products, queries, tuple(needed), depth, **how)
+        if {"bm25", "rrf"} & set(views):
+            rankings["bm25"] = rank_by_words(split, depth, among)
+        if "rrf" in views:
+            rankings["rrf"] = rank_by_ranks([rankings[name] for name in ("bm25", "text", "image")], depth)
+    values = {view: measure_rankings(split, rows, metrics) for view, rows in rankings.items()}
+    if "oracle" in views and "image" in values:
+        values["oracle"] = {name: np.maximum(values["text"][name], values["image"][name]) for name in metrics}
+    shown = [view for view in views if view in values] or list(values)
+    found.values = {view: values[view] for view in shown}
+    if arguments.judged_only:
+        found.values["random"] = random_floor(split, metrics)
+    return found
+
+
+def without_pictures(products: TowerStates, share: float, seed: int = 0) -> TowerStates:
+    """The products with the pictures of a share of them hidden, drawn with `seed`."""
+    hidden = np.random.default_rng(seed).random(len(products)) < share
+    return TowerStates({**products.arrays, "image_mask": products.arrays["image_mask"] & ~hidden[:, None]})
+
+
+def views_of(model: str) -> tuple[str, ...]:
+    """The views that a model may be measured in: one of words or of text alone has one."""
+    if model == "bm25":
+        return ("bm25",)
+    return ("text",) if is_other_encoder(model) else (*VIEWS, *OTHER_VIEWS)
+
+
+def check_baseline(arguments: EvaluateArguments, views: tuple[str, ...]) -> None:
+    """Refuses options that only our models know, so that none is silently ignored for bm25 or a text model.
+
+    Raises:
+        DataError: naming the option.
+    """
+    known = views_of(arguments.model)
+    if len(known) > 1:
+        return
+    defaults = EvaluateArguments()
+    names = ("truncate_dim", "missing_images", "quantization", "ann", "examples")
+    given = [name for name in names if getattr(arguments, name) != getattr(defaults, name)]
+    given += ["views"] if arguments.views != defaults.views and not set(views) <= set(known) else []
+    if given:
+        option = given[0].replace("_", "-")
+        raise DataError(f"--{option}: {arguments.model} has only the view {known[0]}; leave out --{option}")
+
+
+def check_names(views: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+    """Refuses views and metrics that don't exist before anything is computed.
+
+    Raises:
+        DataError: naming the view or metric and what there is.
+    """
+    for view in views:
+        if view not in (*VIEWS, *OTHER_VIEWS):
+            raise DataError(f"unknown view {view!r}; use some of {', '.join((*VIEWS, *OTHER_VIEWS))}")
+    for name in metrics:
+        try:
+            measure_of(name)
+        except ValueError as error:
+            raise DataError(str(error)) from error

@@ -1,0 +1,50 @@
+"""What `training.evaluate` is told."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+
+from modeling_mmfusion.configuration_mmfusion import VIEWS
+from training.evaluation.product_retrieval.product_retrieval import DEFAULT_METRICS
+
+
+@dataclass
+class EvaluateArguments:
+    """Which model to measure on what.
+
+    Args:
+        model: Folder or Hub id of a trained model, folder of any text model of sentence-transformers, or bm25.
+        data: Catalogue: a folder or Hub dataset id in the retrieval layout.
+        split: Split to measure; queries search in this split's corpus.
+        report: JSON file to write the report to; null only prints it.
+        views: Views to measure, with commas between: fused (text and pictures), text, image; besides them bm25, rrf
+            (reciprocal rank fusion of bm25, text and image) and oracle (each query's better one of text and image).
+        metrics: Metrics, with commas between, such as ndcg@10, recall@100, mrr@10, map@10, precision@10, success@10.
+        batch_size: Products that go through the towers at a time.
+        truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
+        missing_images: Share of the products whose pictures are hidden, drawn at random.
+        quantization: How products' vectors are stored: f32, f16, i8 (steps of 1/127) or b1 (signs alone).
+        ann: Search by the approximate index instead of exactly.
+        judged_only: Rank each query's judged products alone, as ESCI is measured; ndcg@1000 takes whole lists. Any
+            order of such a list scores high, so the view random, the mean of 100 random orders, is measured beside.
+        run_file: File to write the rankings of the first view to, in TREC's format.
+        per_query: Parquet file to write each query's metrics and best ten products in each view to.
+        examples: HTML page to write with the queries that fusion wins and loses most, with the catalogue's pictures.
+    """
+
+    model: str = "runs/quickstart/model"
+    data: str = "data/demo_shop"
+    split: str = "test"
+    report: str | None = None
+    views: str = ",".join(VIEWS)
+    metrics: str = ",".join(DEFAULT_METRICS)
+    batch_size: PositiveInt = 16
+    truncate_dim: PositiveInt | None = None
+    missing_images: ClosedUnitInterval = 0.0
+    quantization: Literal["f32", "f16", "i8", "b1"] = "f32"
+    ann: bool = False
+    judged_only: bool = False
+    run_file: str | None = None
+    per_query: str | None = None
+    examples: str | None = None

@@ -1,0 +1,114 @@
+"""Reports of rankings: means, intervals, slices, and files for other tools."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.catalogue.layout import RetrievalSplit
+from training.common.files import new_file, write_text
+from training.evaluation.product_retrieval.product_retrieval import compare, summarise
+
+PER_QUERY = {"query-id": "_id", "text": "text", "slice": "slice", "novel": "novel"}
+
+
+def slice_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
+    """Which queries belong to each slice.
+
+    Slices are the values of the column `slice`; `novel` and `seen` by column `novel`; `head`, `torso` and `tail` by
+    column `frequency`, each with a third of all searches; `picture missing`, where a relevant product has none.
+    """
+    names = [query.get("slice") for query in split.queries]
+    masks = {name: np.array([other == name for other in names]) for name in sorted(set(filter(None, names)))}
+    novel = [query.get("novel") for query in split.queries]
+    for name, value in (("novel", True), ("seen", False)):
+        if value in novel:
+            masks[name] = np.array([other is value for other in novel])
+    missing = queries_that_miss_pictures(split)
+    found = masks | frequency_slices(split) | {"picture missing": missing}
+    return {name: mask for name, mask in found.items() if mask.any() and (name in masks or not mask.all())}
+
+
+def frequency_slices(split: RetrievalSplit) -> dict[str, np.ndarray]:
+    """The most frequent queries that make up a third of all searches, the next ones, and the rest; or nothing if the
+    queries don't tell how often they are asked."""
+    counts = np.array([query.get("frequency") or 0 for query in split.queries])
+    if not counts.all():
+        return {}
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    third = np.zeros(len(counts), dtype=np.int64)
+    third[order] = 3 * before // counts.sum()
+    return {name: third == number for number, name in enumerate(("head", "torso", "tail"))}
+
+
+def queries_that_miss_pictures(split: RetrievalSplit) -> np.ndarray:
+    """The queries `(queries,)` for which some relevant product has no picture."""
+    if "image" not in split.corpus.column_names:
+        return np.ones(len(split.queries), dtype=bool)
+    without = {name for name, digest in zip(split.product_ids, split.picture_digests, strict=True) if not digest}
+    relevant = (split.qrels[query["_id"]].items() for query in split.queries)
+    return np.array([any(score > 0 and product in without for product, score in found) for found in relevant])
+
+
+def make_report(values: dict[str, dict[str, np.ndarray]], split: RetrievalSplit) -> dict:
+    """Means with 95% intervals in each view and slice, and the fused view against each other one."""
+    masks = slice_masks(split)
+    slices = {
+        name: {view: _summarise_all(metrics, mask) for view, metrics in values.items()} for name, mask in masks.items()
+    }
+    comparisons = {
+        f"fused_vs_{view}": {metric: compare(values["fused"][metric], found) for metric, found in metrics.items()}
+        for view, metrics in values.items()
+        if view != "fused" and "fused" in values
+    }
+    return {
+        "n_queries": len(split.queries),
+        "n_products": len(split.product_ids),
+        "views": {view: _summarise_all(metrics) for view, metrics in values.items()},
+        "slices": slices,
+        "slice_sizes": {name: int(mask.sum()) for name, mask in masks.items()},
+        "comparisons": comparisons,
+    }
+
+
+def _summarise_all(metrics: dict[str, np.ndarray], mask: np.ndarray | slice = slice(None)) -> dict[str, dict]:
+    return {name: summarise(found[mask]) for name, found in metrics.items()}
+
+
+def format_report(report: dict) -> str:
+    """The report as a Markdown table: a row a view, a column a metric, then the first metric a slice."""
+    metrics = list(next(iter(report["views"].values())))
+    slices = list(report["slices"])
+    head = ["view", *metrics, *(f"{metrics[0]} {name}" for name in slices)]
+    rows = [head, ["---"] * len(head)]
+    for view, found in report["views"].items():
+        cells = [f"{m['mean']:.3f} [{m['ci95'][0]:.3f}, {m['ci95'][1]:.3f}]" for m in found.values()]
+        cells += [f"{report['slices'][name][view][metrics[0]]['mean']:.3f}" for name in slices]
+        rows.append([view, *cells])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    sizes = f"{report['n_queries']:,} queries, {report['n_products']:,} products"
+    if report.get("judged_only"):
+        sizes += "; each query's judged products alone"
+    return f"{report['data']}, {report['split']}: {sizes}\n{table}"
+
+
+def write_run(file: Path, split: RetrievalSplit, found: list[np.ndarray]) -> None:
+    """Writes rankings in TREC's format: query id, `Q0`, product id, rank from 1, a score that falls, `mmfusion`."""
+    lines = []
+    for query, rows in zip(split.queries, found, strict=True):
+        for rank_, row in enumerate(rows.tolist(), start=1):
+            lines.append(f"{query['_id']} Q0 {split.product_ids[row]} {rank_} {1 / rank_:.6f} mmfusion\n")
+    write_text(file, "".join(lines))
+
+
+def write_per_query(file: Path, split: RetrievalSplit, rankings: dict, values: dict) -> None:
+    """Writes a row a query: id, text, slice, each view's metrics and the ids of its best ten products."""
+    columns = {name: [query.get(key) for query in split.queries] for name, key in PER_QUERY.items()}
+    for view, metrics in values.items():
+        columns |= {f"{view} {name}": found for name, found in metrics.items()}
+    for view, found in rankings.items():
+        columns[f"{view} top 10"] = [[split.product_ids[row] for row in rows[:10]] for rows in found]
+    with new_file(file) as partial:
+        pq.write_table(pa.table(columns), partial)

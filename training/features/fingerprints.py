@@ -1,0 +1,142 @@
+"""What tells encoders and models apart: digests of weights, settings and tokenizers."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedConfig
+
+from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
+from training.common.errors import DataError
+from training.features.cache import cache_key
+
+APART = ("text_config", "vision_config", "query_config", "truncate_dim", "matryoshka_dims")
+TOWERS = ("text_model.", "vision_model.", "query_model.")
+
+
+def encoder_fingerprint(model: MMFusionModel, processor: MMFusionProcessor, what: str) -> str:
+    """A digest of all that decides what one encoder says: its weights and configuration, pooling, tokenizer or image
+    preprocessing.
+
+    Args:
+        model (`MMFusionModel`): the model.
+        processor (`MMFusionProcessor`): the model's.
+        what (`str`): `text` or `picture` (of products), or `query`.
+    """
+    settings = json.loads(processor.to_json_string(), object_hook=_without_auto_map)
+    own_query_encoder = model.config.query_config is not None
+    if what == "picture":
+        weights, config = "vision_model.", model.config.vision_config
+        facts = [settings["image_processor"], model.config.image_levels]
+        facts += [model.config.cell_grid if model.config.cross_attention else None]
+    elif what == "text":
+        weights, config = "text_model.", model.config.text_config
+        facts = [settings["product_prefix"], settings["max_product_length"], model.config.text_pooling]
+        facts += [_tokenizer_facts(processor.tokenizer)]
+    else:
+        weights = "query_model." if own_query_encoder else "text_model."
+        config = model.config.query_config if own_query_encoder else model.config.text_config
+        pooling = model.config.query_pooling if own_query_encoder else model.config.text_pooling
+        facts = [settings["query_prefix"], settings["max_query_length"], pooling]
+        facts += [_tokenizer_facts(processor.query_tokenizer)]
+    facts += [what, str(model.dtype), _own_settings(config)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    _update_with_weights(digest, model, lambda name: name.startswith(weights))
+    return digest.hexdigest()
+
+
+def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
+    """A digest of all that decides what the towers say, and of how a product becomes text."""
+    settings = json.loads(processor.to_json_string(), object_hook=_without_auto_map)
+    parts = [encoder_fingerprint(model, processor, what) for what in ("text", "picture", "query")]
+    return cache_key(json.dumps(settings, sort_keys=True), *parts)
+
+
+def model_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
+    """A digest of all that decides the vectors: the towers', and the heads' and the fusion network's weights and
+    configuration; their length is apart, so that vectors of all lengths are one model's."""
+    facts = {name: value for name, value in _own_settings(model.config).items() if name not in APART}
+    digest = hashlib.sha256(towers_fingerprint(model, processor).encode())
+    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+    _update_with_weights(digest, model, lambda name: not name.startswith(TOWERS))
+    return digest.hexdigest()[:32]
+
+
+@dataclass
+class StoredModel:
+    """Of a saved model only what a fingerprint needs: configuration and weights, without modules.
+
+    Attributes:
+        config (`MMFusionConfig`): its configuration.
+        tensors (`dict[str, torch.Tensor]`): its weights, mapped into memory.
+    """
+
+    config: MMFusionConfig
+    tensors: dict[str, torch.Tensor]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point())
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights by name."""
+        return self.tensors
+
+
+def stored_fingerprint(folder: str | os.PathLike, processor: MMFusionProcessor) -> str:
+    """[`model_fingerprint`] of a model folder, for those who load a part of the model or none of it.
+
+    Raises:
+        OSError: if there is no model.
+        DataError: if a weight is no finite number.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    check_finite(tensors, str(folder))
+    return model_fingerprint(StoredModel(MMFusionConfig.from_pretrained(folder), tensors), processor)
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    """Refuses weights that are damaged or of a training that went astray.
+
+    Raises:
+        DataError: naming the model and the weight.
+    """
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(f"{name}: the weight {key} holds what is no finite number; train the model again")
+
+
+def _without_auto_map(settings: dict) -> dict:
+    """Settings without `auto_map`, which a processor and its parts have only once they were saved and loaded, and
+    without what the tokenizers tell themselves."""
+    return {name: value for name, value in settings.items() if name not in ("auto_map", "vocabulary_sizes")}
+
+
+def _own_settings(config: PreTrainedConfig) -> dict:
+    """What a configuration says beyond what all have, such as where it was loaded from."""
+    common = PreTrainedConfig().to_dict()
+    return {name: value for name, value in config.to_dict().items() if name not in common and name != "auto_map"}
+
+
+def _tokenizer_facts(tokenizer) -> list:
+    """All that decides a text's tokens; not only the vocabulary, of which two tokenizers may make different use."""
+    facts = [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.truncation_side]
+    if not tokenizer.is_fast:
+        return [*facts, sorted(tokenizer.get_vocab().items())]
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    # the last call's lengths
+    return [*facts, {name: part for name, part in parts.items() if name not in ("truncation", "padding")}]
+
+
+def _update_with_weights(digest, model: MMFusionModel, wanted: Callable[[str], bool]) -> None:
+    for name, tensor in sorted(model.state_dict().items()):
+        if wanted(name):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -1,0 +1,1 @@
+"""Gradients: recipes, stages, batches, losses, checkpoints."""

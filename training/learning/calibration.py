@@ -1,0 +1,184 @@
+"""What the fusion network learns of a catalogue before and after its training, without a training loop of its own."""
+
+import itertools
+
+import numpy as np
+import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from modeling_mmfusion import MMFusionModel
+from training.features.states import TowerStates
+from training.learning.losses import info_nce
+from training.learning.options import StageArguments
+from training.learning.sampling import Judgments, PairSampler, epoch_batches
+
+STEPS, RATE = 60, 0.03
+DIRECTIONS, PENALTY = 4, 0.01  # of the queries' texts, along which the dev splits may turn the weights of blocks
+LEAST_SPREAD = 1e-4  # of unit features along a direction; few queries have fewer directions
+SAMPLE = 2048  # texts of each side that stand for a catalogue's where an encoder would have to run over all
+
+
+def start_text_head(model: MMFusionModel, states: list[TowerStates]) -> None:
+    """Turns the text block to the principal axes of the catalogues' texts, so that its first dimensions tell most.
+
+    Where query and product have encoders, and so spaces, of their own they keep their axes.
+
+    Args:
+        model (`MMFusionModel`): whose text head is new.
+        states (`list[TowerStates]`): of queries and of products.
+    """
+    if model.text_head is not None and model.query_text_head is None:
+        model.text_head.set_basis(joined_texts(states).to(model.device))
+
+
+def forget_familiar_texts(model: MMFusionModel) -> None:
+    """Takes all texts for familiar, for a training on other ones."""
+    if model.text_head is not None:
+        model.query_heads.familiarity.forget()
+        model.product_heads.familiarity.forget()
+
+
+def learn_familiar_texts(model: MMFusionModel, queries: list[TowerStates], products: list[TowerStates]) -> None:
+    """Shows the trained model which texts it was trained on.
+
+    Args:
+        model (`MMFusionModel`): the trained model.
+        queries (`list[TowerStates]`): of each catalogue's training queries, or of a sample of them.
+        products (`list[TowerStates]`): likewise.
+    """
+    if model.text_head is None:
+        return
+    of_queries, of_products = (joined_texts(states).to(model.device) for states in (queries, products))
+    if model.query_text_head is None:
+        of_queries = of_products = torch.cat([of_queries, of_products])
+    model.query_heads.familiarity.fit(of_queries)
+    if len(of_products):  # a catalogue may have pictures only
+        model.product_heads.familiarity.fit(of_products)
+
+
+def calibrate_routers(
+    model: MMFusionModel,
+    data: list[tuple[Judgments, TowerStates, TowerStates]],
+    stage: StageArguments,
+    seed: int,
+) -> None:
+    """Fits each router's biases and the scale of its weights to the dev splits; nothing else changes.
+
+    The heads know the training's products better than new ones, the image and cross heads most of all, so routers
+    that were trained along with them trust these blocks too much.
+
+    Args:
+        model (`MMFusionModel`): the trained model.
+        data (`list`): judgments, queries and products of each dev split.
+        stage (`StageArguments`): for the batches.
+        seed (`int`): seed of the batches.
+    """
+    if model.text_head is None:
+        return
+    routers = [model.query_heads.router, model.product_heads.router]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    weights = [router.weight.detach().clone() for router in routers]
+    gains = [torch.ones((), device=model.device, requires_grad=True) for _ in routers]
+    biases = [router.bias.detach().clone().requires_grad_() for router in routers]
+    optimizer = torch.optim.Adam([*gains, *biases], lr=RATE)
+    samplers = [PairSampler(found, stage.positives_per_query, stage.batch_size, seed) for found, _, _ in data]
+    batches = (batch for number in itertools.count() for batch in epoch_batches(samplers, number, seed))
+    for source, pairs in itertools.islice(batches, STEPS):
+        batch, (_, queries, products) = samplers[source].collate(pairs), data[source]
+        changed = {}
+        for router, weight, gain, bias in zip(routers, weights, gains, biases, strict=True):
+            changed |= {names[id(router.weight)]: gain * weight, names[id(router.bias)]: bias}
+        inputs = {"query_states": queries.states(batch.queries, model.device)}
+        inputs |= {"product_states": products.states(batch.products, model.device)}
+        logits = functional_call(model, changed, kwargs=inputs).logits_per_query
+        relevance, ignored, _, _ = batch.tensors(model.device)
+        loss = info_nce(logits, relevance, ignored).mean() + info_nce(logits.T, relevance.T, ignored.T).mean()
+        optimizer.zero_grad()
+        loss.backward(inputs=[*gains, *biases])
+        optimizer.step()
+    with torch.no_grad():
+        for router, weight, gain, bias in zip(routers, weights, gains, biases, strict=True):
+            router.weight.copy_(gain * weight)
+            router.bias.copy_(bias)
+
+
+def calibrate_query_router(
+    model: MMFusionModel, data: list[tuple[Judgments, TowerStates, TowerStates]], seed: int
+) -> None:
+    """Fits how queries weigh the blocks to the dev splits' whole corpora; nothing else changes.
+
+    A batch of a few hundred products is easier to search than a corpus, so [`calibrate_routers`] still trusts the
+    learned blocks too much. And a router that is free to learn knows a few hundred dev queries by heart: only its
+    biases and its weights along the four main directions of the queries' texts are fitted here, to whole corpora or,
+    of a large one, some thousand products. The scores' scale is free meanwhile.
+
+    Args:
+        model (`MMFusionModel`): the trained model, to which the training's texts are familiar.
+        data (`list`): judgments, queries and products of each dev split.
+        seed (`int`): seed of the samples of large splits.
+    """
+    if model.text_head is None:
+        return
+    router = model.query_heads.router
+    catalogues = [_dev_scores(model, *found, seed) for found in data]
+    texts = torch.cat([texts for _, (texts, _), _, _ in catalogues])
+    centred = texts - texts.mean(dim=0)
+    axes = torch.linalg.svd(centred, full_matrices=False)[2][:DIRECTIONS]
+    spread = (centred @ axes.T).std(dim=0, correction=0)
+    axes = axes[spread > LEAST_SPREAD] / spread[spread > LEAST_SPREAD, None]
+    turns = torch.zeros(len(router.bias), len(axes), device=model.device, requires_grad=True)
+    bias = router.bias.detach().clone().requires_grad_()
+    log_scale = torch.zeros((), device=model.device, requires_grad=True)
+    optimizer = torch.optim.Adam([turns, bias, log_scale], lr=RATE)
+
+    def changed() -> dict[str, torch.Tensor]:
+        turn = turns @ axes
+        return {"weight": router.weight.detach() + turn, "bias": bias - turn @ texts.mean(dim=0)}
+
+    for _ in range(STEPS):
+        loss = PENALTY * turns.square().sum()
+        for scores, inputs, relevance, ignored in catalogues:
+            logits = torch.einsum("qpb,qb->qp", scores, functional_call(router, changed(), inputs)) * log_scale.exp()
+            loss = loss + info_nce(logits, relevance, ignored).mean() / len(catalogues)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        found = changed()
+        router.weight.copy_(found["weight"])
+        router.bias.copy_(found["bias"])
+
+
+@torch.no_grad()
+def _dev_scores(
+    model: MMFusionModel, judgments: Judgments, queries: TowerStates, products: TowerStates, seed: int
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Each block's part of each pair's logit `(queries, products, blocks)` before the query's weights, what the query
+    router looks at, and the relevant and ignored pairs."""
+    asked = sample_rows(len(queries), seed)
+    pairs = [(query, next(iter(judgments.positives[query]))) for query in asked.tolist()]
+    pairs += [(pairs[0][0], product) for product in sample_rows(len(products), seed).tolist()]
+    batch = PairSampler(judgments, 1, len(pairs), seed).collate(pairs)
+    of_queries = queries.states(batch.queries, model.device)
+    query_blocks, _ = model.query_heads(of_queries, model.query_text_head or model.text_head)
+    of_products = products.states(batch.products, model.device)
+    [(product_blocks, lengths)] = model.product_heads(of_products, model.text_head)
+    parts = [
+        F.normalize(q, dim=-1) @ F.normalize(p, dim=-1).T for q, p in zip(query_blocks, product_blocks, strict=True)
+    ]
+    scores = torch.stack(parts, dim=-1) * lengths * model.logit_scale()[0]
+    heads, texts = model.query_heads, of_queries.text_features
+    relevance, ignored, _, _ = batch.tensors(model.device)
+    return scores, (heads.norm(texts), heads.familiarity(texts)), relevance, ignored
+
+
+def joined_texts(states: list[TowerStates]) -> torch.Tensor:
+    """The unit features of all texts, `(texts, hidden_size)`."""
+    found = [part.arrays["text_features"][part.arrays.get("text_mask", slice(None))] for part in states]
+    return torch.from_numpy(np.concatenate(found))
+
+
+def sample_rows(count: int, seed: int) -> np.ndarray:
+    """At most 2,048 of `count` rows, drawn with `seed`."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:SAMPLE])

@@ -1,0 +1,77 @@
+"""The model that a training starts from: new heads on pretrained encoders, or an earlier model."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
+from training.common.errors import DataError
+from training.features.encoders import resolve_tower
+from training.features.fingerprints import TOWERS
+from training.features.models import load_model
+from training.learning.options import ModelArguments
+
+
+def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> tuple[MMFusionModel, MMFusionProcessor]:
+    """The model that training goes on with: of the last stage that is done, of `start`, or a new one."""
+    if done:
+        folder = output / done[-1]
+        return load_model(folder if folder.is_dir() else output / "model", device="cpu")
+    return build_model(arguments) if arguments.start is None else load_model(arguments.start, device="cpu")
+
+
+def check_fields(arguments: ModelArguments) -> None:
+    """Refuses fields of `config` that don't exist.
+
+    Raises:
+        DataError: naming them.
+    """
+    if unknown := set(arguments.config) - {option.name for option in fields(MMFusionConfig)}:
+        raise DataError(f"--model.config: MMFusionConfig has no field {', '.join(sorted(unknown))}")
+
+
+def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:
+    """A model with pretrained towers and new heads, and its processor.
+
+    Raises:
+        DataError: if a tower can't be loaded or a field of `config` or `processor` is unknown or out of range.
+    """
+    check_fields(arguments)
+    towers = {"text": resolve_tower(arguments.text), "vision": resolve_tower(arguments.vision)}
+    towers["query"] = None if arguments.query is None else resolve_tower(arguments.query)
+    try:
+        model = MMFusionModel.from_towers(**towers, **arguments.config)
+        processor = MMFusionProcessor.from_towers(**towers, **arguments.processor)
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        raise DataError(f"can't build a model from {arguments}: {' '.join(str(error).split())[:300]}") from error
+    if arguments.encoders:
+        take_encoders(model, arguments.encoders)
+    return model, processor
+
+
+def take_encoders(model: MMFusionModel, name: str) -> None:
+    """Gives a model the encoders of another one, whose heads and fusion network may differ.
+
+    Args:
+        model (`MMFusionModel`): changed in place.
+        name (`str`): folder or Hub id of the other model.
+
+    Raises:
+        DataError: if the other model has other encoders.
+    """
+    theirs = {key: value for key, value in load_model(name, device="cpu")[0].state_dict().items() if _is_encoders(key)}
+    ours = {key: value for key, value in model.state_dict().items() if _is_encoders(key)}
+    odd = [key for key in sorted(ours.keys() | theirs.keys()) if not _same_shape(ours.get(key), theirs.get(key))]
+    if odd:
+        raise DataError(f"--model.encoders {name}: has other encoders than --model.text and --model.vision: {odd[0]}")
+    model.load_state_dict(theirs, strict=False)
+
+
+def _is_encoders(key: str) -> bool:
+    return key.startswith(TOWERS)
+
+
+def _same_shape(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is not None and other is not None and one.shape == other.shape

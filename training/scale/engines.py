@@ -1,0 +1,224 @@
+"""Vectors and products to engines that hold more than one machine does.
+
+    python -m training.scale.engines --vectors runs/myshop/vectors --to parquet --output bulk/
+    python -m training.scale.engines --vectors runs/myshop/vectors --to lance --output products.lance
+    python -m training.scale.engines --vectors runs/myshop/vectors --to milvus --output http://milvus:19530
+    python -m training.scale.engines --vectors runs/myshop/vectors --to milvus --output runs/myshop/milvus.db
+
+`parquet` and `lance` are for bulk loads: `_id`, `vector` (float32) and the columns to show, the price as a number.
+Most engines and warehouses load Parquet. A Lance dataset is searched as it is, by LanceDB or [`LanceEngine`]: exactly,
+without a server, from many processes at a time; it is what we recommend on one machine. `milvus` loads a collection,
+and [`MilvusEngine`] searches it: in a file, exactly but slower, or on a cluster. Both want
+`pip install -e '.[engines]'`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jsonargparse.typing import PositiveInt
+from tqdm.auto import tqdm
+
+from modeling_mmfusion.catalogue_mmfusion import numbers_of, with_large_strings
+from modeling_mmfusion.index_mmfusion import SearchResult
+from training.common.cli import run
+from training.common.errors import DataError
+from training.common.files import beside, cannot_write, check_folder, new_folder
+from training.features.shards import read_manifest
+from training.index import read_tables
+from training.scale.filters import Condition, check_search, conditions, is_text
+from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_products
+
+WRITER = "training.scale.engines"
+OUTPUTS = {"parquet": "bulk", "lance": "products.lance", "milvus": "milvus.db"}
+LANCE_NAMES = {"_distance", "_rowid", "_rowaddr", "_rowoffset"}
+
+
+@dataclass
+class EngineArguments:
+    """Which vectors go where.
+
+    Args:
+        vectors: Folder that training.embed wrote.
+        to: parquet or lance files, or milvus.
+        output: Folder for the files; for milvus its address, or a file for the embedded one. Null is bulk/,
+            products.lance/ or milvus.db beside the vectors.
+        collection: Name in milvus; one of that name is replaced once the new one is loaded.
+        token: User and password, or key, of milvus.
+        shards: Shards of the collection in milvus, which write in parallel.
+    """
+
+    vectors: str = "runs/quickstart/vectors"
+    to: Literal["parquet", "lance", "milvus"] = "parquet"
+    output: str | None = None
+    collection: str = "products"
+    token: str = ""
+    shards: PositiveInt = 1
+
+
+def main(arguments: EngineArguments) -> int:
+    """Writes or loads, and returns the number of products."""
+    folder = Path(arguments.vectors)
+    manifest = read_manifest(folder)
+    output = arguments.output or str(beside(arguments.vectors, OUTPUTS[arguments.to]))
+    if arguments.to != "milvus":
+        check_folder(output, WRITER)
+    tables = tqdm(bulk_tables(folder), desc=arguments.to, unit="shard", leave=False)
+    if arguments.to == "milvus":
+        for table in bulk_tables(folder):  # before anything is written
+            check_products(table)
+        if output.endswith(".db"):
+            Path(output).parent.mkdir(parents=True, exist_ok=True)
+        with closing(MilvusEngine(output, arguments.collection, arguments.token)) as engine:
+            count = engine.load(tables, manifest["dim"], arguments.shards)
+        engine.problems.report()
+    else:
+        count = {"parquet": write_parquet, "lance": write_lance}[arguments.to](tables, Path(output))
+    print(f"{arguments.to}: {count:,} products in {output}", flush=True)
+    return count
+
+
+def bulk_tables(folder: Path) -> Iterator[pa.Table]:
+    """The shards of a folder of vectors: `_id`, the columns to show (`price` as a number) and `vector` (float32).
+
+    Raises:
+        DataError: if a shard has other columns than the first.
+    """
+    schema = None
+    for vectors, table in read_tables(folder):
+        table = with_large_strings(table)
+        if "price" in table.column_names:
+            place = table.column_names.index("price")
+            table = table.set_column(place, "price", numbers_of(table.column("price")))
+        flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
+        table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+        schema = schema or table.schema
+        try:
+            yield table.cast(schema)
+        except (ValueError, pa.ArrowException) as error:
+            raise DataError(f"{folder}: its shards differ in their columns; embed into a new folder") from error
+
+
+def write_parquet(tables: Iterator[pa.Table], output: Path) -> int:
+    """Writes a Parquet file a shard, with plain lists, which every engine reads; returns the number of products."""
+    count = 0
+    with new_folder(output, WRITER) as partial, cannot_write(output):
+        for number, table in enumerate(tables):
+            vectors = table.column("vector").cast(pa.list_(pa.float32()))
+            table = table.set_column(table.column_names.index("vector"), "vector", vectors)
+            pq.write_table(table, partial / f"products-{number:05d}.parquet")
+            count += len(table)
+    return count
+
+
+def write_lance(tables: Iterator[pa.Table], output: Path) -> int:
+    """Writes a Lance dataset; returns the number of products.
+
+    Raises:
+        DataError: if `pylance` is not installed, or a column has a name that Lance does not take.
+    """
+    lance = import_lance()
+    tables = iter(tables)
+    first = next(tables)
+    for name in first.column_names:
+        if name in LANCE_NAMES or {".", "`"} & set(name):
+            raise DataError(f"column {name!r}: Lance takes no such name; rename it, or write --to parquet")
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from first.to_batches()
+        for table in tables:
+            yield from table.to_batches()
+
+    with new_folder(output, WRITER) as partial, cannot_write(output):
+        return lance.write_dataset(batches(), str(partial), schema=first.schema, mode="create").count_rows()
+
+
+class LanceEngine:
+    """Products in a Lance dataset, searched as [`ProductIndex`] is: all vectors are compared, so what is found is
+    exact, with and without filters.
+
+    Args:
+        path (`str`): the folder that [`write_lance`] wrote.
+
+    Raises:
+        DataError: if `pylance` is not installed, or there is no Lance dataset.
+    """
+
+    def __init__(self, path: str):
+        lance = import_lance()
+        try:
+            self.dataset = lance.dataset(str(path))
+        except (ValueError, OSError) as error:
+            raise DataError(
+                f"{path}: is no Lance dataset; write one with training.scale.engines --to lance"
+            ) from error
+        fields = self.dataset.schema
+        self.dim = fields.field("vector").type.list_size
+        self.columns = {field.name: field.type for field in fields if field.name != "vector"}
+
+    def search(
+        self, queries: np.ndarray, k: int = 10, where: Mapping[str, Any] | None = None
+    ) -> list[list[SearchResult]]:
+        """The best products for each query; see [`ProductIndex.search`].
+
+        Raises:
+            DataError: if `k` is no positive integer, queries are not finite or not as wide as the vectors, or a column
+                is unknown or compared with what it does not hold.
+        """
+        check_search(queries, k, self.dim)
+        wanted = conditions(where or {}, self.columns)
+        passing = " and ".join(self._expression(name, condition) for name, condition in wanted.items()) or None
+        return [self._nearest(query, int(k), passing) for query in np.asarray(queries, dtype=np.float32)]
+
+    def _nearest(self, query: np.ndarray, k: int, passing: str | None) -> list[SearchResult]:
+        nearest = {"column": "vector", "q": query, "k": k, "metric": "dot", "use_index": False}
+        columns = [*self.columns, "_distance"]
+        found = self.dataset.to_table(columns, filter=passing, nearest=nearest, prefilter=True).to_pylist()
+        return [SearchResult(row.pop("_id"), 1 - row.pop("_distance"), row) for row in found]
+
+    def _expression(self, name: str, wanted: Condition) -> str:
+        """A condition in Lance's SQL. Numbers that are text are looked up, for it can't turn one into the other."""
+        if isinstance(wanted, tuple) and is_text(self.columns[name]):
+            texts = self.dataset.to_table([name]).column(0).unique().cast(pa.large_string())
+            numbers = numbers_of(pa.chunked_array([texts]))
+            wanted = [
+                text
+                for text, number in zip(texts.to_pylist(), numbers.to_pylist(), strict=True)
+                if _within(number, *wanted)
+            ]
+        if isinstance(wanted, list):
+            return f"`{name}` in ({', '.join(map(_literal, wanted))})" if wanted else "false"
+        bounds = [
+            f"`{name}` {sign} {bound}" for sign, bound in zip((">=", "<="), wanted, strict=True) if bound is not None
+        ]
+        return " and ".join(bounds or [f"`{name}` is not null"])
+
+
+def _within(number: float | None, low: float | None, high: float | None) -> bool:
+    return number is not None and (low is None or number >= low) and (high is None or number <= high)
+
+
+def _literal(value: str | bool | float) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+
+
+def import_lance() -> Any:
+    """The module `lance`.
+
+    Raises:
+        DataError: if `pylance` is not installed.
+    """
+    try:
+        import lance
+    except ImportError as error:
+        raise DataError(f"lance is not installed; run: {ENGINES_INSTALL}") from error
+    return lance
+
+
+if __name__ == "__main__":
+    run(main, EngineArguments, __doc__)

@@ -11,7 +11,7 @@ from hub_card.cards import TEMPLATES, check_card, render
 from hub_card.dependencies import ROOT, requirements
 from hub_card.figures import CardError
 
-METRIC = ROOT / "training" / "metrics" / "product_retrieval" / "product_retrieval.py"
+METRIC = ROOT / "training" / "evaluation" / "product_retrieval" / "product_retrieval.py"
 SPACE = ROOT / "space"
 METRIC_PACKAGES = ("datasets", "evaluate", "ir-measures", "numpy")
 
@@ -24,7 +24,8 @@ def build_metric(arguments: Any, folder: Path) -> None:
     """
     if arguments.repo_id.split("/")[1] != METRIC.stem:
         raise CardError(f"--repo-id {arguments.repo_id}: the metric's repository must be called {METRIC.stem}")
-    shutil.copy(METRIC, folder)
+    for name in (METRIC.name, "metrics.py"):
+        shutil.copy(METRIC.with_name(name), folder)
     (folder / "requirements.txt").write_text("\n".join(requirements(METRIC_PACKAGES)) + "\n", encoding="utf-8")
     shutil.copy(TEMPLATES / "metric.html", folder / "index.html")
     data = SpaceCardData(

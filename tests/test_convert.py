@@ -24,7 +24,7 @@ from training.common.errors import DataError, Problems
 from training.convert import main
 from training.evaluation import measuring
 from training.evaluation.options import EvaluateArguments
-from training.evaluation.product_retrieval.product_retrieval import per_query
+from training.evaluation.product_retrieval.metrics import per_query
 from training.evaluation.rankers import rank_by_encoder
 
 GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}  # of the Shopping Queries paper

@@ -15,7 +15,8 @@ from training import evaluate
 from training.catalogue.layout import load_split
 from training.common.errors import DataError
 from training.evaluation import measuring, report
-from training.evaluation.product_retrieval.product_retrieval import bootstrap_interval, compare, measure_of, per_query
+from training.evaluation.product_retrieval.metrics import measure_of, per_query
+from training.evaluation.statistics import bootstrap_interval, paired_difference
 from training.features.states import embed_products, product_features, query_features
 
 
@@ -89,7 +90,7 @@ def test_map_by_hand_and_queries_that_nothing_can_be_said_of():
 
 
 def test_the_metric_loads_by_the_evaluate_library():
-    metric = evaluate_library.load(str(ROOT / "training" / "metrics" / "product_retrieval"))
+    metric = evaluate_library.load(str(ROOT / "training" / "evaluation" / "product_retrieval"))
     references = [[{"id": "b", "score": 2}], [{"id": "c", "score": 1}, {"id": "d", "score": 1}]]
     found = metric.compute(predictions=[["a", "b"], ["c"]], references=references, metrics=["mrr@10", "recall@1"])
     assert found == {"mrr@10": 0.75, "recall@1": 0.25}
@@ -109,10 +110,10 @@ def test_intervals_and_comparisons():
     assert low == pytest.approx(values.mean() - error, abs=0.006) and high == pytest.approx(
         values.mean() + error, abs=0.006
     )
-    better = compare(values + 0.02 + 0.02 * rng.standard_normal(400), values)
+    better = paired_difference(values + 0.02 + 0.02 * rng.standard_normal(400), values)
     assert better["p"] < 0.001 and 0 < better["ci95"][0] < better["diff"] < better["ci95"][1]
-    assert compare(values, values) == {"diff": 0.0, "ci95": [0.0, 0.0], "p": 1.0}
-    noise = compare(values, rng.permutation(values))
+    assert paired_difference(values, values) == {"diff": 0.0, "ci95": [0.0, 0.0], "p": 1.0}
+    noise = paired_difference(values, rng.permutation(values))
     assert noise["p"] > 0.05 and noise["ci95"][0] < 0 < noise["ci95"][1]
 
 
@@ -120,7 +121,7 @@ def test_many_queries_need_little_memory(shop, monkeypatch):
     rng = np.random.default_rng(0)
     values = rng.random((2, 200_000))
     tracemalloc.start()
-    compare(*values, samples=20)
+    paired_difference(*values, samples=20)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3e8, "all draws at once would take more"

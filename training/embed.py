@@ -13,11 +13,9 @@ On a CPU towers that training.export wrote are faster than torch; --backend auto
 """
 
 import os
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -27,18 +25,8 @@ from tqdm.auto import tqdm
 from training.common.cli import run
 from training.common.distributed import PATIENCE, Share
 from training.common.files import claim_folder, only_process
-from training.features.embedder import UNREADABLE, CatalogueEmbedder, output_of
+from training.features.embedder import WRITER, CatalogueEmbedder, output_of
 from training.features.options import EmbedArguments
-from training.features.shards import (
-    write_manifest,
-    write_queries,
-)
-
-if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-
-WRITER = "training.embed"
 
 
 def main(arguments: EmbedArguments) -> Path:
@@ -62,7 +50,7 @@ def main(arguments: EmbedArguments) -> Path:
         embedder.problems.report()
         shards = gather_object(shards) if state else shards
         if share.rank == 0:
-            finish(embedder, shards, time.perf_counter() - started)
+            embedder.finish(shards, time.perf_counter() - started)
     if state:  # one that ends while the others are still connected to it may be aborted
         state.wait_for_everyone()
         state.destroy_process_group()
@@ -75,23 +63,6 @@ def start_processes() -> tuple[Share, PartialState | None]:
         return Share(), None
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     return Share(state.process_index, state.num_processes), state
-
-
-def finish(embedder: CatalogueEmbedder, shards: list[dict[str, Any]], seconds: float) -> None:
-    """Writes the manifest of all processes' shards and tells what was done."""
-    problems = embedder.stream.problems
-    for shard in sorted(shards, key=lambda shard: shard["file"]):
-        if shard["unreadable"]:
-            problems.add(UNREADABLE, shard["first"], shard["unreadable"])
-    total, embedded = (sum(shard[name] for shard in shards) for name in ("rows", "embedded"))
-    facts = embedder.manifest() | {"count": total, "queries": write_queries(embedder.output, embedder.query_vectors())}
-    write_manifest(embedder.output, facts, shards)
-    problems.report()
-    print(
-        f"vectors: {total:,} products x {embedder.dim} dimensions in {embedder.output} ({embedded:,} embedded in "
-        f"{seconds:,.0f} s, {embedded / seconds:,.1f} products/s; {total - embedded:,} as before)",
-        flush=True,
-    )
 
 
 if __name__ == "__main__":

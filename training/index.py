@@ -14,7 +14,6 @@ Who has the older index open goes on reading it. How --dtype stores vectors of 3
     b1       200 bytes, and the same on disk: the fastest, and needs more candidates
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,9 +29,8 @@ from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.common.cli import run
 from training.common.errors import DataError
 from training.common.files import beside, existing_file
-from training.features.shards import iterate_shards, read_manifest, read_queries, vectors_of
+from training.features.shards import iterate_shown, read_manifest, read_queries
 
-HIDDEN_COLUMNS = ["vector", "hash"]
 MEASURED_AGAIN = 0.2  # share of the products
 LEAST_QUERIES = 50
 
@@ -105,12 +103,6 @@ def compact(arguments: IndexArguments) -> ProductIndex:
     return index
 
 
-def read_tables(folder: Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
-    """The vectors `(rows, dim)` of each shard, float16, and the columns to show."""
-    for table in iterate_shards(folder):
-        yield vectors_of(table), table.drop_columns(HIDDEN_COLUMNS).replace_schema_metadata(None)
-
-
 def read_query_vectors(file: str) -> np.ndarray:
     """The array of a `.npy` file.
 
@@ -147,7 +139,7 @@ def build(folder: Path, manifest: dict, arguments: IndexArguments, queries: np.n
     """
     exact = np.float32 if arguments.dtype == "f32" else np.float16
     vectors, tables, count = np.empty((manifest["count"], manifest["dim"]), dtype=exact), [], 0
-    for some, table in read_tables(folder):
+    for some, table in iterate_shown(folder):
         if count + len(some) <= len(vectors):
             vectors[count : count + len(some)] = some
         tables.append(table)
@@ -175,7 +167,7 @@ def synchronise(index: ProductIndex, folder: Path, threads: int = 1) -> dict[str
     """
     counts = dict.fromkeys(("added", "updated", "shown anew", "removed", "unchanged"), 0)
     gone = set(index.catalogue.rows)
-    for vectors, table in tqdm(read_tables(folder), desc="update", unit="shard", leave=False):
+    for vectors, table in tqdm(iterate_shown(folder), desc="update", unit="shard", leave=False):
         ids = table.column("_id").to_pylist()
         gone.difference_update(ids)
         is_known = np.array([product_id in index for product_id in ids])

@@ -14,24 +14,18 @@ What frozen encoders say of the catalogue is computed once and kept. A run that 
 checkpoint when the same command is given again.
 """
 
-import sys
 from pathlib import Path
 
 from training.common.cli import run
 from training.common.stopping import end_with_launcher, ends_on_sigterm
 from training.learning.options import TrainArguments
-from training.learning.stages import (
-    _train,
-)
-
-if not __package__:  # run by its path, as `accelerate launch` does: this folder would hide the `evaluate` library
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+from training.learning.stages import train
 
 
 def main(arguments: TrainArguments) -> Path:
     """Trains, and returns the folder of the model; SIGTERM ends it, in a stage's epochs with a checkpoint."""
     with ends_on_sigterm() as stop:
-        return _train(arguments, stop)
+        return train(arguments, stop)
 
 
 if __name__ == "__main__":

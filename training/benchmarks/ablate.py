@@ -31,8 +31,8 @@ from training.common.environment import digest, environment, git_state
 from training.common.errors import DataError
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import evaluate, without_pictures
-from training.evaluation.product_retrieval.product_retrieval import compare, summarise
 from training.evaluation.report import slice_masks
+from training.evaluation.statistics import paired_difference, summarise
 from training.features.models import load_model, prepare_for_inference
 from training.features.states import TowerStates
 from training.learning.options import StageArguments, TrainArguments
@@ -256,7 +256,7 @@ def summarise_runs(runs: dict[str, list[dict]]) -> dict:
             theirs, ours = mean_over_seeds(found, path, "fused"), mean_over_seeds(runs[first], path, "fused")
             if variant != first:
                 comparisons.setdefault(f"{first}_vs_{variant}", {})[path] = {
-                    metric: compare(ours[metric], theirs[metric])
+                    metric: paired_difference(ours[metric], theirs[metric])
                     | {"ratio": float(ours[metric].mean() / max(theirs[metric].mean(), 1e-9))}
                     for metric in METRICS
                 }

@@ -36,7 +36,7 @@ from training.common.cli import Seed, run
 from training.common.environment import digest, environment
 from training.common.files import claim_folder, new_file, write_json
 from training.evaluation.measuring import measure_rankings
-from training.evaluation.product_retrieval.product_retrieval import DEFAULT_METRICS
+from training.evaluation.product_retrieval.metrics import DEFAULT_METRICS
 from training.evaluation.rankers import best_rows, listing_texts
 from training.evaluation.report import format_report, make_report
 from training.features.encoders import resolve_tower

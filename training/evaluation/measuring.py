@@ -14,7 +14,7 @@ from modeling_mmfusion.index_mmfusion import ProductIndex
 from training.catalogue.layout import RetrievalSplit
 from training.common.errors import DataError
 from training.evaluation.options import EvaluateArguments
-from training.evaluation.product_retrieval.product_retrieval import (
+from training.evaluation.product_retrieval.metrics import (
     DEFAULT_METRICS,
     measure_of,
     per_query,

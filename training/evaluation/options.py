@@ -6,7 +6,7 @@ from typing import Literal
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from modeling_mmfusion.configuration_mmfusion import VIEWS
-from training.evaluation.product_retrieval.product_retrieval import DEFAULT_METRICS
+from training.evaluation.product_retrieval.metrics import DEFAULT_METRICS
 
 
 @dataclass

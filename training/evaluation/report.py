@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from training.catalogue.layout import RetrievalSplit
 from training.common.files import new_file, write_text
-from training.evaluation.product_retrieval.product_retrieval import compare, summarise
+from training.evaluation.statistics import paired_difference, summarise
 
 PER_QUERY = {"query-id": "_id", "text": "text", "slice": "slice", "novel": "novel"}
 
@@ -59,7 +59,9 @@ def make_report(values: dict[str, dict[str, np.ndarray]], split: RetrievalSplit)
         name: {view: _summarise_all(metrics, mask) for view, metrics in values.items()} for name, mask in masks.items()
     }
     comparisons = {
-        f"fused_vs_{view}": {metric: compare(values["fused"][metric], found) for metric, found in metrics.items()}
+        f"fused_vs_{view}": {
+            metric: paired_difference(values["fused"][metric], found) for metric, found in metrics.items()
+        }
         for view, metrics in values.items()
         if view != "fused" and "fused" in values
     }

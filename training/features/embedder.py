@@ -29,11 +29,14 @@ from training.features.shards import (
     kept_columns,
     unkept_columns,
     vector_column,
+    write_manifest,
+    write_queries,
     write_shard,
 )
 from training.features.states import embed_queries, query_features
 from training.features.windows import ProductInputs, embed_windows
 
+WRITER = "training.embed"
 WINDOW = 1024  # products that are sorted by the length of their texts, and held with their pictures
 SAMPLED_QUERIES = 500
 UNREADABLE = "unreadable image (embedded without it)"
@@ -171,6 +174,22 @@ class CatalogueEmbedder:
                     writing, windows = writer.submit(self._write, windows), []
             if writing and (facts := writing.result()):
                 yield facts
+
+    def finish(self, shards: list[dict[str, Any]], seconds: float) -> None:
+        """Writes the manifest of all processes' shards and tells what was done."""
+        problems = self.stream.problems
+        for shard in sorted(shards, key=lambda shard: shard["file"]):
+            if shard["unreadable"]:
+                problems.add(UNREADABLE, shard["first"], shard["unreadable"])
+        total, embedded = (sum(shard[name] for shard in shards) for name in ("rows", "embedded"))
+        facts = self.manifest() | {"count": total, "queries": write_queries(self.output, self.query_vectors())}
+        write_manifest(self.output, facts, shards)
+        problems.report()
+        print(
+            f"vectors: {total:,} products x {self.dim} dimensions in {self.output} ({embedded:,} embedded in "
+            f"{seconds:,.0f} s, {embedded / seconds:,.1f} products/s; {total - embedded:,} as before)",
+            flush=True,
+        )
 
     def _windows(self, shards: list[int], known: KnownVectors) -> Iterator[tuple[Window, list[ProductInputs]]]:
         """Reads windows and what is known of them; with each the products that are not."""

@@ -85,6 +85,12 @@ def read_vectors(folder: str | Path) -> tuple[np.ndarray, pa.Table]:
     return np.concatenate(vectors), pa.concat_tables(others, promote_options="permissive").combine_chunks()
 
 
+def iterate_shown(folder: str | Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    """The vectors `(rows, dim)` of each shard, float16, and the columns to show."""
+    for table in iterate_shards(folder):
+        yield vectors_of(table), table.drop_columns(["vector", "hash"]).replace_schema_metadata(None)
+
+
 def write_queries(folder: Path, vectors: np.ndarray) -> dict[str, Any] | None:
     """Writes vectors `(Q, dim)` of queries as float16; `file` and `sha256` for the manifest, `None` without any."""
     if not len(vectors):

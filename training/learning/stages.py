@@ -37,7 +37,7 @@ WRITER = "training.train"
 SAMPLE_SEED = 0  # one sample of a catalogue's texts for all runs, so that they share a cache
 
 
-def _train(arguments: TrainArguments, stop: Stop) -> Path:
+def train(arguments: TrainArguments, stop: Stop) -> Path:
     arguments.output = arguments.output or default_output(arguments.data)
     accelerator = start_accelerator(arguments)
     check_batches(arguments, accelerator.num_processes)

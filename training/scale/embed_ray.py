@@ -20,8 +20,7 @@ import torch
 from training.common.cli import run
 from training.common.errors import DataError
 from training.common.files import claim_folder, only_process
-from training.embed import WRITER, finish
-from training.features.embedder import CatalogueEmbedder, output_of
+from training.features.embedder import WRITER, CatalogueEmbedder, output_of
 from training.features.options import EmbedArguments
 
 
@@ -80,7 +79,7 @@ def main(arguments: EmbedRayArguments) -> Path:
             num_gpus=gpus,
             num_cpus=arguments.cpus,
         )
-        finish(embedder, [row["facts"] for row in shards.iter_rows()], time.perf_counter() - started)
+        embedder.finish([row["facts"] for row in shards.iter_rows()], time.perf_counter() - started)
     return embedder.output
 
 

@@ -29,8 +29,7 @@ from modeling_mmfusion.index_mmfusion import SearchResult
 from training.common.cli import run
 from training.common.errors import DataError
 from training.common.files import beside, cannot_write, check_folder, new_folder
-from training.features.shards import read_manifest
-from training.index import read_tables
+from training.features.shards import iterate_shown, read_manifest
 from training.scale.filters import Condition, check_search, conditions, is_text
 from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_products
 
@@ -90,7 +89,7 @@ def bulk_tables(folder: Path) -> Iterator[pa.Table]:
         DataError: if a shard has other columns than the first.
     """
     schema = None
-    for vectors, table in read_tables(folder):
+    for vectors, table in iterate_shown(folder):
         table = with_large_strings(table)
         if "price" in table.column_names:
             place = table.column_names.index("price")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub_card.figures import CardError
-from training.common.files import MARK
+from modeling_mmfusion.checksums import MARK
 
 Buffer = bytes | mmap.mmap
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from training.common.errors import DataError
+from modeling_mmfusion.errors import DataError
 
 MISSING = (None, "", [], {})
 READERS: dict[str, Callable[[str], Any]] = {

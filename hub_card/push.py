@@ -27,8 +27,8 @@ from hub_card.contents import Contents, default_folder, read_contents
 from hub_card.figures import CardError
 from hub_card.licenses import NON_COMMERCIAL, OPEN, UNCLEAR_TAG
 from hub_card.loaders import load_as_stranger
+from modeling_mmfusion.errors import DataError
 from training.common.cli import run
-from training.common.errors import DataError
 
 What = Literal["model", "adapter", "dataset", "metric", "space"]
 REPO_TYPES = {"model": "model", "adapter": "model", "dataset": "dataset", "metric": "space", "space": "space"}

@@ -7,9 +7,9 @@ import yaml
 from conftest import TINY_DIMS
 from PIL import Image
 
+from modeling_mmfusion.errors import DataError
 from training.benchmarks import ablate
 from training.benchmarks.ablate import AblateArguments
-from training.common.errors import DataError
 
 
 @pytest.fixture

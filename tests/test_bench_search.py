@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from modeling_mmfusion.errors import DataError
 from training.benchmarks import search_speed
 from training.benchmarks.search_speed import SearchBenchArguments
-from training.common.errors import DataError
 from training.scale import planning
 
 

@@ -1,8 +1,8 @@
 import pytest
 
+from modeling_mmfusion.errors import DataError
 from training.benchmarks import training_speed
 from training.benchmarks.training_speed import CONTESTANTS, BenchArguments
-from training.common.errors import DataError
 from training.common.files import write_json
 
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from modeling_mmfusion.errors import DataError
 from training.benchmarks import compare
 from training.benchmarks.compare import CompareArguments
-from training.common.errors import DataError
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ from conftest import make_text_tower, picture
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
+from modeling_mmfusion.errors import DataError
 from training import evaluate
 from training.catalogue.delimited import BARE_QUOTE
 from training.catalogue.layout import load_split, split_names
 from training.catalogue.options import ConvertArguments
 from training.catalogue.public_tables import ENDINGS, columns_of, read_rows
 from training.common.cli import parse
-from training.common.errors import DataError, Problems
+from training.common.errors import Problems
 from training.convert import main
 from training.evaluation import measuring
 from training.evaluation.options import EvaluateArguments

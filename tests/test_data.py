@@ -7,10 +7,10 @@ import pytest
 from conftest import picture, shop_rows, write_shop
 from PIL import Image
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import NothingToMeasure, load_products, load_split, split_names
 from training.catalogue.pictures import picture_content
 from training.catalogue.writing import CORPUS_FEATURES, write_split
-from training.common.errors import DataError
 
 
 def rewrite(folder, name, change, split="test"):

@@ -10,7 +10,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from training.common.errors import DataError
+from modeling_mmfusion.errors import DataError
 from training.demo import drawings
 from training.demo import shop as demo_shop
 

@@ -19,14 +19,14 @@ from conftest import ROOT, make_model, picture, shop_rows, write_shop
 from PIL import Image
 
 from modeling_mmfusion import MMFusionProcessor
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.processing_mmfusion import load_picture
 from training import embed, index
 from training.catalogue.layout import load_products
-from training.common.errors import DataError
 from training.common.files import claim_folder, only_process
 from training.features import embedder
 from training.features.backends import TorchTowers
-from training.features.models import load_model
 from training.features.options import EmbedArguments
 from training.features.shards import iterate_shards, read_manifest, read_vectors
 from training.features.states import embed_products, product_features

@@ -8,12 +8,12 @@ from conftest import make_model, shop_rows, write_shop
 from safetensors.torch import load_file, save_file
 from tokenizers import normalizers
 
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.fingerprint import model_fingerprint, towers_fingerprint
+from modeling_mmfusion.model_folder import load_model
 from training.catalogue.layout import load_split
 from training.catalogue.writing import CORPUS_FEATURES
-from training.common.errors import DataError
 from training.features import states
-from training.features.fingerprints import model_fingerprint, towers_fingerprint
-from training.features.models import load_model
 from training.features.states import (
     embed_products,
     embed_queries,

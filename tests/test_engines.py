@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from test_index import catalogue
 
-from modeling_mmfusion.catalogue_mmfusion import passes, with_large_strings
-from modeling_mmfusion.index_mmfusion import ProductIndex
-from training.common.errors import DataError
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.index_products import passes, with_large_strings
 from training.features.shards import vector_column, write_manifest, write_shard
 from training.scale import engines
 from training.scale.engines import LanceEngine, MilvusEngine, bulk_tables

@@ -11,9 +11,9 @@ from conftest import ROOT, shop_rows, write_shop
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sklearn.metrics import ndcg_score
 
+from modeling_mmfusion.errors import DataError
 from training import evaluate
 from training.catalogue.layout import load_split
-from training.common.errors import DataError
 from training.evaluation import measuring, report
 from training.evaluation.product_retrieval.metrics import measure_of, per_query
 from training.evaluation.statistics import bootstrap_interval, paired_difference

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from conftest import picture, shop_rows, write_shop
 
+from modeling_mmfusion.errors import DataError
 from training import evaluate
 from training.catalogue.layout import load_split
-from training.common.errors import DataError
 from training.evaluation.examples import gains_of_fusion, write_examples
 from training.evaluation.options import EvaluateArguments
 

@@ -14,12 +14,12 @@ from conftest import ROOT, make_model, picture, shop_rows, write_shop
 from torch._dynamo.testing import CompileCounter
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.exported import OnnxTowers, OpenVinoTowers
+from modeling_mmfusion.fingerprint import model_fingerprint
+from modeling_mmfusion.model_folder import load_model
 from training import embed, export
-from training.common.errors import DataError
 from training.features import exporting
-from training.features.backends import OnnxTowers, OpenVinoTowers
-from training.features.fingerprints import model_fingerprint
-from training.features.models import load_model
 from training.features.options import ExportArguments
 from training.features.shards import read_manifest, read_vectors
 from training.learning.options import ModelArguments
@@ -183,7 +183,7 @@ def test_signals_are_handled_when_openvino_towers_are_gone(exported):
     """In a process of its own, for where they are not it dies."""
     code = """
         import gc, os, signal, sys, torch
-        from training.features.backends import OpenVinoTowers
+        from modeling_mmfusion.exported import OpenVinoTowers
         came = []
         signal.signal(signal.SIGUSR1, lambda *words: came.append(words))
         for rounds in range(2):
@@ -202,7 +202,7 @@ def test_signals_are_handled_when_openvino_towers_are_gone(exported):
 
 
 def test_openvino_reports_to_nobody(tmp_path):
-    code = "from training.features.backends import import_openvino; import_openvino()"
+    code = "from modeling_mmfusion.exported import import_openvino; import_openvino()"
     variables = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, check=True)
     assert not (tmp_path / "intel").exists(), "its telemetry keeps its files there"

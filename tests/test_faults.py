@@ -16,9 +16,9 @@ from accelerate import Accelerator
 from conftest import ROOT
 from test_training_exactness import recipe
 
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.model_folder import load_model
 from training import train
-from training.common.errors import DataError
-from training.features.models import load_model
 from training.learning import stages
 
 

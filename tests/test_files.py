@@ -14,17 +14,15 @@ from conftest import ROOT, make_model, write_shop
 
 from hub_card import build
 from modeling_mmfusion import MMFusionProcessor
-from modeling_mmfusion.index_mmfusion import ProductIndexError
+from modeling_mmfusion.checksums import MARK, check_whole
+from modeling_mmfusion.errors import DataError, ProductIndexError
 from training import convert, embed, evaluate, export, index, mine, prepare, quickstart, train
 from training.benchmarks import ablate, baseline_trainer, compare, search_speed
-from training.common.errors import DataError
 from training.common.files import (
-    MARK,
     beside,
     cannot_write,
     check_folder,
     check_output_file,
-    check_whole,
     claim_folder,
     new_file,
     new_folder,

@@ -18,8 +18,8 @@ from hub_server import TOKEN, Fault
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 
 from hub_card import check, loaders, push
-from training.common.errors import DataError
-from training.common.files import MARK
+from modeling_mmfusion.checksums import MARK
+from modeling_mmfusion.errors import DataError
 
 # Loads each repository as push does, then runs the code of each card.
 STRANGER = """

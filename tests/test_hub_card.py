@@ -12,8 +12,8 @@ from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 from hub_card import build, cards, contents, push
 from hub_card.figures import CardError, Figures
 from hub_card.licenses import UNCLEAR_TAG
+from modeling_mmfusion.errors import DataError
 from training.catalogue.writing import write_card
-from training.common.errors import DataError
 
 
 def numbers(text: str) -> list[str]:

@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from modeling_mmfusion import generations_mmfusion, graph_mmfusion, index_mmfusion
-from modeling_mmfusion.graph_mmfusion import EXPANSION, SKELETON, WIDTHS, VectorGraph, neighbourly_order
-from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
+from modeling_mmfusion import index as index_module
+from modeling_mmfusion import index_files, index_graph
+from modeling_mmfusion.errors import ProductIndexError
+from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.index_graph import EXPANSION, SKELETON, WIDTHS, VectorGraph, neighbourly_order
 
 
 def catalogue(count=300, dim=16):
@@ -373,7 +375,7 @@ def test_searches_wait_until_a_change_is_whole(monkeypatch):
 
 
 def test_an_index_that_is_saved_while_it_is_opened_is_opened_anew(tmp_path, monkeypatch):
-    index, check_file = ProductIndex.build(*catalogue(30), dtype="i8"), index_mmfusion.check_file
+    index, check_file = ProductIndex.build(*catalogue(30), dtype="i8"), index_module.check_file
     index.save(tmp_path / "index")
 
     def check_late(*words):
@@ -382,7 +384,7 @@ def test_an_index_that_is_saved_while_it_is_opened_is_opened_anew(tmp_path, monk
             index.save(tmp_path / "index")
         return check_file(*words)
 
-    monkeypatch.setattr(index_mmfusion, "check_file", check_late)
+    monkeypatch.setattr(index_module, "check_file", check_late)
     assert len(ProductIndex.load(tmp_path / "index")) == 29
 
 
@@ -514,7 +516,7 @@ def test_an_index_of_before_is_searched_as_before(tmp_path):
     ProductIndex.build(vectors, products, dtype="i8").save(tmp_path)
     manifest = json.loads((tmp_path / "index.json").read_text())
     del manifest["search"], manifest["checksum"]
-    generations_mmfusion.write_manifest(tmp_path, manifest)
+    index_files.write_manifest(tmp_path, manifest)
     index = ProductIndex.load(tmp_path)
     assert (index.width, index.candidates, index.measured.recall) == (384, 64, None)
     index.save(tmp_path)
@@ -556,7 +558,7 @@ PARTS = ("graph", "vectors", "products", "words_data")
 
 
 def test_a_save_compacts_where_most_rows_are_free(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_mmfusion, "MANY_FREE", 100)
+    monkeypatch.setattr(index_module, "MANY_FREE", 100)
     index = ProductIndex.build(*catalogue(300), dtype="i8")
     index.width = 77
     for removed, rows in ((range(150), 300), (range(150, 151), 149), (range(151, 260), 40)):
@@ -599,7 +601,7 @@ def test_searches_go_on_while_an_index_is_compacted_and_a_kill_leaves_the_older(
     index.compact()
     assert seen == ["sku-050"], "a search waits for a compaction"
     if not (child := os.fork()):
-        index_mmfusion.write_manifest = lambda *_: os._exit(9)
+        index_module.write_manifest = lambda *_: os._exit(9)
         index.save(tmp_path)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
@@ -622,8 +624,8 @@ FILTERED = pa.table(
 @pytest.mark.parametrize("exact_rows", [10_000, 20], ids=["all that pass are scored", "the graph is asked for more"])
 @pytest.mark.parametrize("dtype", ["f32", "i8"])
 def test_filters_give_the_best_that_pass(monkeypatch, exact_rows, dtype):
-    monkeypatch.setattr(index_mmfusion, "EXACT_ROWS", exact_rows)
-    monkeypatch.setattr(index_mmfusion, "MOST_ASKED", 10_000)
+    monkeypatch.setattr(index_module, "EXACT_ROWS", exact_rows)
+    monkeypatch.setattr(index_module, "MOST_ASKED", 10_000)
     vectors = catalogue(1000)[0]
     index = ProductIndex.build(vectors, FILTERED, dtype=dtype)
     rows = FILTERED.to_pylist()
@@ -774,7 +776,7 @@ def flat_catalogue(many, dim=256):
 
 
 def test_the_graph_of_many_vectors_holds_their_main_directions_and_scores_stay_exact(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph_mmfusion, "MANY", 3000)
+    monkeypatch.setattr(index_graph, "MANY", 3000)
     vectors, products = flat_catalogue(3000)
     index = ProductIndex.build(vectors, products, dtype="i8")
     assert index.graph.index.ndim == 192 and index.dim == 256
@@ -799,7 +801,7 @@ def test_the_graph_of_many_vectors_holds_their_main_directions_and_scores_stay_e
 
 
 def test_vectors_that_point_everywhere_are_kept_whole(monkeypatch):
-    monkeypatch.setattr(graph_mmfusion, "MANY", 1000)
+    monkeypatch.setattr(index_graph, "MANY", 1000)
     vectors = np.random.default_rng(0).standard_normal((1000, 256)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     assert VectorGraph.build(vectors, "i8").index.ndim == 256

@@ -10,18 +10,19 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
 
 from modeling_mmfusion import MMFusionProcessor
+from modeling_mmfusion.checksums import MARK
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.model_folder import load_model
+from modeling_mmfusion.search import Searcher
 from training import embed, evaluate, export, index
-from training.common.errors import DataError
-from training.common.files import MARK, new_folder
+from training.common.files import new_folder
 from training.evaluation import measuring
 from training.evaluation.options import EvaluateArguments
 from training.features import cache
 from training.features.backends import TorchTowers
 from training.features.cache import cached_features
-from training.features.models import load_model
 from training.features.options import EmbedArguments, ExportArguments
 from training.index import IndexArguments
-from training.search import Searcher
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from modeling_mmfusion.errors import DataError
 from training import mine
 from training.catalogue.layout import load_split
-from training.common.errors import DataError
 from training.features.states import embed_products, embed_queries, product_features, query_features
 from training.learning.scores import read_scores
 from training.mine import MineArguments

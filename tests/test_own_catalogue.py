@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from modeling_mmfusion.index_mmfusion import ProductIndex
+from modeling_mmfusion.index import ProductIndex
 from training.demo.shop import TYPES, draw_product, judge, make_products, make_queries
 from training.features.shards import read_manifest
 from training.scale import engines

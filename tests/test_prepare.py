@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue import writing
 from training.catalogue.layout import load_products, load_split, split_names
 from training.catalogue.options import Columns, PrepareArguments, Shares
@@ -20,7 +21,6 @@ from training.catalogue.pictures import fit_picture
 from training.catalogue.products import choose_split, group_products
 from training.catalogue.query_log import LogColumns
 from training.common.cli import run
-from training.common.errors import DataError
 from training.prepare import main
 
 SPLITS = ("train", "dev", "test")

@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import shop_rows, write_shop
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue import stream as product_stream
 from training.catalogue.layout import load_products
 from training.catalogue.stream import ROW, stream_products
 from training.catalogue.writing import write_card, write_split
-from training.common.errors import DataError
 
 
 def many_products(count=50):

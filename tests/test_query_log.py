@@ -5,11 +5,11 @@ import math
 
 import pytest
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import load_split
 from training.catalogue.options import PrepareArguments, Shares
 from training.catalogue.query_log import Engagement, LogColumns, read_log
 from training.catalogue.query_synthesis import synthesise
-from training.common.errors import DataError
 from training.prepare import main
 
 EVENTS = {"impression": 0, "click": 1, "cart": 2, "purchase": 3}

@@ -7,9 +7,9 @@ from conftest import make_text_tower, shop_rows, write_shop
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
+from modeling_mmfusion.errors import DataError
 from training import evaluate
 from training.catalogue.layout import load_split
-from training.common.errors import DataError
 from training.evaluation import measuring
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.rankers import best_rows, is_other_encoder, rank_by_ranks, rank_by_words

@@ -5,8 +5,8 @@ import re
 import pytest
 from conftest import ROOT, write_shop
 
+from modeling_mmfusion.errors import DataError
 from training.benchmarks.results import ResultsArguments, insert_tables, markdown, markers, tables_of
-from training.common.errors import DataError
 
 README = (ROOT / "README.md").read_text()
 

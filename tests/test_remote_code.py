@@ -57,6 +57,28 @@ def test_a_saved_folder_loads_without_the_package(model, processor, tmp_path):
     assert (tmp_path / "again" / "modeling_mmfusion.py").is_file(), "code is not saved again with a loaded model"
 
 
+def test_a_saved_model_carries_these_files_and_no_others(model, processor, tmp_path):
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    names = {"baselines", "configuration", "fusion", "modeling", "processing", "sentence_transformers"}
+    assert {file.name for file in tmp_path.glob("*.py")} == {f"{name}_mmfusion.py" for name in names}
+
+
+def test_search_comes_from_the_package_when_it_is_asked_for():
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import modeling_mmfusion
+assert not {"usearch", "pyarrow", "onnxruntime"} & set(sys.modules)
+for name in modeling_mmfusion.__all__:
+    getattr(modeling_mmfusion, name)
+from modeling_mmfusion import ProductIndex, Searcher
+assert "usearch" in sys.modules and not hasattr(modeling_mmfusion, "Nothing")
+"""
+    ran = run_python(code, ROOT)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
 def test_importing_the_package_needs_neither_timm_nor_torchvision_nor_usearch():
     code = """
 import sys

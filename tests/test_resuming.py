@@ -10,10 +10,10 @@ import torch
 from conftest import picture, shop_rows, write_shop
 from test_training_exactness import Killed, recipe
 
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.model_folder import load_model
 from training import train
 from training.catalogue.writing import write_split
-from training.common.errors import DataError
-from training.features.models import load_model
 from training.learning import stage
 from training.learning.checkpoints import Checkpoints
 from training.learning.provenance import data_fingerprint, input_digests, recipe_facts

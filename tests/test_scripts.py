@@ -14,10 +14,10 @@ import yaml
 from conftest import ROOT, make_model, shop_rows, write_shop
 from PIL import Image, ImageColor
 
-from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
+from modeling_mmfusion.errors import DataError, ProductIndexError
+from modeling_mmfusion.index import ProductIndex
 from training import embed, evaluate, index, search
 from training.common.cli import parse
-from training.common.errors import DataError
 from training.evaluation import sheet
 from training.evaluation.sheet import SheetArguments
 from training.features.shards import read_vectors

@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import make_model, picture, shop_rows, write_shop
 
-from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
+from modeling_mmfusion.errors import DataError, ProductIndexError
+from modeling_mmfusion.fingerprint import model_fingerprint, stored_fingerprint
+from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
 from training import embed, index, search
 from training.catalogue.layout import load_split
-from training.common.errors import DataError
-from training.features.fingerprints import model_fingerprint, stored_fingerprint
-from training.features.models import load_model
 from training.features.shards import read_manifest, read_queries, read_vectors
 from training.features.states import embed_queries, query_features
 

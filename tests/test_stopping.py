@@ -13,8 +13,8 @@ from conftest import ROOT
 from test_resuming import STAGES, expect_same, last_epoch_is_kept, losses, told, weights  # noqa: F401
 from test_training_exactness import recipe
 
+from modeling_mmfusion.checksums import MARK
 from training import train
-from training.common.files import MARK
 from training.common.stopping import run_and_pass_on_signals
 from training.learning import stage
 

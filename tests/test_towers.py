@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from training.common.errors import DataError
+from modeling_mmfusion.errors import DataError
 from training.features import encoders
 from training.features.states import embed_queries, query_features
 from training.learning.options import ModelArguments

@@ -16,13 +16,13 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT, TINY_DIMS, shop_rows, write_shop
 
 from modeling_mmfusion import MMFusionModel
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.fingerprint import TOWERS
+from modeling_mmfusion.model_folder import load_model
 from training import train
 from training.catalogue.layout import load_split
 from training.catalogue.writing import CORPUS_FEATURES, write_split
 from training.common.cli import parse, run
-from training.common.errors import DataError
-from training.features.fingerprints import TOWERS
-from training.features.models import load_model
 from training.features.states import product_features, query_features
 from training.learning import calibration, stage, stages, starting
 from training.learning.options import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments

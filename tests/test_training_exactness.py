@@ -15,11 +15,11 @@ from peft import PeftModel
 from PIL import Image
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion.fingerprint import TOWERS
+from modeling_mmfusion.model_folder import load_model
 from training import train
 from training.catalogue.layout import load_split
 from training.common.distributed import Share
-from training.features.fingerprints import TOWERS
-from training.features.models import load_model
 from training.learning import stage, stages, starting
 from training.learning.checkpoints import Checkpoints
 from training.learning.gradient_cache import forward_backward

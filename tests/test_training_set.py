@@ -11,11 +11,11 @@ import torch
 from conftest import ROOT, picture, shop_rows, write_shop
 from test_training_exactness import recipe
 
+from modeling_mmfusion.errors import DataError
 from training import train
 from training.catalogue.layout import hide_modality, load_split
 from training.common.cli import parse
 from training.common.distributed import Share
-from training.common.errors import DataError
 from training.learning.options import ModelArguments, StageArguments, TrainArguments
 from training.learning.sampling import PairSampler
 from training.learning.training_set import (

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.esci import (
     convert_esci,
 )
@@ -31,7 +32,7 @@ from training.catalogue.public_tables import (
 )
 from training.catalogue.writing import write_card, write_split
 from training.common.cli import run
-from training.common.errors import DataError, Problems
+from training.common.errors import Problems
 from training.common.files import new_folder
 
 COUNTS = ("products", "pictures", "queries", "judgments", "relevant")

@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 from modeling_mmfusion.configuration_mmfusion import VIEWS
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.model_folder import check_model_name
 from training.catalogue.layout import load_split
 from training.common.cli import run
 from training.common.environment import environment
-from training.common.errors import DataError
 from training.common.files import check_output_file, write_json
 from training.evaluation.examples import write_examples
 from training.evaluation.measuring import (
@@ -32,7 +33,6 @@ from training.evaluation.report import (
     write_per_query,
     write_run,
 )
-from training.features.models import check_model_name
 
 
 def main(arguments: EvaluateArguments) -> dict:

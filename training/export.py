@@ -11,10 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from modeling_mmfusion.exported import MANIFEST
+from modeling_mmfusion.fingerprint import model_fingerprint
+from modeling_mmfusion.model_folder import load_model
 from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import new_folder, write_json
-from training.features.backends import MANIFEST
 from training.features.exporting import (
     WRITER,
     WRITERS,
@@ -30,8 +32,6 @@ from training.features.exporting import (
     product_batches,
     query_batches,
 )
-from training.features.fingerprints import model_fingerprint
-from training.features.models import load_model
 from training.features.options import ExportArguments
 
 

@@ -23,12 +23,13 @@ import pyarrow as pa
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from tqdm.auto import tqdm
 
-from modeling_mmfusion.generations_mmfusion import check_target
-from modeling_mmfusion.graph_mmfusion import SearchWidth
-from modeling_mmfusion.index_mmfusion import ProductIndex
+from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.index_files import check_target
+from modeling_mmfusion.index_graph import SearchWidth
 from training.common.cli import run
-from training.common.errors import DataError
-from training.common.files import beside, existing_file
+from training.common.files import beside
 from training.features.shards import iterate_shown, read_manifest, read_queries
 
 MEASURED_AGAIN = 0.2  # share of the products

@@ -14,11 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
-from modeling_mmfusion.index_mmfusion import ProductIndex
+from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.model_folder import load_model
 from training.catalogue.layout import load_split
 from training.common.cli import run
 from training.common.files import check_output_file
-from training.features.models import load_model
 from training.features.states import embed_products, embed_queries, product_features, query_features
 from training.learning.scores import COLUMNS, write_scores
 

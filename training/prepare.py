@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.options import PrepareArguments
 from training.catalogue.pictures import PictureSpool
 from training.catalogue.products import _scores, _split_rows, choose_split, group_products, read_products
@@ -21,7 +22,6 @@ from training.catalogue.query_synthesis import synthesise
 from training.catalogue.tables import Table
 from training.catalogue.writing import write_card, write_split
 from training.common.cli import run
-from training.common.errors import DataError
 from training.common.files import cannot_write, check_folder, new_folder
 
 WRITER = "training.prepare"

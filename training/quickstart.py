@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from modeling_mmfusion.search import Searcher
 from training import embed, evaluate, index
 from training.catalogue.layout import RetrievalSplit, load_split, split_names
 from training.common.cli import Seed, parse, run
@@ -25,7 +26,7 @@ from training.demo.shop import generate
 from training.evaluation import sheet
 from training.learning.options import TrainArguments
 from training.learning.provenance import inputs_fingerprint
-from training.search import Searcher, format_results
+from training.search import format_results
 
 DEMO_SHOP = "data/demo_shop"
 RECIPE = "training/recipes/quickstart.yaml"

@@ -12,29 +12,20 @@ int8 the 8-bit one that `training.export --quantize-query int8` wrote.
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm.auto import tqdm
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from modeling_mmfusion.index_mmfusion import ProductIndex, SearchResult
+from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.processing_mmfusion import load_picture
-from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
+from modeling_mmfusion.search import Searcher
 from training.common.cli import run
-from training.common.errors import DataError, Problems
-from training.common.files import check_whole, existing_file
-from training.features.backends import OnnxTowers
-from training.features.fingerprints import stored_fingerprint
-from training.features.models import check_model_name, load_model
-
-BATCH_SIZE = 64
+from training.common.errors import Problems
 
 
 @dataclass
@@ -69,112 +60,6 @@ class SearchArguments:
     queries: str | None = None
     width: PositiveInt | None = None
     tower: Literal["torch", "onnx", "int8"] = "torch"
-
-
-class Searcher:
-    """A query tower and an index that belong together.
-
-    Args:
-        run (`str` or `Path`): run folder with `model/` and `index/`. The index is mapped into memory;
-            `searcher.index.refresh()` opens a newer one.
-        tower (`str`, *optional*, defaults to `"torch"`): `torch`, `onnx` or `int8`; see [`SearchArguments`].
-
-    Raises:
-        DataError: if the model is missing or damaged.
-        ProductIndexError: if the index is missing or damaged, or was built with another model.
-    """
-
-    def __init__(self, run: str | Path, tower: str = "torch"):
-        self.folder = Path(run) / "model"
-        check_model_name(self.folder)
-        check_whole(self.folder)
-        self.index = ProductIndex.load(Path(run) / "index", view=True)
-        try:
-            self.processor = MMFusionProcessor.from_pretrained(self.folder)
-            if tower == "torch":
-                self.tower = MMFusionQueryModel.from_pretrained(self.folder).eval()
-                fingerprint = stored_fingerprint(self.folder, self.processor)
-            else:
-                name = "query_tower_int8" if tower == "int8" else "query_tower"
-                self.tower = OnnxTowers(self.folder / "onnx", name, threads=torch.get_num_threads())
-                fingerprint = self.tower.model
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self.folder}: can't load the query tower: {' '.join(str(error).split())[:300]}"
-            ) from error
-        self.index.check_model(fingerprint)
-        if tower == "torch":
-            self.tower.config.truncate_dim = self.index.dim
-
-    @cached_property
-    def whole_model(self) -> MMFusionModel:
-        """The model with its image encoder, loaded when a picture is first searched for."""
-        return load_model(self.folder, device="cpu", truncate_dim=self.index.dim)[0]
-
-    @torch.inference_mode()
-    def embed(self, texts: list[str], images: list | None = None, image_weight: float = 0.5) -> np.ndarray:
-        """Vectors `(queries, dim)` of texts, pictures ("like this") or both ("like this, but red").
-
-        Args:
-            texts (`list[str]`): the queries; empty ones have only a picture.
-            images (`list`, *optional*): each query's picture in a form that `processor.process_products` takes, or
-                `None`.
-            image_weight (`float`, *optional*, defaults to 0.5): share of the picture where there is a text too.
-        """
-        if images is None:
-            inputs = self.processor.process_queries(texts)
-            if isinstance(self.tower, OnnxTowers):
-                return self.tower.query_vectors(inputs)
-            return self.tower.get_query_features(**inputs).pooler_output.float().numpy()
-        vectors = []
-        for text, image in zip(texts, images, strict=True):
-            inputs = dict(self.processor.process_queries([text])) if text.strip() else {}
-            if image is not None:
-                pictures = self.processor.process_products([{"image": image}])
-                inputs |= {name: pictures[name] for name in ("pixel_values", "image_mask")}
-            output = self.whole_model.get_query_features(**inputs, image_weight=image_weight)
-            vectors.append(output.pooler_output.float().numpy())
-        return np.concatenate(vectors)
-
-    def search(
-        self,
-        query: str,
-        k: int = 10,
-        where: dict[str, Any] | None = None,
-        hybrid: bool = False,
-        image: Any = None,
-        image_weight: float = 0.5,
-    ) -> tuple[list[SearchResult], dict[str, float]]:
-        """The best `k` products for a query, and the share of each block in its vector (they sum to 1).
-
-        Args:
-            query (`str`): a text; may be empty if there is a picture.
-            k (`int`, *optional*, defaults to 10): products.
-            where (`dict`, *optional*): conditions; see [`ProductIndex.search`].
-            hybrid (`bool`, *optional*, defaults to `False`): join the ranking with one by words.
-            image (*optional*): a picture: path, bytes or PIL image.
-            image_weight (`float`, *optional*, defaults to 0.5): share of the picture where there is a text too.
-        """
-        vectors = self.embed([query], None if image is None else [image], image_weight)
-        results = self.index.search(vectors, k, where, [query] if hybrid else None)[0]
-        return results, self.shares(vectors[0])
-
-    def search_many(
-        self, queries: list[str], k: int = 10, where: dict[str, Any] | None = None, hybrid: bool = False
-    ) -> Iterator[tuple[list[SearchResult], dict[str, float]]]:
-        """What [`~Searcher.search`] says of each of many texts."""
-        for start in range(0, len(queries), BATCH_SIZE):
-            texts = queries[start : start + BATCH_SIZE]
-            vectors = self.embed(texts)
-            found = self.index.search(vectors, k, where, texts if hybrid else None)
-            yield from ((results, self.shares(vector)) for results, vector in zip(found, vectors, strict=True))
-
-    def shares(self, vector: np.ndarray) -> dict[str, float]:
-        """The share of each block in a query's vector."""
-        if not self.index.blocks:
-            return {}
-        starts = np.cumsum([0, *self.index.blocks.values()])[:-1]
-        return dict(zip(self.index.blocks, np.add.reduceat(vector**2, starts).tolist(), strict=True))
 
 
 def main(arguments: SearchArguments) -> None:

@@ -24,16 +24,16 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.model_folder import load_model, prepare_for_inference
 from training.benchmarks.ablation_plot import draw_ablation
 from training.catalogue.layout import RetrievalSplit, hide_modality, load_split
 from training.common.cli import parse, run
 from training.common.environment import digest, environment, git_state
-from training.common.errors import DataError
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import evaluate, without_pictures
 from training.evaluation.report import slice_masks
 from training.evaluation.statistics import paired_difference, summarise
-from training.features.models import load_model, prepare_for_inference
 from training.features.states import TowerStates
 from training.learning.options import StageArguments, TrainArguments
 from training.learning.provenance import data_fingerprint, inputs_fingerprint

@@ -31,6 +31,7 @@ from sentence_transformers.base.modules import Dense, InputModule, Router
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
+from modeling_mmfusion.model_folder import prepare_for_inference
 from training.catalogue.layout import RetrievalSplit, load_split
 from training.common.cli import Seed, run
 from training.common.environment import digest, environment
@@ -40,7 +41,6 @@ from training.evaluation.product_retrieval.metrics import DEFAULT_METRICS
 from training.evaluation.rankers import best_rows, listing_texts
 from training.evaluation.report import format_report, make_report
 from training.features.encoders import resolve_tower
-from training.features.models import prepare_for_inference
 from training.features.states import picture_features
 from training.learning.options import ModelArguments
 from training.learning.sampling import Judgments, PairSampler

@@ -10,10 +10,11 @@ the others as they are. A report that was made of the same model and data is kep
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modeling_mmfusion.checksums import existing_file
 from training import evaluate
 from training.common.cli import run
 from training.common.environment import digest, environment
-from training.common.files import check_output_file, claim_folder, existing_file, read_json, write_json, write_text
+from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import OTHER_VIEWS, views_of
 from training.evaluation.options import EvaluateArguments
 from training.features.encoders import resolve_tower

@@ -39,6 +39,7 @@ from transformers import (
 )
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.processing_mmfusion import load_picture
 from training import export
 from training.catalogue.layout import RetrievalSplit, load_products
@@ -46,7 +47,6 @@ from training.catalogue.stream import stream_products
 from training.catalogue.writing import write_card, write_split
 from training.common.cli import run
 from training.common.environment import environment
-from training.common.errors import DataError
 from training.common.files import check_output_file, write_json
 from training.features.embedder import CatalogueEmbedder, product_inputs
 from training.features.encoders import resolve_tower

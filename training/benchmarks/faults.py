@@ -38,12 +38,12 @@ from PIL import Image
 from tqdm import std
 from tqdm.auto import tqdm
 
-from modeling_mmfusion.index_mmfusion import ProductIndex, ProductIndexError
+from modeling_mmfusion.errors import DataError, ProductIndexError
+from modeling_mmfusion.index import ProductIndex
 from training import embed
 from training.benchmarks.embedding import save_small_model, write_shop
 from training.common.cli import run
 from training.common.environment import environment
-from training.common.errors import DataError
 from training.common.files import check_output_file, write_json
 from training.features.options import EmbedArguments
 from training.features.shards import read_vectors

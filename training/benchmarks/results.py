@@ -10,6 +10,8 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
 from training.benchmarks.ablate import format_results
 from training.benchmarks.ablation_plot import draw_ablation
 from training.benchmarks.compare import format_comparison
@@ -19,8 +21,7 @@ from training.benchmarks.search_speed import format_search
 from training.benchmarks.space_load import format_load
 from training.benchmarks.training_speed import format_figures
 from training.common.cli import run
-from training.common.errors import DataError
-from training.common.files import existing_file, read_json, write_json, write_text
+from training.common.files import read_json, write_json, write_text
 from training.evaluation.report import format_report
 from training.scale.planning import SizeArguments, make_plans
 

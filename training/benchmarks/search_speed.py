@@ -33,17 +33,17 @@ import pyarrow as pa
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm.auto import tqdm
 
-from modeling_mmfusion import graph_mmfusion
-from modeling_mmfusion.graph_mmfusion import unit
-from modeling_mmfusion.index_mmfusion import ProductIndex
+from modeling_mmfusion import index_graph
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.fingerprint import model_fingerprint
+from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.index_graph import unit
+from modeling_mmfusion.model_folder import load_model
 from training.catalogue.layout import load_products, load_split
 from training.common.cli import run
 from training.common.environment import environment
-from training.common.errors import DataError
 from training.common.files import check_output_file, claim_folder, read_json, write_json
 from training.evaluation.measuring import measure_rankings
-from training.features.fingerprints import model_fingerprint
-from training.features.models import load_model
 from training.features.states import embed_products, embed_queries, product_features, query_features
 
 matplotlib.use("Agg")
@@ -358,7 +358,7 @@ def build_ours(vectors: np.ndarray, work: Path, dtype: str) -> dict[str, int]:
     Its width is chosen by every second query; the others are asked later.
     """
     if dtype == "f32":
-        graph_mmfusion.EXPANSION_ADD = FAST
+        index_graph.EXPANSION_ADD = FAST
     facts = read_json(work / "model.json")
     exact = vectors.astype(np.float32) if dtype == "f32" else np.array(vectors)
     options = {"model": facts["fingerprint"], "dtype": dtype, "blocks": facts["blocks"], "progress": True}
@@ -439,8 +439,8 @@ def load_faiss(work: Path, dim: int, count: int) -> Search:
 
 def end_to_end(arguments: SearchBenchArguments) -> dict:
     """Milliseconds from a query's text to ids and what is shown, with the 8-bit query tower on one thread."""
+    from modeling_mmfusion.search import Searcher
     from training import export
-    from training.search import Searcher
 
     work = Path(arguments.work)
     model = str(work / "run" / "model")
@@ -476,7 +476,7 @@ def quality(arguments: SearchBenchArguments) -> dict:
     vectors = embed_products(model, product_features(model, processor, split))
     queries = embed_queries(model, query_features(model, processor, split.query_texts))[0]
     figures = {"products": len(vectors), "dim": vectors.shape[1]}
-    graph_mmfusion.MANY = len(vectors)
+    index_graph.MANY = len(vectors)
     for name in ("f32", "bf16", "i8", "b1", "b1, 50 candidates"):
         index = ProductIndex.build(vectors, pa.table({"_id": split.product_ids}), dtype=name.split(",")[0])
         if "candidates" in name:

@@ -24,10 +24,10 @@ import httpx
 import numpy as np
 from jsonargparse.typing import PositiveInt
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import load_split
 from training.common.cli import run
 from training.common.environment import environment
-from training.common.errors import DataError
 from training.common.files import check_output_file, write_json
 
 APP = Path(__file__).resolve().parents[2] / "space" / "app.py"

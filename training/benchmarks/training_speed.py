@@ -29,13 +29,13 @@ from jsonargparse.typing import PositiveInt
 from peft import LoraConfig
 from tqdm.auto import tqdm
 
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.model_folder import load_model, prepare_for_inference
 from training.catalogue.layout import load_split
 from training.common.cli import run
 from training.common.distributed import Share
 from training.common.environment import environment
-from training.common.errors import DataError
 from training.common.files import check_output_file, read_json, write_json
-from training.features.models import load_model, prepare_for_inference
 from training.learning.adapters import ENCODERS, EXCLUDED, HEADS, add_lora
 from training.learning.gradient_cache import forward_backward
 from training.learning.losses import alignment_loss

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from modeling_mmfusion.checksums import existing_file
 from training.catalogue.options import ConvertArguments
 from training.catalogue.pictures import PICTURE_ENDINGS
 from training.catalogue.products import choose_split
@@ -17,7 +18,6 @@ from training.catalogue.public_tables import (
 )
 from training.catalogue.query_log import same_text
 from training.common.errors import Problems
-from training.common.files import existing_file
 
 ESCI_SPLITS = ("train", "dev", "test")
 ESCI_EXAMPLES = "shopping_queries_dataset_examples"

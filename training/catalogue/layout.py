@@ -24,9 +24,10 @@ import datasets
 import fsspec
 import numpy as np
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.delimited import BARE_QUOTE, read_records
 from training.catalogue.pictures import pictures_digest
-from training.common.errors import DataError, Problems
+from training.common.errors import Problems
 
 REQUIRED_COLUMNS = {
     "corpus": ("_id",),

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
 from training.catalogue.options import ConvertArguments
 from training.catalogue.public_tables import (
     Judgments,
@@ -21,8 +23,7 @@ from training.catalogue.public_tables import (
     wanted_splits,
 )
 from training.catalogue.query_log import WHOLE
-from training.common.errors import DataError, Problems
-from training.common.files import existing_file
+from training.common.errors import Problems
 
 TRUTH_SUFFIX = "_{!@#~}_"
 

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.options import ConvertArguments
 from training.catalogue.pictures import fit_picture, path_inside
 from training.catalogue.tables import cell_text, dict_rows, one_line
-from training.common.errors import DataError, Problems
+from training.common.errors import Problems
 
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 BATCH_ROWS = 512

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import (
     EMPTY,
     add_unusable,
@@ -29,7 +30,7 @@ from training.catalogue.layout import (
     undecoded,
     unreadable,
 )
-from training.common.errors import DataError, Problems
+from training.common.errors import Problems
 
 ALL = "all"  # splits
 ROW = "row in its stream"  # a column that no catalogue has

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
 from training.catalogue.delimited import Record, read_records
-from training.common.errors import DataError, Problems
-from training.common.files import existing_file
+from training.common.errors import Problems
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 EXAMPLES = 20

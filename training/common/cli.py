@@ -13,8 +13,7 @@ import jsonargparse
 import transformers
 from jsonargparse.typing import restricted_number_type
 
-from modeling_mmfusion.index_mmfusion import ProductIndexError
-from training.common.errors import DataError
+from modeling_mmfusion.errors import DataError
 
 Count = restricted_number_type("Count", int, [(">=", 0), ("<", 2**31)])
 PositiveCount = restricted_number_type("PositiveCount", int, [(">", 0), ("<", 2**31)])
@@ -78,7 +77,7 @@ def run(main: Callable[[Any], Any], arguments: type, description: str, **options
         main(parse(arguments, description, **options))
     except jsonargparse.ArgumentError as error:
         sys.exit(_fail(f"{' '.join(str(error).split())}; --help lists the options"))
-    except (DataError, ProductIndexError) as error:
+    except DataError as error:
         sys.exit(_fail(str(error)))
     except OSError as error:  # a full disk, a folder that may not be written
         sys.exit(_fail(" ".join(str(error).split())))

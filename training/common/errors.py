@@ -1,11 +1,7 @@
-"""What goes wrong with a person's input: an error on one line, or a warning that is counted."""
+"""What is wrong with a person's rows and is counted; errors are in `modeling_mmfusion/errors.py`."""
 
 from collections import Counter
 from dataclasses import dataclass, field
-
-
-class DataError(ValueError):
-    """Input that a person has to mend. The message is one line that names the file, the row and the field."""
 
 
 @dataclass

@@ -23,23 +23,9 @@ from typing import Any
 import pyarrow as pa
 from safetensors import SafetensorError
 
-from modeling_mmfusion.generations_mmfusion import flush, sha256_of
-from training.common.errors import DataError
+from modeling_mmfusion.checksums import MARK, flush, mark_of, sha256_of
+from modeling_mmfusion.errors import DataError
 
-
-def existing_file(name: str | Path, what: str) -> Path:
-    """The path of a file that must be there.
-
-    Raises:
-        DataError: if it is not.
-    """
-    path = Path(name)
-    if not path.is_file():
-        raise DataError(f"{name}: no such file; give {what}")
-    return path
-
-
-MARK = ".mmfusion.json"
 RUN = "a training run"
 
 
@@ -177,7 +163,7 @@ def check_folder(folder: str | Path, writer: str) -> None:
     if old.exists() and not folder.exists():  # of a run that was killed
         old.rename(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        if (found := _mark_of(folder).get("writer")) not in (None, writer):
+        if (found := mark_of(folder).get("writer")) not in (None, writer):
             raise DataError(f"{folder}: was written by {found}, not by {writer}; give another --output")
         if reason := next(_strange(folder), None):
             raise DataError(f"{folder}: {reason}, which mmfusion did not write; move it away or give another --output")
@@ -199,7 +185,7 @@ def claim_folder(folder: str | Path, writer: str, of: str = "") -> Path:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; give a folder")
-    mark = _mark_of(folder)
+    mark = mark_of(folder)
     if not mark and folder.is_dir() and (strange := next(_strange_entries(folder), None)):
         raise DataError(f"{folder}: holds {strange}, which mmfusion did not write; give another --output")
     if mark and mark.get("writer") != writer:
@@ -211,30 +197,6 @@ def claim_folder(folder: str | Path, writer: str, of: str = "") -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             _write_mark(folder, {"writer": writer, "of": of})
     return folder
-
-
-def check_whole(folder: str | Path, marked: bool = False) -> None:
-    """Sees to it that a folder is as [`new_folder`] left it.
-
-    Args:
-        folder (`str` or `Path`): the folder.
-        marked (`bool`, *optional*, defaults to `False`): refuse one that has no mark, too.
-
-    Raises:
-        DataError: naming a file that is missing or is not the one that was written.
-    """
-    files = _mark_of(Path(folder)).get("files", {})
-    if marked and not files:
-        raise DataError(f"{folder}: {MARK} is missing or damaged")
-    for name, expected in files.items():
-        file = Path(folder, name)
-        if not file.is_file():
-            raise DataError(f"{file}: is missing; restore it, or make {folder} again")
-        if sha256_of(file) != expected:
-            raise DataError(
-                f"{file}: is not the file that was written (its sha256 differs); make {folder} again or, if you "
-                f"changed it on purpose, delete {MARK} there"
-            )
 
 
 def beside(source: str, name: str) -> Path:
@@ -301,15 +263,6 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _mark_of(folder: Path) -> dict[str, Any]:
-    """A folder's mark; an empty one if it has none."""
-    try:
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return mark if isinstance(mark, dict) else {}
-
-
 def _write_mark(folder: Path, mark: dict[str, Any]) -> None:
     write_json(folder / MARK, mark)
 
@@ -327,14 +280,14 @@ def _files(folder: Path) -> Iterator[Path]:
     """The files below a folder that its own mark covers."""
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
-            yield from () if _mark_of(path) else _files(path)
+            yield from () if mark_of(path) else _files(path)
         elif path.name != MARK:
             yield path
 
 
 def _strange(folder: Path) -> Iterator[str]:
     """What is in the way of replacing a folder: whatever is not as a mark says that it was written at one stroke."""
-    known = _mark_of(folder).get("files", {})
+    known = mark_of(folder).get("files", {})
     for file in _files(folder):
         name = file.relative_to(folder).as_posix()
         if name not in known:
@@ -343,7 +296,7 @@ def _strange(folder: Path) -> Iterator[str]:
             yield f"holds another {name}"
     for path in sorted(folder.rglob(MARK)):
         if path.parent != folder:
-            if "files" not in _mark_of(path.parent):
+            if "files" not in mark_of(path.parent):
                 yield f"holds {path.parent.relative_to(folder)}"
             yield from _strange(path.parent)
 
@@ -351,7 +304,7 @@ def _strange(folder: Path) -> Iterator[str]:
 def _strange_entries(folder: Path) -> Iterator[str]:
     """What is in the way of taking a folder that has no mark: whatever is no folder that a command of ours wrote."""
     for path in sorted(folder.iterdir()):
-        if not (path.is_dir() and (_mark_of(path) or (path / "index.json").is_file())):
+        if not (path.is_dir() and (mark_of(path) or (path / "index.json").is_file())):
             yield path.name
 
 

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.writing import write_card, write_split
 from training.common.cli import run
-from training.common.errors import DataError
 from training.common.files import check_folder, new_folder
 from training.demo import drawings
 

@@ -10,9 +10,11 @@ import pyarrow as pa
 import modeling_mmfusion
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.configuration_mmfusion import VIEWS
-from modeling_mmfusion.index_mmfusion import ProductIndex
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.fingerprint import digest_of, model_fingerprint
+from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.model_folder import load_model
 from training.catalogue.layout import RetrievalSplit
-from training.common.errors import DataError
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.product_retrieval.metrics import (
     DEFAULT_METRICS,
@@ -27,9 +29,7 @@ from training.evaluation.rankers import (
     rank_by_ranks,
     rank_by_words,
 )
-from training.features.cache import cache_key, cached_features
-from training.features.fingerprints import model_fingerprint
-from training.features.models import load_model
+from training.features.cache import cached_features
 from training.features.states import (
     TowerStates,
     embed_products,
@@ -121,13 +121,13 @@ def kept_vectors(
 ) -> Callable[[MMFusionModel, TowerStates, str], np.ndarray]:
     """[`embed_products`] for a whole split, which takes the vectors that an earlier evaluation kept below
     `cache_folder()` of the same model, data and code of ours."""
-    sources = sorted(Path(modeling_mmfusion.__file__).parent.glob("*_mmfusion.py"))
+    sources = sorted(Path(modeling_mmfusion.__file__).parent.glob("*.py"))
     facts = [model_fingerprint(model, processor), str(model.output_dims), *(file.read_text() for file in sources)]
-    key = cache_key(*facts, *product_texts(processor, split), *split.picture_digests)
+    key = digest_of(*facts, *product_texts(processor, split), *split.picture_digests)
 
     def embed(model: MMFusionModel, products: TowerStates, view: str) -> np.ndarray:
         arrays, _ = cached_features(
-            cache_key(key, view), lambda: ({"vectors": embed_products(model, products, view)}, [])
+            digest_of(key, view), lambda: ({"vectors": embed_products(model, products, view)}, [])
         )
         return arrays["vectors"]
 

@@ -6,10 +6,10 @@ import numpy as np
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.index_words import ProductWords, best_rows, fuse_rankings
 from modeling_mmfusion.processing_mmfusion import join_fields
-from modeling_mmfusion.words_mmfusion import ProductWords, best_rows, fuse_rankings
 from training.catalogue.layout import RetrievalSplit
-from training.common.errors import DataError
 
 
 def listing_texts(split: RetrievalSplit) -> list[str]:

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 
 from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.configuration_mmfusion import VIEWS
+from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit, load_split
 from training.common.cli import run
 from training.common.files import beside, check_output_file, new_file
 from training.evaluation.measuring import search_exact
-from training.features.models import load_model
 from training.features.states import TowerStates, embed_products, embed_queries, product_features, query_features
 
 RELEVANT, OTHER = "#2e9e5b", "#dddddd"

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 1000  # of the bootstrap; ten times as many of the randomisation test
-AT_A_TIME = 2**22  # numbers that are resampled at a time
+AT_A_TIME = 2**20  # numbers that are resampled at a time
 
 
 def bootstrap_interval(values: np.ndarray, samples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:

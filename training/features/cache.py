@@ -3,7 +3,6 @@
 Each encoder has a cache of its own: while the text encoder is being trained the pictures' features stay valid.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.common.files import cannot_write, check_whole, new_shared_folder
+from modeling_mmfusion.checksums import check_whole
+from training.common.files import cannot_write, new_shared_folder
 from training.common.random_state import random_state_kept
 from training.features.encoders import cache_folder
 
@@ -57,8 +57,3 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], bad_rows: list[tuple[int
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
         (partial / "rows.json").write_text(json.dumps(bad_rows))
-
-
-def cache_key(*parts: str) -> str:
-    """A short digest of some strings."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -13,16 +13,16 @@ import pyarrow as pa
 import torch
 
 from modeling_mmfusion import MMFusionProcessor
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.fingerprint import digest_of, model_fingerprint
+from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.processing_mmfusion import pictures_of
 from training.catalogue.layout import load_table, split_names
 from training.catalogue.pictures import picture_content
 from training.catalogue.stream import ROW, stream_products
-from training.common.errors import DataError, Problems
+from training.common.errors import Problems
 from training.common.files import beside
 from training.features.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
-from training.features.cache import cache_key
-from training.features.fingerprints import model_fingerprint
-from training.features.models import load_model
 from training.features.options import EmbedArguments
 from training.features.shards import (
     KnownVectors,
@@ -123,7 +123,7 @@ class CatalogueEmbedder:
             self.tower = exported_towers(self.backend, folder, self.fingerprint, torch.get_num_threads())
             if self.model.config.truncate_dim:
                 self.tower = TruncatedTowers(self.tower, self.model)
-        self.key = cache_key(self.fingerprint, str(self.dim), self.precision)
+        self.key = digest_of(self.fingerprint, str(self.dim), self.precision)
 
     @property
     def shards(self) -> int:

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from training.common.errors import DataError
-from training.common.files import cannot_write, check_whole, new_shared_folder
+from modeling_mmfusion.checksums import check_whole
+from modeling_mmfusion.errors import DataError
+from training.common.files import cannot_write, new_shared_folder
 from training.common.random_state import random_state_kept
 
 OFFLINE_INSTALL = "pip install -e '.[offline]'"

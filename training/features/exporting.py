@@ -19,9 +19,10 @@ from torch import nn
 from transformers import BatchFeature
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from training.common.errors import DataError
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.exported import OnnxTowers, import_openvino, openvino_core
 from training.common.files import check_folder
-from training.features.backends import ENGINES, OnnxTowers, import_openvino, openvino_core
+from training.features.backends import EXPORTED
 from training.features.options import ExportArguments
 
 WRITER = "training.export"
@@ -97,8 +98,8 @@ def check_options(formats: list[str], quantize_query: str | None) -> None:
         DataError: if a format is unknown, an 8-bit tower is asked for without ONNX or a package is not installed.
     """
     for name in formats:
-        if name not in ENGINES:
-            raise DataError(f"unknown format {name!r}; use some of {', '.join(ENGINES)}")
+        if name not in EXPORTED:
+            raise DataError(f"unknown format {name!r}; use some of {', '.join(EXPORTED)}")
     if quantize_query and "onnx" not in formats:
         raise DataError(f"--quantize-query {quantize_query} goes with --formats onnx")
     for package in EXPORT_PACKAGES:
@@ -221,7 +222,7 @@ def compare(format: str, folder: Path, cases: dict[str, Case]) -> dict[str, dict
     Raises:
         DataError: if a vector differs by more than 1e-4 anywhere.
     """
-    towers = ENGINES[format](folder, threads=torch.get_num_threads())
+    towers = EXPORTED[format](folder, threads=torch.get_num_threads())
     measured = {
         "query_tower": measure(f"{format}/query_tower", towers.query_vectors, cases["query"]),
         "product_tower": measure(f"{format}/product_tower", towers.product_vectors, cases["product"]),

@@ -6,7 +6,7 @@ from typing import Literal
 from jsonargparse.typing import PositiveInt
 
 from training.catalogue.stream import ALL
-from training.features.backends import ENGINES
+from training.features.backends import EXPORTED
 
 
 @dataclass
@@ -59,5 +59,5 @@ class ExportArguments:
 
     model: str = "runs/quickstart/model"
     output: str | None = None
-    formats: str = ",".join(ENGINES)
+    formats: str = ",".join(EXPORTED)
     quantize_query: Literal["int8"] | None = None

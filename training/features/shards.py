@@ -22,9 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
 from training.catalogue.stream import ROW, id_keys
-from training.common.errors import DataError, Problems
-from training.common.files import existing_file, sha256_of, write_bytes, write_json
+from training.common.errors import Problems
+from training.common.files import sha256_of, write_bytes, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.fingerprint import digest_of, encoder_fingerprint
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit, rows_of
-from training.common.errors import DataError
-from training.features.cache import Found, cache_key, cached_features
-from training.features.fingerprints import encoder_fingerprint
+from training.features.cache import Found, cached_features
 
 BATCH_SIZE = 16  # on a CPU the fastest of 4, 8, 16, 32 and 64: a larger batch's feature maps leave the cache
 HEAD_BATCH_SIZE = 1024
@@ -101,7 +101,7 @@ def text_features(
         rows = [places[text] for text in texts]
         return {name: array[rows] for name, array in found.items() if not name.startswith("image_")}, []
 
-    key = cache_key(encoder_fingerprint(model, processor, "text"), *texts)
+    key = digest_of(encoder_fingerprint(model, processor, "text"), *texts)
     arrays, _ = cached_features(key, compute) if cache else compute()
     return _with_lexical(model, arrays, texts, lambda some: processor.process_products([{"text": t} for t in some]))
 
@@ -133,7 +133,7 @@ def picture_features(
         found = _run_encoder(encode, [""] * len(split.product_ids), batch_size, f"image encoder: {split.name}")
         return {name: array for name, array in found.items() if name.startswith("image_")}, sorted(bad_rows)
 
-    key = cache_key(encoder_fingerprint(model, processor, "picture"), *split.picture_digests) if cache else ""
+    key = digest_of(encoder_fingerprint(model, processor, "picture"), *split.picture_digests) if cache else ""
     arrays, bad_rows = cached_features(key, compute) if cache else compute()
     for row, reason in bad_rows:
         split.problems.add("unreadable image (embedded without it)", f"{split.where(row, 'image')}: {reason}")
@@ -154,7 +154,7 @@ def query_features(
 
         return _run_encoder(encode, texts, batch_size, "query tower"), []
 
-    key = cache_key(encoder_fingerprint(model, processor, "query"), *texts) if cache else ""
+    key = digest_of(encoder_fingerprint(model, processor, "query"), *texts) if cache else ""
     arrays, _ = cached_features(key, compute) if cache else compute()
     return _with_lexical(model, arrays, texts, processor.process_queries)
 

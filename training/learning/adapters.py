@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from modeling_mmfusion import MMFusionModel
-from training.common.errors import DataError
+from modeling_mmfusion.errors import DataError
 from training.learning.options import LoraArguments
 
 ENCODERS = {"text": r"(text_model|query_model)\.", "vision": r"vision_model\."}

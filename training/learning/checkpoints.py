@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from modeling_mmfusion.errors import DataError
 from training.common.environment import digest
-from training.common.errors import DataError
 from training.common.files import cannot_write, sha256_of, write_json
 from training.common.stopping import Stop, Stopped
 from training.learning.provenance import file_digests

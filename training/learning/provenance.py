@@ -12,9 +12,9 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
+from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import check_exists, error_reason, load_table, split_names
 from training.common.environment import digest
-from training.common.errors import DataError
 from training.common.files import sha256_of
 from training.learning.options import DataArguments, TrainArguments
 

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.common.errors import DataError
-from training.common.files import existing_file, new_file
+from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
+from training.common.files import new_file
 
 COLUMNS = ("query-id", "corpus-id", "score")
 

@@ -13,12 +13,12 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.fingerprint import TOWERS
 from training.catalogue.layout import RetrievalSplit
 from training.common.distributed import Share
-from training.common.errors import DataError
 from training.common.stopping import leave_to_parent
 from training.evaluation.measuring import evaluate
-from training.features.fingerprints import TOWERS
 from training.features.states import product_texts, query_features, text_features
 from training.learning.adapters import add_lora
 from training.learning.calibration import (

@@ -11,14 +11,15 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.utils import broadcast, broadcast_object_list, set_seed
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.model_folder import prepare_for_inference
 from training.catalogue.layout import NothingToMeasure, RetrievalSplit, hide_modality, load_split
 from training.common.distributed import PATIENCE
 from training.common.environment import environment, write_config
-from training.common.errors import DataError, Problems
+from training.common.errors import Problems
 from training.common.files import RUN, cannot_write, check_folder, claim_folder, new_folder, write_json, write_text
 from training.common.random_state import random_state_kept
 from training.common.stopping import Stop
-from training.features.models import prepare_for_inference
 from training.features.states import product_texts, query_features, text_features
 from training.learning.adapters import merged, save_adapter
 from training.learning.calibration import sample_rows, start_text_head

@@ -7,10 +7,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
-from training.common.errors import DataError
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.fingerprint import TOWERS
+from modeling_mmfusion.model_folder import load_model
 from training.features.encoders import resolve_tower
-from training.features.fingerprints import TOWERS
-from training.features.models import load_model
 from training.learning.options import ModelArguments
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from modeling_mmfusion.errors import DataError
 from training.common.cli import run
-from training.common.errors import DataError
 from training.common.files import claim_folder, only_process
 from training.features.embedder import WRITER, CatalogueEmbedder, output_of
 from training.features.options import EmbedArguments

@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 
-from modeling_mmfusion.catalogue_mmfusion import numbers_of, with_large_strings
-from modeling_mmfusion.index_mmfusion import SearchResult
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.index import SearchResult
+from modeling_mmfusion.index_products import numbers_of, with_large_strings
 from training.common.cli import run
-from training.common.errors import DataError
 from training.common.files import beside, cannot_write, check_folder, new_folder
 from training.features.shards import iterate_shown, read_manifest
 from training.scale.filters import Condition, check_search, conditions, is_text

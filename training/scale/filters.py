@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from training.common.errors import DataError
+from modeling_mmfusion.errors import DataError
 
 Condition = list | tuple  # values of which a column must hold one, or bounds `(low, high)`, None for no bound
 

@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modeling_mmfusion.catalogue_mmfusion import numbers_of
-from modeling_mmfusion.index_mmfusion import SearchResult
-from training.common.errors import DataError, Problems
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.index import SearchResult
+from modeling_mmfusion.index_products import numbers_of
+from training.common.errors import Problems
 from training.scale.filters import Condition, check_search, conditions, is_text
 
 ENGINES_INSTALL = "pip install -e '.[engines]'"

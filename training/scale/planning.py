@@ -14,9 +14,10 @@ from pathlib import Path
 
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
 from training.common.cli import run
-from training.common.errors import DataError
-from training.common.files import existing_file, read_json
+from training.common.files import read_json
 
 DAY = 24 * 60 * 60
 

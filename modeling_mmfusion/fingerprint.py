@@ -11,12 +11,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig
 
-from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
-from training.common.errors import DataError
-from training.features.cache import cache_key
+from .configuration_mmfusion import MMFusionConfig
+from .errors import DataError
+from .modeling_mmfusion import MMFusionModel
+from .processing_mmfusion import MMFusionProcessor
 
 APART = ("text_config", "vision_config", "query_config", "truncate_dim", "matryoshka_dims")
 TOWERS = ("text_model.", "vision_model.", "query_model.")
+
+
+def digest_of(*parts: str) -> str:
+    """A short digest of some strings."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def encoder_fingerprint(model: MMFusionModel, processor: MMFusionProcessor, what: str) -> str:
@@ -54,7 +60,7 @@ def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> st
     """A digest of all that decides what the towers say, and of how a product becomes text."""
     settings = json.loads(processor.to_json_string(), object_hook=_without_auto_map)
     parts = [encoder_fingerprint(model, processor, what) for what in ("text", "picture", "query")]
-    return cache_key(json.dumps(settings, sort_keys=True), *parts)
+    return digest_of(json.dumps(settings, sort_keys=True), *parts)
 
 
 def model_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from usearch.index import BatchMatches, Index, Matches
 
-from .generations_mmfusion import ProductIndexError
+from .errors import ProductIndexError
 
 CANDIDATES = {"f32": 0, "bf16": 24, "f16": 24, "i8": 64, "b1": 400}  # scored exactly, of a width that allows it
 EXPANSION = 384  # width of the search of a graph whose recall was not measured: more finds more and takes longer

@@ -10,7 +10,7 @@ from pathlib import Path
 import bm25s
 import numpy as np
 
-from .generations_mmfusion import WORDS, part_file
+from .index_files import WORDS, part_file
 
 RRF_K = 60  # of the paper
 WORD = re.compile(r"\w+")

@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from .checksums import flush, sha256_of
+from .errors import ProductIndexError
+
 try:
     import fcntl
 except ImportError:  # Windows has none: there, see to it yourself that one process saves at a time
@@ -29,10 +32,6 @@ WORDS = {"data": "npy", "indices": "npy", "indptr": "npy", "vocab": "json", "par
 SUFFIXES = {"graph": "usearch", "vectors": "npy", "basis": "npy", "products": "arrow"}
 SUFFIXES |= {f"words_{part}": suffix for part, suffix in WORDS.items()}
 FILE_NAME = re.compile(r"(\w+)-([0-9]{6,})\.(\w+)")
-
-
-class ProductIndexError(ValueError):
-    """A folder that is no index of ours, or vectors and products that don't fit. The message is one line."""
 
 
 def read_manifest(folder: Path) -> dict:
@@ -204,20 +203,3 @@ def writing(folder: Path, generation: int) -> Iterator[None]:
                 file.unlink(missing_ok=True)
         reason = " ".join(str(error).split())[:200]
         raise ProductIndexError(f"{folder}: can't be written ({reason}); is the disk full?") from error
-
-
-def sha256_of(file: Path) -> str:
-    """The sha256 of a file."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Has a file's contents, or a folder's names, written to the disk itself; Windows can't do it for folders."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

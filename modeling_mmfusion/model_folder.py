@@ -1,4 +1,4 @@
-"""Models as folders or Hub ids: checked, loaded, ready for inference."""
+"""A model's folder: whole, as it was written, and loaded with its processor."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from training.common.errors import DataError
-from training.common.files import check_whole
-from training.features.fingerprints import check_finite
+from .checksums import check_whole
+from .errors import DataError
+from .fingerprint import check_finite
+from .modeling_mmfusion import MMFusionModel
+from .processing_mmfusion import MMFusionProcessor
 
 
 def load_model(

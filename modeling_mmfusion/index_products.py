@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .generations_mmfusion import ProductIndexError
+from .errors import ProductIndexError
 from .processing_mmfusion import join_fields
 
 CACHED_FILTERS = 32
 NUMBER = r"^\s*-?\d+(\.\d+)?\s*$"
 
 
-class Catalogue:
+class ProductRows:
     """Products by row. A row that is free has a null `_id` and is given to the next product that is added.
 
-    Changes are kept beside the table, which may be a file's, until [`~Catalogue.rebase`].
+    Changes are kept beside the table, which may be a file's, until [`~ProductRows.rebase`].
 
     Args:
         table (`pyarrow.Table`): a row a product, with the column `_id` and any others.
@@ -94,7 +94,7 @@ class Catalogue:
         return pa.concat_tables([self.table, changes]).combine_chunks().take(pa.array(places))
 
     def rebase(self, table: pa.Table) -> None:
-        """Takes a table that [`~Catalogue.merged`] gave, or its file, in place of the changes."""
+        """Takes a table that [`~ProductRows.merged`] gave, or its file, in place of the changes."""
         self.table, self.changed = table, {}
 
     def conform(self, products: pa.Table) -> pa.Table:

@@ -4,11 +4,11 @@ The model files never import this one, so a model loads where usearch, pyarrow a
 
 | file | what |
 |---|---|
-| `generations_mmfusion.py` | files on disk: atomic saves, checksums |
-| `catalogue_mmfusion.py` | products by row, changes, filters |
-| `graph_mmfusion.py` | the graph, and exact vectors that have the last word on its candidates |
-| `words_mmfusion.py` | BM25 and reciprocal rank fusion |
-| `locks_mmfusion.py` | searches and changes of several threads |
+| `index_files.py` | files on disk: atomic saves, checksums |
+| `index_products.py` | products by row, changes, filters |
+| `index_graph.py` | the graph, and exact vectors that have the last word on its candidates |
+| `index_words.py` | BM25 and reciprocal rank fusion |
+| `index_locks.py` | searches and changes of several threads |
 """
 
 import os
@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .catalogue_mmfusion import Catalogue, map_table, write_table
-from .generations_mmfusion import (
+from .errors import ProductIndexError
+from .index_files import (
     FORMAT,
-    ProductIndexError,
     check_file,
     describe,
     last_generation,
@@ -36,7 +35,7 @@ from .generations_mmfusion import (
     write_manifest,
     writing,
 )
-from .graph_mmfusion import (
+from .index_graph import (
     CANDIDATES,
     SAMPLED,
     RowVectors,
@@ -46,9 +45,10 @@ from .graph_mmfusion import (
     pseudo_queries,
     unit,
 )
-from .locks_mmfusion import SearchLock
+from .index_locks import SearchLock
+from .index_products import ProductRows, map_table, write_table
+from .index_words import ProductWords, fuse_rankings
 from .processing_mmfusion import PRODUCT_FIELDS
-from .words_mmfusion import ProductWords, fuse_rankings
 
 EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored
 MOST_ASKED = 10_000  # candidates that the graph is asked for before all that pass are scored
@@ -86,7 +86,7 @@ class ProductIndex:
 
     Args:
         graph (`VectorGraph`): the vectors by row.
-        catalogue (`Catalogue`): the products by row.
+        catalogue (`ProductRows`): the products by row.
         model (`str`): fingerprint of the model that made the vectors; queries of another one don't fit.
         blocks (`dict[str, int]`): widths of the vectors' blocks by name, in their order; empty if not known.
 
@@ -101,7 +101,7 @@ class ProductIndex:
     """
 
     def __init__(
-        self, graph: VectorGraph, catalogue: Catalogue, model: str = "", blocks: Mapping[str, int] | None = None
+        self, graph: VectorGraph, catalogue: ProductRows, model: str = "", blocks: Mapping[str, int] | None = None
     ):
         self.graph = graph
         self.measured = SearchWidth(graph.width, graph.candidates)
@@ -248,7 +248,7 @@ class ProductIndex:
             raise ProductIndexError(f"the blocks {dict(blocks)} don't make vectors of {vectors.shape[1]} dimensions")
         if queries is not None:
             check_measured_queries(queries, vectors.shape[1])
-        index = cls(VectorGraph.build(vectors, dtype, threads, progress), Catalogue(products), model, blocks)
+        index = cls(VectorGraph.build(vectors, dtype, threads, progress), ProductRows(products), model, blocks)
         if words:
             index.words = ProductWords.build(index.catalogue.texts())
         index.choose_width(recall, queries, threads)
@@ -408,7 +408,7 @@ class ProductIndex:
                 return
             rows = np.flatnonzero(self.catalogue.passing({})[: self.catalogue.size])
             graph = VectorGraph.build(self.graph.stored(rows), self.graph.dtype, threads, progress)
-            newest = ProductIndex(graph, Catalogue(self.products), self.model, self.blocks)
+            newest = ProductIndex(graph, ProductRows(self.products), self.model, self.blocks)
             if self.words is not None:
                 newest.words = ProductWords.build(newest.catalogue.texts())
             newest.choose_width(self.measured.wanted, threads=threads)
@@ -668,7 +668,7 @@ class ProductIndex:
         files = {part: check_file(folder, facts, verify) for part, facts in manifest["files"].items()}
         try:
             graph = VectorGraph.open(files, manifest["dim"], manifest["strays"], view)
-            catalogue = Catalogue(map_table(files["products"]))
+            catalogue = ProductRows(map_table(files["products"]))
             index = cls(graph, catalogue, manifest["model"], manifest["blocks"])
             index.words = ProductWords.load(files) if "words_data" in files else None
         except (pa.ArrowException, KeyError) as error:

@@ -1,0 +1,73 @@
+"""Files that are there, reached the disk and are what was written."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+
+MARK = ".mmfusion.json"  # checksums of the files that a folder was written with
+
+
+def sha256_of(file: Path) -> str:
+    """The sha256 of a file."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Has a file's contents, or a folder's names, written to the disk itself; Windows can't do it for folders."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def existing_file(name: str | Path, what: str) -> Path:
+    """The path of a file that must be there.
+
+    Raises:
+        DataError: if it is not.
+    """
+    path = Path(name)
+    if not path.is_file():
+        raise DataError(f"{name}: no such file; give {what}")
+    return path
+
+
+def check_whole(folder: str | Path, marked: bool = False) -> None:
+    """Sees to it that a folder is as [`new_folder`] left it.
+
+    Args:
+        folder (`str` or `Path`): the folder.
+        marked (`bool`, *optional*, defaults to `False`): refuse one that has no mark, too.
+
+    Raises:
+        DataError: naming a file that is missing or is not the one that was written.
+    """
+    files = mark_of(Path(folder)).get("files", {})
+    if marked and not files:
+        raise DataError(f"{folder}: {MARK} is missing or damaged")
+    for name, expected in files.items():
+        file = Path(folder, name)
+        if not file.is_file():
+            raise DataError(f"{file}: is missing; restore it, or make {folder} again")
+        if sha256_of(file) != expected:
+            raise DataError(
+                f"{file}: is not the file that was written (its sha256 differs); make {folder} again or, if you "
+                f"changed it on purpose, delete {MARK} there"
+            )
+
+
+def mark_of(folder: Path) -> dict[str, Any]:
+    """A folder's mark; an empty one if it has none."""
+    try:
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return mark if isinstance(mark, dict) else {}

@@ -27,10 +27,10 @@ class MMFusionQueryProjection(nn.Module):
         self.norm = nn.LayerNorm(in_dim)
         self.head = MMFusionMLP(in_dim, config.vector_dim, config)
 
-    def forward(self, states: MMFusionStates, text_head: None = None) -> tuple[tuple[torch.Tensor], torch.Tensor]:
-        """The block `(batch, vector_dim)` in a tuple, and its weight 1 of shape `(batch, 1)`."""
+    def forward(self, states: MMFusionStates, text_head: None = None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The block `(batch, vector_dim)` by name, and its weight 1 of shape `(batch, 1)`."""
         vectors = self.head(self.norm(states.text_features))
-        return (vectors,), vectors.new_ones(len(vectors), 1)
+        return {"fused": vectors}, vectors.new_ones(len(vectors), 1)
 
 
 class MMFusionBaseline(nn.Module):
@@ -46,18 +46,18 @@ class MMFusionBaseline(nn.Module):
 
     def forward(
         self, states: MMFusionStates, text_head: None = None, views: tuple[str, ...] = ("fused",)
-    ) -> list[tuple[tuple[torch.Tensor], torch.Tensor]]:
-        """For each view, the block `(batch, vector_dim)` in a tuple and its weight 1 of shape `(batch, 1)`."""
+    ) -> list[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        """For each view, the block `(batch, vector_dim)` by name and its weight 1 of shape `(batch, 1)`."""
         return [self._view(states.seen_as(view)) for view in views]
 
-    def _view(self, states: MMFusionStates) -> tuple[tuple[torch.Tensor], torch.Tensor]:
+    def _view(self, states: MMFusionStates) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         if self.training:
             states = drop_modalities(states, self.modality_dropout)
         text_mask, image_mask = states.text_mask[:, None], states.has_image[:, None]
         text = self.text_norm(states.text_features) * text_mask
         image = pool_images(self.image_norm(states.image_features), states.image_mask, self.image_pool)
         vectors = self.fuse(text, image, text_mask, image_mask)
-        return (vectors,), vectors.new_ones(len(vectors), 1)
+        return {"fused": vectors}, vectors.new_ones(len(vectors), 1)
 
     def build(self, text_dim: int, image_dim: int, config: MMFusionConfig) -> None:
         """Makes a head for each modality."""

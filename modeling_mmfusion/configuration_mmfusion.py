@@ -1,5 +1,6 @@
 """MMFusion model configuration."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -9,6 +10,22 @@ from transformers.configuration_utils import SubConfigSpec
 VIEWS = ("fused", "text", "image")
 FusionType = Literal["experts", "weighted_mean", "sum", "concat", "gated"]
 Pooling = Literal["mean", "cls", "last", "pooler"]
+EXPERTS = {"text": False, "lexical": False, "image": True, "cross": True}  # blocks, and whether all of it is learned
+
+
+@dataclass(frozen=True)
+class MMFusionBlock:
+    """A part of the vectors, which an expert of each tower makes.
+
+    Attributes:
+        width (`int`): dimensions before truncation.
+        is_learned (`bool`): whether it says nothing before training, and so is silent for unfamiliar texts.
+        logit (`float`): its share of the vectors before training, see [`MMFusionRouter`].
+    """
+
+    width: int
+    is_learned: bool = False
+    logit: float = 0.0
 
 
 @strict
@@ -76,7 +93,7 @@ class MMFusionConfig(PreTrainedConfig):
         text_mean_weight (`float`, *optional*, defaults to 0.5):
             Weight of the text in `weighted_mean`; the image has the rest.
         block_logits_init (`list[float]`, *optional*, defaults to `[1.0, 0.6, 0.5, 0.5]`):
-            The routers' logits of the four blocks before training: shares of 34, 23, 21 and 21%.
+            The routers' logits of text, lexical, image and cross block before training: shares of 34, 23, 21 and 21%.
         logit_scale_init_value (`float`, *optional*, defaults to 3.0):
             Logarithm of the inverse temperature before training.
         matryoshka_dims (`list[int]`, *optional*, defaults to `[]`):
@@ -139,50 +156,52 @@ class MMFusionConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
-    def blocks(self) -> tuple[str, ...]:
-        """Names of a vector's blocks, in their order."""
+    def blocks(self) -> dict[str, MMFusionBlock]:
+        """A vector's blocks by name, in their order; the lexical one may be left out by a width of 0."""
         if self.fusion_type != "experts":
-            return ("fused",)
-        return ("text", "lexical", "image", "cross") if self.lexical_dim else ("text", "image", "cross")
+            return {"fused": MMFusionBlock(self.vector_dim)}
+        table = {
+            name: MMFusionBlock(getattr(self, f"{name}_dim"), is_learned, float(logit))
+            for (name, is_learned), logit in zip(EXPERTS.items(), self.block_logits_init, strict=True)
+        }
+        return {name: block for name, block in table.items() if block.width or name != "lexical"}
 
     @property
-    def block_dims(self) -> tuple[int, ...]:
+    def block_dims(self) -> dict[str, int]:
         """Widths of a vector's blocks before truncation."""
-        if self.fusion_type != "experts":
-            return (self.vector_dim,)
-        return tuple(getattr(self, f"{name}_dim") for name in self.blocks)
+        return {name: block.width for name, block in self.blocks.items()}
 
     @property
     def embedding_dim(self) -> int:
         """Width of a query's or product's vector before truncation."""
-        return sum(self.block_dims)
+        return sum(self.block_dims.values())
 
     @property
     def projection_dim(self) -> int:
         """Width of the vectors that the model returns, under the name that sentence-transformers reads it by."""
         return self.truncate_dim or self.embedding_dim
 
-    def truncated_dims(self, dim: int) -> tuple[int, ...]:
+    def truncated_dims(self, dim: int) -> dict[str, int]:
         """Widths of the blocks of vectors truncated to `dim` dimensions; the first block takes what rounding leaves.
 
         Raises:
             ValueError: if a block would have no dimension left, or `dim` is more than there is.
         """
-        rest = [width * dim // self.embedding_dim for width in self.block_dims[1:]]
-        dims = (dim - sum(rest), *rest)
-        if min(dims) < 1 or dim > self.embedding_dim:
+        dims = {name: width * dim // self.embedding_dim for name, width in self.block_dims.items()}
+        dims[next(iter(dims))] += dim - sum(dims.values())
+        if min(dims.values()) < 1 or dim > self.embedding_dim:
             raise ValueError(
-                f"can't truncate blocks of {self.block_dims} dimensions to {dim} in all; "
+                f"can't truncate blocks of {tuple(self.block_dims.values())} dimensions to {dim} in all; "
                 f"give at least one dimension a block and at most {self.embedding_dim}"
             )
         return dims
 
     def validate_fusion(self):
         """Refuses widths and rates that no fusion network can have."""
-        if min(*self.block_dims, self.fusion_hidden_size, self.attention_hidden_size) < 1:
+        if min(*self.block_dims.values(), self.fusion_hidden_size, self.attention_hidden_size) < 1:
             raise ValueError(
                 f"text_dim, image_dim, cross_dim, vector_dim, fusion_hidden_size and attention_hidden_size must "
-                f"be at least 1, got blocks of {self.block_dims}, {self.fusion_hidden_size} and "
+                f"be at least 1, got blocks of {tuple(self.block_dims.values())}, {self.fusion_hidden_size} and "
                 f"{self.attention_hidden_size}"
             )
         if min(self.num_cell_queries, self.cell_grid) < 1:

@@ -252,9 +252,8 @@ class MMFusionRouter(nn.Linear):
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__(in_dim, len(config.blocks))
-        logits = dict(zip(("text", "lexical", "image", "cross"), config.block_logits_init, strict=True))
-        self.logits_init = [float(logits[name]) for name in config.blocks]
-        self.learned_blocks = [name in ("image", "cross") for name in config.blocks]
+        self.logits_init = [block.logit for block in config.blocks.values()]
+        self.learned_blocks = [block.is_learned for block in config.blocks.values()]
 
     def forward(
         self, states: torch.Tensor, familiarity: torch.Tensor, mask: torch.Tensor | None = None
@@ -390,6 +389,7 @@ class MMFusionQueryHeads(nn.Module):
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__()
+        self.blocks = list(config.blocks)
         self.familiarity = MMFusionFamiliarity(in_dim, config)
         self.norm = nn.LayerNorm(in_dim)
         self.image_head = MMFusionMLP(in_dim, config.image_dim, config)
@@ -398,13 +398,17 @@ class MMFusionQueryHeads(nn.Module):
 
     def forward(
         self, states: MMFusionStates, text_head: MMFusionTextHead
-    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        """Blocks `(batch, width)` of any length, and their weights `(batch, blocks)`."""
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Blocks `(batch, width)` of any length by name, and their weights `(batch, blocks)`."""
         text = self.norm(states.text_features)
         known = self.familiarity(states.text_features)
-        learned = self.image_head(text), self.cross_head(text)
-        blocks = text_head(states.text_features, known), *lexical_block(states), *learned
-        return blocks, self.router(text, known)
+        found = {
+            "text": text_head(states.text_features, known),
+            "lexical": states.lexical_features,
+            "image": self.image_head(text),
+            "cross": self.cross_head(text),
+        }
+        return {name: found[name] for name in self.blocks}, self.router(text, known)
 
 
 class MMFusionProductHeads(nn.Module):
@@ -422,6 +426,7 @@ class MMFusionProductHeads(nn.Module):
     def __init__(self, text_in_dim: int, image_sizes: tuple[int, ...], cell_dim: int, config: MMFusionConfig):
         super().__init__()
         image_in_dim = sum(image_sizes)
+        self.blocks = list(config.blocks)
         self.modality_dropout = config.modality_dropout
         self.familiarity = MMFusionFamiliarity(text_in_dim, config)
         self.text_norm = nn.LayerNorm(text_in_dim)
@@ -439,8 +444,8 @@ class MMFusionProductHeads(nn.Module):
 
     def forward(
         self, states: MMFusionStates, text_head: MMFusionTextHead, views: tuple[str, ...] = ("fused",)
-    ) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
-        """For each view, blocks `(batch, width)` of any length and their weights `(batch, blocks)`.
+    ) -> list[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        """For each view, blocks `(batch, width)` of any length by name, and their weights `(batch, blocks)`.
 
         A product without text and without image has only its cross-modal block.
         """
@@ -451,7 +456,7 @@ class MMFusionProductHeads(nn.Module):
 
     def _view(
         self, states: MMFusionStates, text_head: MMFusionTextHead
-    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         if self.training:
             states = drop_modalities(states, self.modality_dropout)
         text = self.missing_text.where_missing(self.text_norm(states.text_features), states.text_mask)
@@ -465,13 +470,19 @@ class MMFusionProductHeads(nn.Module):
             alone, together = (torch.cat([image, seen], dim=-1) for seen in self._look_at_cells(text, states))
         image_mask = states.has_image[:, None]
         cross = self.cross_head(text, together, states.text_mask[:, None] | ~image_mask, image_mask)
-        learned = self.image_head(alone), cross
-        return (text_head(states.text_features, known), *lexical_block(states), *learned), weights
+        found = {
+            "text": text_head(states.text_features, known),
+            "lexical": states.lexical_features,
+            "image": self.image_head(alone),
+            "cross": cross,
+        }
+        return {name: found[name] for name in self.blocks}, weights
 
     def _usable_blocks(self, states: MMFusionStates) -> torch.Tensor:
-        lexical = [states.text_mask] * len(lexical_block(states))
-        cross = torch.ones_like(states.text_mask)
-        return torch.stack([states.text_mask, *lexical, states.has_image, cross], dim=-1)
+        """Which blocks each product can have, `(batch, blocks)`."""
+        usable = {"text": states.text_mask, "lexical": states.text_mask, "image": states.has_image}
+        usable["cross"] = torch.ones_like(states.text_mask)
+        return torch.stack([usable[name] for name in self.blocks], dim=-1)
 
     def _look_at_cells(self, text: torch.Tensor, states: MMFusionStates) -> tuple[torch.Tensor, torch.Tensor]:
         cells = states.image_states.flatten(1, 2)
@@ -479,32 +490,36 @@ class MMFusionProductHeads(nn.Module):
         return self.cell_attention(text, cells, cell_mask)
 
 
-def lexical_block(states: MMFusionStates) -> tuple[torch.Tensor, ...]:
-    """The lexical features as a tuple of one block, or of none if there is no lexical block."""
-    return (states.lexical_features,) if states.lexical_features.shape[-1] else ()
-
-
-def join_blocks(blocks: tuple[torch.Tensor, ...], weights: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+def join_blocks(blocks: dict[str, torch.Tensor], weights: torch.Tensor, dims: dict[str, int]) -> torch.Tensor:
     """Makes vectors of blocks.
 
     Args:
-        blocks (`tuple[torch.Tensor, ...]`): of shape `(batch, width)`, of any length.
+        blocks (`dict[str, torch.Tensor]`): of shape `(batch, width)`, of any length, by name.
         weights (`torch.Tensor` of shape `(batch, blocks)`): the length of each block in the vector.
-        dims (`tuple[int, ...]`): how many of each block's first dimensions to keep.
+        dims (`dict[str, int]`): how many of each block's first dimensions to keep; their order is the vector's.
 
     Returns:
-        `torch.Tensor` of shape `(batch, sum(dims))`.
+        `torch.Tensor` of shape `(batch, sum of dims)`.
     """
-    units = [F.normalize(block[:, :dim], dim=-1) for block, dim in zip(blocks, dims, strict=True)]
+    units = [F.normalize(blocks[name][:, :dim], dim=-1) for name, dim in dims.items()]
     return torch.cat([unit * weights[:, [number]] for number, unit in enumerate(units)], dim=-1)
 
 
 def truncate_vectors(vectors: torch.Tensor, config: MMFusionConfig, dim: int) -> torch.Tensor:
     """Truncates vectors `(batch, width)`, whole or longer than `dim`, to `(batch, dim)` as the model does with
     `truncate_dim`."""
-    blocks = vectors.split(config.truncated_dims(vectors.shape[-1]), dim=-1)
-    weights = torch.stack([block.norm(dim=-1) for block in blocks], dim=-1)
-    return join_blocks(blocks, weights, config.truncated_dims(dim))
+    blocks = split_blocks(vectors, config.truncated_dims(vectors.shape[-1]))
+    return join_blocks(blocks, block_lengths(blocks), config.truncated_dims(dim))
+
+
+def split_blocks(vectors: torch.Tensor, dims: dict[str, int]) -> dict[str, torch.Tensor]:
+    """The blocks `(batch, dim)` of vectors `(batch, sum of dims)` by name."""
+    return dict(zip(dims, vectors.split(list(dims.values()), dim=-1), strict=True))
+
+
+def block_lengths(blocks: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The length of each block in each vector, `(batch, blocks)`."""
+    return torch.stack([block.norm(dim=-1) for block in blocks.values()], dim=-1)
 
 
 class MMFusionTruncatableVectors(torch.Tensor):

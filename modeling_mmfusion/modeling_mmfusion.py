@@ -21,8 +21,11 @@ from .fusion_mmfusion import (
     MMFusionStates,
     MMFusionTextHead,
     MMFusionTruncatableVectors,
+    block_lengths,
     init_fusion_weights,
     join_blocks,
+    split_blocks,
+    truncate_vectors,
 )
 
 logger = logging.get_logger(__name__)
@@ -351,7 +354,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
         texts = self._embed(*self._query_blocks(states), states)
         share = image_weight * pictures.states.has_image[:, None]
         mixed = F.normalize((1 - share) * texts.pooler_output + share * pictures.pooler_output, dim=-1)
-        return MMFusionFeatures(mixed, self._block_lengths(mixed), states)
+        return MMFusionFeatures(mixed, block_lengths(split_blocks(mixed, self.output_dims)), states)
 
     def get_product_features(
         self,
@@ -498,16 +501,29 @@ class MMFusionModel(MMFusionPreTrainedModel):
         with torch.enable_grad():
             states, cells = self._encode_products(**product_inputs, explain=True)
             products = self.get_product_features(states=states)
-            parts = (query.pooler_output * products.pooler_output).split(self.output_dims, dim=-1)
-            contributions = torch.stack([part.sum(dim=-1) for part in parts], dim=-1)
+            contributions = self.contributions(query.pooler_output, products.pooler_output)
             scores = contributions.sum(dim=-1)
             maps = None if cells is None else torch.autograd.grad(scores.sum(), cells)[0] * cells.detach()
         if maps is not None:
             maps = as_maps(maps.sum(dim=1 if maps.ndim == 4 else 2).clamp(min=0), states.image_mask)
         return MMFusionExplanation(scores.detach(), contributions.detach(), query.block_weights[0].square(), maps)
 
+    def truncate(self, vectors: torch.Tensor, dim: int) -> torch.Tensor:
+        """Vectors `(batch, width)` of this model cut to `(batch, dim)`, as it makes them with `truncate_dim`.
+
+        Raises:
+            ValueError: if a block would have no dimension left, or `dim` is more than there is.
+        """
+        return truncate_vectors(vectors, self.config, dim)
+
+    def contributions(self, queries: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
+        """What each block (`config.blocks`) adds to the inner products of vectors `(batch, width)` that are compared
+        pair by pair, `(batch, blocks)`; either may be one vector `(width,)` or `(1, width)`."""
+        parts = split_blocks(queries * products, self.output_dims)
+        return torch.stack([part.sum(dim=-1) for part in parts.values()], dim=-1)
+
     @property
-    def output_dims(self) -> tuple[int, ...]:
+    def output_dims(self) -> dict[str, int]:
         """Widths of the blocks of the vectors that the model returns, after truncation."""
         return self.config.truncated_dims(self.config.truncate_dim or self.config.embedding_dim)
 
@@ -522,9 +538,6 @@ class MMFusionModel(MMFusionPreTrainedModel):
     def _query_blocks(self, states):
         own_encoder = self.config.query_config is not None
         return self.query_heads(states, self.query_text_head if own_encoder else self.text_head)
-
-    def _block_lengths(self, vectors: torch.Tensor) -> torch.Tensor:
-        return torch.stack([block.norm(dim=-1) for block in vectors.split(self.output_dims, dim=-1)], dim=-1)
 
     def _encode_product_text(self, input_ids, attention_mask, text_mask) -> MMFusionStates:
         if attention_mask is None:

@@ -60,7 +60,7 @@ class Encoder:
 
     Attributes:
         blocks (`tuple[str, ...]`): names of the blocks of a vector, such as `text`, `lexical`, `image` and `cross`.
-        block_dims (`tuple[int, ...]`): their widths.
+        dim (`int`): length of the vectors.
     """
 
     def __init__(self, name: str):
@@ -69,7 +69,7 @@ class Encoder:
         self.model.vision_model.to(memory_format=torch.channels_last)  # 1.5 to 4 times faster on a CPU
         self.processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
         self.blocks = tuple(self.model.config.blocks)
-        self.block_dims = tuple(self.model.output_dims)
+        self.dim = self.model.config.projection_dim
         self.words = Batched(self._words)
         self.query = lru_cache(maxsize=2000)(self._query)
 
@@ -97,7 +97,7 @@ class Encoder:
         """Unit vectors `(N, dim)` of queries, float32."""
         batches = [texts[start : start + BATCH_SIZE] for start in range(0, len(texts), BATCH_SIZE)]
         vectors = [query.vector for batch in batches for query in self._words(batch)]
-        return np.stack(vectors) if vectors else np.zeros((0, sum(self.block_dims)), np.float32)
+        return np.stack(vectors) if vectors else np.zeros((0, self.dim), np.float32)
 
     @torch.inference_mode()
     def _words(self, texts: list[str]) -> list[Query]:
@@ -134,9 +134,12 @@ class Encoder:
     def contributions(self, query: np.ndarray, products: np.ndarray) -> list[dict[str, float]]:
         """What each block adds to the inner products of a vector `(dim,)` with others `(N, dim)`; the same as the
         model's `explain`."""
-        starts = np.cumsum([0, *self.block_dims[:-1]])
-        sums = np.add.reduceat(products * query, starts, axis=1).tolist()
+        sums = self.model.contributions(torch.from_numpy(query), torch.from_numpy(products)).tolist()
         return [dict(zip(self.blocks, row, strict=True)) for row in sums]
+
+    def truncated(self, vectors: np.ndarray, dim: int) -> np.ndarray:
+        """Vectors `(N, dim)` cut to a shorter `dim`, as the model makes them with `truncate_dim`."""
+        return self.model.truncate(torch.from_numpy(vectors), dim).numpy()
 
     def picture_map(self, query: Query, product: dict) -> tuple[np.ndarray, np.ndarray] | None:
         """What the image encoder sees of a product and where the score comes from.

@@ -260,7 +260,7 @@ def fingerprint(encoder: Encoder, products: list[dict], pictures: Pictures, quer
     """A digest of the model's weights, tokenizer and blocks, the products, their pictures and the judged queries."""
     processor = encoder.processor
     vocabulary = sorted(processor.tokenizer.get_vocab().items())
-    digest = hashlib.sha256(f"{processor.to_json_string()} {vocabulary} {encoder.block_dims}".encode())
+    digest = hashlib.sha256(f"{processor.to_json_string()} {vocabulary} {encoder.model.output_dims}".encode())
     for name, tensor in encoder.model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy())

@@ -59,7 +59,7 @@ class Tradeoffs:
     @property
     def whole(self) -> int:
         """Length of the vectors that are not cut."""
-        return sum(self.catalogue.encoder.block_dims)
+        return self.catalogue.encoder.dim
 
     def _measure(self, storage: str, dim: int) -> Tradeoff:
         """Measures one choice; `measure` is the same and remembers.
@@ -80,10 +80,9 @@ class Tradeoffs:
 
     def _stored(self, storage: str, dim: int) -> tuple[np.ndarray, np.ndarray, MetricKind]:
         """Products, queries and metric for a choice."""
-        dims = self.catalogue.encoder.block_dims
-        products = self.catalogue.vectors["fused"]
-        products = truncated(products[self.catalogue.measured] if self.judged else products, dims, dim)
-        queries = truncated(self.queries, dims, dim)
+        encoder, products = self.catalogue.encoder, self.catalogue.vectors["fused"]
+        products = encoder.truncated(products[self.catalogue.measured] if self.judged else products, dim)
+        queries = encoder.truncated(self.queries, dim)
         metric = MetricKind.Hamming if storage == "b1" else MetricKind.IP
         return stored(products, storage), stored(queries, storage), metric
 
@@ -97,20 +96,6 @@ class Tradeoffs:
             for rows, judged in zip(found, grades, strict=True)
         ]
         return float(np.mean(values))
-
-
-def truncated(vectors: np.ndarray, block_dims: tuple[int, ...], dim: int) -> np.ndarray:
-    """Vectors `(N, sum(block_dims))` cut to `dim` as the model does with `truncate_dim`: each block keeps its first
-    dimensions in proportion, and its length."""
-    whole = sum(block_dims)
-    widths = [width * dim // whole for width in block_dims]
-    widths[0] += dim - sum(widths)
-    parts = []
-    for block, width in zip(np.split(vectors, np.cumsum(block_dims)[:-1], axis=1), widths, strict=True):
-        kept = block[:, :width]
-        lengths = np.linalg.norm(block, axis=1, keepdims=True)
-        parts.append(kept * (lengths / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)))
-    return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32)
 
 
 def stored(vectors: np.ndarray, storage: str) -> np.ndarray:

@@ -99,7 +99,7 @@ def test_vectors_are_those_of_the_evaluation_and_the_manifest_tells_of_them(save
     assert products.column("price").to_pylist() == split.corpus["price"][:]
     manifest = read_manifest(tmp_path / "out")
     assert (manifest["format"], manifest["count"], manifest["dim"]) == (1, 12, model.config.projection_dim)
-    assert manifest["blocks"] == dict(zip(model.config.blocks, model.config.block_dims, strict=True))
+    assert manifest["blocks"] == model.config.block_dims
     assert [shard["rows"] for shard in manifest["shards"]] == [5, 5, 2]
     schema = next(iterate_shards(tmp_path / "out")).schema
     assert str(schema.field("vector").type) == f"fixed_size_list<element: halffloat>[{manifest['dim']}]"

@@ -15,6 +15,7 @@ from modeling_mmfusion.fusion_mmfusion import (
     MMFusionFamiliarity,
     MMFusionLexicalHead,
     pool_images,
+    split_blocks,
     truncate_vectors,
 )
 from modeling_mmfusion.modeling_mmfusion import cells_of
@@ -185,7 +186,12 @@ def test_a_query_may_be_a_picture_or_a_picture_and_a_text(model, processor):
 
 def test_truncation_keeps_each_blocks_first_dimensions_and_its_weight(model, processor, tmp_path):
     whole = products(model, processor)
-    assert model.config.block_dims == (16, 8, 12, 8) and model.config.matryoshka_dims == [22, 11]
+    assert model.config.block_dims == {
+        "text": 16,
+        "lexical": 8,
+        "image": 12,
+        "cross": 8,
+    } and model.config.matryoshka_dims == [22, 11]
     model.save_pretrained(tmp_path)
     short = AutoModel.from_pretrained(tmp_path, truncate_dim=22).eval()
     found = products(short, processor)
@@ -218,7 +224,7 @@ FUSION_TYPES = ("weighted_mean", "sum", "concat", "gated")
 def test_baselines_make_one_unit_vector_and_do_without_a_modality(towers, processor, fusion_type, tmp_path):
     model = make_model(towers, fusion_type=fusion_type)
     found = products(model, processor)
-    assert model.config.blocks == ("fused",) and found.pooler_output.shape == (4, 24)
+    assert list(model.config.blocks) == ["fused"] and found.pooler_output.shape == (4, 24)
     torch.testing.assert_close(found.pooler_output.norm(dim=1), torch.ones(4))
     text = products(model, processor, view="text").pooler_output
     torch.testing.assert_close(found.pooler_output[1], text[1])
@@ -252,7 +258,7 @@ def test_both_experts_look_at_cells_and_never_at_padding(towers, processor):
     states.image_states = states.image_states + torch.randn(states.image_states.shape)
     with torch.no_grad():
         moved = model.get_product_features(states=states).pooler_output
-    before, after = (vectors.split(model.output_dims, dim=1) for vectors in (together.pooler_output, moved))
+    before, after = (split_blocks(vectors, model.output_dims).values() for vectors in (together.pooler_output, moved))
     changed = [((one - other).abs().amax(dim=1) > 1e-6).tolist() for one, other in zip(before, after, strict=True)]
     never, with_picture = [False] * 4, [True, False, True, True]
     assert changed == [never, never, with_picture, with_picture], "text, lexical, image and cross block"

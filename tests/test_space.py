@@ -37,7 +37,7 @@ import cards  # noqa: E402
 import start  # noqa: E402
 from batching import Batched  # noqa: E402
 from catalogue import Complaint, Encoder, Filters, price_of  # noqa: E402
-from tradeoff import stored, truncated  # noqa: E402
+from tradeoff import stored  # noqa: E402
 from upload import Upload, read_upload  # noqa: E402
 
 HOSTILE_TITLE = "<img src=x onerror=alert(1)> ${document.title} {{value}} mug"
@@ -199,7 +199,7 @@ def test_tradeoff_stores_vectors_as_the_model_and_the_evaluation_do(client, shop
     encoder.model.config.truncate_dim = half
     shorter = encoder.products([shop.product_inputs(row) for row in range(12)])["fused"]
     encoder.model.config.truncate_dim = None
-    assert np.abs(truncated(vectors, encoder.block_dims, half) - shorter).max() < 1e-5
+    assert np.abs(encoder.truncated(vectors, half) - shorter).max() < 1e-5
     assert np.allclose(stored(vectors, "i8") / 127, evaluated_as(vectors, "i8"))
     with pytest.raises(Exception, match="Choose one of f32"):
         client.predict(storage="f8", api_name="/tradeoff")

@@ -196,7 +196,7 @@ def prepare_products(
     real = rng.permutation(np.unique(np.concatenate(real), axis=0))
     vectors = jitter(real, arguments.count, work / "vectors.npy", rng)
     write_json(work / "texts.json", [texts[place] for place in chosen])
-    facts = {"blocks": dict(zip(model.config.blocks, model.output_dims, strict=True))}
+    facts = {"blocks": model.output_dims}
     write_json(work / "model.json", facts | {"fingerprint": model_fingerprint(model, processor)})
     return vectors, np.concatenate(found)[chosen], {"of real products": len(real)}
 

@@ -139,8 +139,8 @@ class CatalogueEmbedder:
         """The manifest but for `count` and `shards`."""
         config = self.model.config
         facts = {"model": self.fingerprint, "data": self.arguments.data, "split": self.arguments.split}
-        blocks = dict(zip(config.blocks, config.truncated_dims(self.dim), strict=True))
-        return facts | {"dim": self.dim, "blocks": blocks, "backend": self.backend, "precision": self.precision}
+        facts |= {"dim": self.dim, "blocks": config.truncated_dims(self.dim)}
+        return facts | {"backend": self.backend, "precision": self.precision}
 
     def query_vectors(self) -> np.ndarray:
         """Vectors `(Q, dim)` of some of the catalogue's own queries, if it has any, with which

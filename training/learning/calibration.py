@@ -165,7 +165,8 @@ def _dev_scores(
     of_products = products.states(batch.products, model.device)
     [(product_blocks, lengths)] = model.product_heads(of_products, model.text_head)
     parts = [
-        F.normalize(q, dim=-1) @ F.normalize(p, dim=-1).T for q, p in zip(query_blocks, product_blocks, strict=True)
+        F.normalize(block, dim=-1) @ F.normalize(product_blocks[name], dim=-1).T
+        for name, block in query_blocks.items()
     ]
     scores = torch.stack(parts, dim=-1) * lengths * model.logit_scale()[0]
     heads, texts = model.query_heads, of_queries.text_features

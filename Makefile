@@ -95,7 +95,7 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 		$(call TRAIN_ONCE,multishop_mean$$weight,$(TRAIN_ON_ENCODERS) --model.config.fusion_type weighted_mean \
 			--model.config.text_mean_weight $$weight) || exit 1; done
 	$(PYTHON) -m training.benchmarks.baseline_trainer --data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)"
-	$(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --peer runs/peer/report.json \
+	$(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --baseline runs/baseline/report.json \
 		--models "$(MULTISHOP_MODELS)" --views "{text only: text, image only: image}" \
 		--results hub_card/results/multishop.json
 	$(PYTHON) -m training.benchmarks.results --copy=false

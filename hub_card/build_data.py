@@ -96,7 +96,7 @@ def build_dataset(arguments: Any, folder: Path) -> None:
         columns=[
             f"| `{config}` | `{name}` | {kind} | {MEANING.get(name, 'as its source has it')} |"
             for config in configs
-            for name, kind in columns_of(folder / data_files(card, config)[0])
+            for name, kind in described_columns(folder / data_files(card, config)[0])
         ],
     )
     made.save(folder / "README.md")
@@ -168,7 +168,7 @@ def statistics_of(folder: Path, card: DatasetCard) -> dict[str, dict[str, dict[s
     return {"rows": rows}
 
 
-def columns_of(file: Path) -> list[tuple[str, str]]:
+def described_columns(file: Path) -> list[tuple[str, str]]:
     """Names and types of a table's columns, the types as `datasets` calls them."""
     schema = pq.read_schema(file)
     stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
@@ -185,7 +185,7 @@ def kind_of(feature: dict | None, stored: str) -> str:
 
 def dataset_info(folder: Path, card: DatasetCard, config: str, rows: dict[str, int]) -> dict[str, Any]:
     """The front matter's entry of a configuration: features, and rows of each split."""
-    columns = columns_of(folder / data_files(card, config)[0])
+    columns = described_columns(folder / data_files(card, config)[0])
     features = [{"name": name, "dtype": kind} for name, kind in columns]
     return {
         "config_name": config,

@@ -24,6 +24,7 @@ from hub_card.figures import Figures
 from hub_card.licenses import is_hub_id
 from hub_card.loaders import load_as_stranger
 from hub_card.push import PushError, is_connection_error, reason_of
+from modeling_mmfusion.errors import one_line
 from training.common.cli import run
 
 EXPORTED = ["onnx/*", "openvino/*"]
@@ -87,7 +88,7 @@ def download(arguments: CheckArguments) -> tuple[Path, str]:
     try:
         folder = Path(snapshot_download(arguments.repo_id, revision=arguments.revision, ignore_patterns=EXPORTED))
     except (HfHubHTTPError, OSError) as error:
-        reason = reason_of(error) or " ".join(str(error).split())[:200]
+        reason = reason_of(error) or one_line(error)
         raise PushError(f"{arguments.repo_id}: can't download {arguments.revision}: {reason}") from error
     except Exception as error:
         if not is_connection_error(error):

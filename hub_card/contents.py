@@ -83,7 +83,7 @@ def read_contents(folder: Path, max_mb: float) -> Contents:
             raise CardError(f"{path}: is a link; put the file itself there")
     paths = [path for path in paths if path.is_file()]
     for path in paths:
-        check_file(path)
+        check_content(path)
     names = [path.relative_to(folder).as_posix() for path in paths]
     found = Contents(folder, names, {name: path.stat().st_size for name, path in zip(names, paths, strict=True)})
     if found.size > max_mb * 1e6:
@@ -95,7 +95,7 @@ def read_contents(folder: Path, max_mb: float) -> Contents:
     return found
 
 
-def check_file(path: Path) -> None:
+def check_content(path: Path) -> None:
     """Refuses a pickle, a secret and a path of this machine.
 
     Raises:
@@ -137,7 +137,7 @@ def machine_path(content: Buffer) -> tuple[int, str] | None:
     for name in (str(folder) for folder in own if len(folder.parts) > 1):
         if (place := content.find(f"{name}/".encode())) >= 0:
             return place, name
-    if is_text(content):
+    if is_text_file(content):
         text = content[:].decode("utf-8", errors="replace")
         found = ABSOLUTE.search(text)
         return (len(text[: found.start()].encode()), found.group()) if found else None
@@ -147,7 +147,7 @@ def machine_path(content: Buffer) -> tuple[int, str] | None:
     return None
 
 
-def is_text(content: Buffer) -> bool:
+def is_text_file(content: Buffer) -> bool:
     """True if the start of a file is UTF-8 without a zero byte."""
     start = content[:SNIFFED]
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 
 MISSING = (None, "", [], {})
 READERS: dict[str, Callable[[str], Any]] = {
@@ -44,7 +44,7 @@ class ResultFile:
         except FileNotFoundError as error:
             raise CardError(f"{self.path}: no such file; the card takes its figures from it") from error
         except (ValueError, yaml.YAMLError) as error:
-            raise CardError(f"{self.path}: can't be read: {' '.join(str(error).split())[:200]}") from error
+            raise CardError(f"{self.path}: can't be read: {one_line(error)}") from error
 
 
 class Figures:

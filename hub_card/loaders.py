@@ -44,7 +44,7 @@ def load_as_stranger(what: str, repo_id: str, revision: str) -> dict:
     return json.loads(ran.stdout.strip().splitlines()[-1])
 
 
-def load_model(repo_id: str, revision: str) -> dict:
+def load_hub_model(repo_id: str, revision: str) -> dict:
     """Model and processor by transformers; if sentence-transformers is installed its vectors must agree."""
     import torch
     from transformers import AutoModel, AutoProcessor
@@ -130,7 +130,7 @@ def load_space(repo_id: str, revision: str) -> dict:
 
 
 LOADERS = {
-    "model": load_model,
+    "model": load_hub_model,
     "adapter": load_adapter,
     "dataset": load_dataset,
     "metric": load_metric,

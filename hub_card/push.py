@@ -27,7 +27,7 @@ from hub_card.contents import Contents, default_folder, read_contents
 from hub_card.figures import CardError
 from hub_card.licenses import NON_COMMERCIAL, OPEN, UNCLEAR_TAG
 from hub_card.loaders import load_as_stranger
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from training.common.cli import run
 
 What = Literal["model", "adapter", "dataset", "metric", "space"]
@@ -355,7 +355,7 @@ def reason_of(error: BaseException) -> str | None:
     if is_connection_error(error):
         return f"the connection broke ({type(causes_of(error)[-1]).__name__})"
     if isinstance(error, RuntimeError) or (isinstance(error, ValueError) and "README.md" in str(error)):
-        return " ".join(str(error).split())[:300]
+        return one_line(error)
     return None
 
 

@@ -7,3 +7,8 @@ class DataError(ValueError):
 
 class ProductIndexError(DataError):
     """A folder that is no index of ours, or vectors and products that don't fit. The message is one line."""
+
+
+def one_line(error: object, length: int = 500) -> str:
+    """The start of a message on one line."""
+    return " ".join(str(error).split())[:length]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .errors import ProductIndexError
+from .errors import ProductIndexError, one_line
 from .index_files import (
     FORMAT,
     check_file,
@@ -140,7 +140,7 @@ class ProductIndex:
     @width.setter
     def width(self, width: int) -> None:
         with self._one_change, self._lock.changing():
-            self.graph.width = check_whole(width, "width", 1)
+            self.graph.width = check_at_least(width, "width", 1)
             self._own_width = {"width": self.graph.width}
 
     @property
@@ -151,7 +151,7 @@ class ProductIndex:
     @candidates.setter
     def candidates(self, candidates: int) -> None:
         with self._one_change, self._lock.changing():
-            self.graph.candidates = check_whole(candidates, "candidates", 1)
+            self.graph.candidates = check_at_least(candidates, "candidates", 1)
             self._own_width["candidates"] = self.graph.candidates
 
     def choose_width(self, recall: float = 0.99, queries: np.ndarray | None = None, threads: int = 1) -> SearchWidth:
@@ -444,7 +444,11 @@ class ProductIndex:
                 files = {**kept, **self._write_parts(folder, generation, set(kept))}
                 manifest = {"format": FORMAT, "generation": generation, "count": len(self), "dim": self.dim}
                 manifest |= {"dtype": self.graph.dtype, "model": self.model, "blocks": self.blocks}
-                manifest |= {"search": asdict(self.measured), "strays": self.graph.strays.tolist(), "files": files}
+                manifest |= {
+                    "search": asdict(self.measured),
+                    "unreachable": self.graph.unreachable.tolist(),
+                    "files": files,
+                }
                 write_manifest(folder, manifest)
             remove_older(folder, manifest)
             with self._lock.changing():
@@ -511,7 +515,7 @@ class ProductIndex:
 
         Graphs of few bits hold what is no longer than 1, so queries are scaled to that, and scores back.
         """
-        check_whole(k, "k", 1)
+        check_at_least(k, "k", 1)
         check_threads(threads)
         self._check_texts(texts, len(queries))
         if where is not None and not isinstance(where, Mapping):
@@ -667,12 +671,13 @@ class ProductIndex:
     def _open(cls, folder: Path, manifest: dict, view: bool, verify: bool) -> "ProductIndex":
         files = {part: check_file(folder, facts, verify) for part, facts in manifest["files"].items()}
         try:
-            graph = VectorGraph.open(files, manifest["dim"], manifest["strays"], view)
+            unreachable = manifest.get("unreachable", manifest.get("strays", ()))  # as versions before 0.1 wrote it
+            graph = VectorGraph.open(files, manifest["dim"], unreachable, view)
             catalogue = ProductRows(map_table(files["products"]))
             index = cls(graph, catalogue, manifest["model"], manifest["blocks"])
             index.words = ProductWords.load(files) if "words_data" in files else None
         except (pa.ArrowException, KeyError) as error:
-            raise ProductIndexError(f"{folder}: can't be read: {' '.join(str(error).split())[:200]}") from error
+            raise ProductIndexError(f"{folder}: can't be read: {one_line(error)}") from error
         if not len(graph) == len(catalogue) == manifest["count"]:
             raise ProductIndexError(
                 f"{folder}: its files don't belong together; build the index again with training.index"
@@ -696,7 +701,7 @@ def table_of(products: pa.Table | list[dict]) -> pa.Table:
             names = list(dict.fromkeys(name for product in products for name in product))
             products = pa.table({name: [product.get(name) for product in products] for name in names})
         except (pa.ArrowException, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise ProductIndexError(f"the products make no table ({reason}); give a list of dicts") from error
     names = products.column_names
     if len(set(names)) < len(names):
@@ -735,7 +740,7 @@ def check_measured_queries(queries: np.ndarray, dim: int) -> np.ndarray:
     return queries
 
 
-def check_whole(value: int, name: str, least: int) -> int:
+def check_at_least(value: int, name: str, least: int) -> int:
     """A whole number that is large enough.
 
     Raises:
@@ -754,7 +759,7 @@ def check_recall(recall: float) -> None:
 
 def check_threads(threads: int) -> None:
     """Refuses what is no number of threads."""
-    check_whole(threads, "threads", 0)
+    check_at_least(threads, "threads", 0)
 
 
 __all__ = ["ProductIndexError", "ProductIndex", "SearchResult"]

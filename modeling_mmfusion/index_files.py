@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from .checksums import flush, sha256_of
-from .errors import ProductIndexError
+from .errors import ProductIndexError, one_line
 
 try:
     import fcntl
@@ -201,5 +201,5 @@ def writing(folder: Path, generation: int) -> Iterator[None]:
         for file, written in generations(folder).items():
             if written == generation and not is_current(folder, generation):
                 file.unlink(missing_ok=True)
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ProductIndexError(f"{folder}: can't be written ({reason}); is the disk full?") from error

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from usearch.index import BatchMatches, Index, Matches
 
-from .errors import ProductIndexError
+from .errors import ProductIndexError, one_line
 
 CANDIDATES = {"f32": 0, "bf16": 24, "f16": 24, "i8": 64, "b1": 400}  # scored exactly, of a width that allows it
 EXPANSION = 384  # width of the search of a graph whose recall was not measured: more finds more and takes longer
@@ -132,7 +132,8 @@ class VectorGraph:
         dim (`int`): length of the vectors.
         basis (`np.ndarray` of shape `(dim, directions)`, *optional*): float32; vectors times it, rounded to 8 bits,
             are what the graph holds. See [`main_directions`].
-        strays (`list[int]`, *optional*): rows that no way in the graph leads to; they are candidates of every search.
+        unreachable (`list[int]`, *optional*): rows that no way in the graph leads to, and so
+            candidates of every search.
     """
 
     def __init__(
@@ -141,13 +142,13 @@ class VectorGraph:
         exact: RowVectors | None,
         dim: int,
         basis: np.ndarray | None = None,
-        strays: Sequence[int] = (),
+        unreachable: Sequence[int] = (),
     ):
         self.index = index
         self.exact = exact
         self.dim = dim
         self.basis = basis
-        self.strays = np.array(strays, dtype=np.int64)
+        self.unreachable = np.array(unreachable, dtype=np.int64)
         self.dtype = index.dtype.name.lower()
         self.candidates = CANDIDATES[self.dtype]
         index.expansion_search, index.expansion_add = EXPANSION, EXPANSION_ADD
@@ -192,7 +193,7 @@ class VectorGraph:
         return graph
 
     @classmethod
-    def open(cls, files: dict[str, Path], dim: int, strays: Sequence[int], view: bool) -> "VectorGraph":
+    def open(cls, files: dict[str, Path], dim: int, unreachable: Sequence[int], view: bool) -> "VectorGraph":
         """Reads or maps the files `graph`, `vectors` and `basis` of an index, as far as it has them.
 
         Raises:
@@ -204,12 +205,12 @@ class VectorGraph:
             exact = RowVectors.map(files["vectors"]) if "vectors" in files else None
             basis = np.load(files["basis"], allow_pickle=False) if "basis" in files else None
         except (ValueError, RuntimeError, EOFError) as error:
-            raise ProductIndexError(f"{file}: can't be read: {' '.join(str(error).split())[:200]}") from error
+            raise ProductIndexError(f"{file}: can't be read: {one_line(error)}") from error
         if graph is None or (exact is None) != (graph.dtype.name == "F32"):
             raise ProductIndexError(f"{file}: is no graph that goes with its vectors")
         if basis is not None and basis.shape != (dim, graph.ndim):
             raise ProductIndexError(f"{file}: is no graph that goes with its directions")
-        return cls(graph, exact, dim, basis, strays)
+        return cls(graph, exact, dim, basis, unreachable)
 
     def save(self, file: Path) -> None:
         """Writes the graph."""
@@ -231,8 +232,8 @@ class VectorGraph:
             return [self.ranked(query, np.zeros(0, dtype=np.int64), k) for query in queries]
         matches = self.index.search(self._encode(queries), count, threads=threads)
         rows = np.atleast_2d(matches.keys).astype(np.int64)
-        if len(self.strays) or rows.shape[1] < count or np.min(counts_of(matches, rows)) < count:
-            found = self._with_strays(matches, rows)
+        if len(self.unreachable) or rows.shape[1] < count or np.min(counts_of(matches, rows)) < count:
+            found = self._with_unreachable(matches, rows)
             return [self.ranked(query, some, k) for query, some in zip(queries, found, strict=True)]
         if self.exact is None:
             scores = 1 - np.atleast_2d(matches.distances)
@@ -246,15 +247,15 @@ class VectorGraph:
         return list(zip(rows[query, order], scores[query, order], strict=True))
 
     def nearest(self, queries: np.ndarray, count: int, threads: int = 1) -> list[np.ndarray]:
-        """The candidates for each of `queries` `(Q, dim)`: `count` rows that the graph finds, and the strays."""
+        """The candidates for each of `queries` `(Q, dim)`: `count` rows that the graph finds, and the unreachable."""
         if not len(self) or not len(queries):
             return [np.zeros(0, dtype=np.int64)] * len(queries)
         matches = self.index.search(self._encode(queries), min(count, len(self)), threads=threads)
-        return self._with_strays(matches, np.atleast_2d(matches.keys).astype(np.int64))
+        return self._with_unreachable(matches, np.atleast_2d(matches.keys).astype(np.int64))
 
-    def _with_strays(self, matches: Matches | BatchMatches, rows: np.ndarray) -> list[np.ndarray]:
+    def _with_unreachable(self, matches: Matches | BatchMatches, rows: np.ndarray) -> list[np.ndarray]:
         found = [some[:count] for some, count in zip(rows, counts_of(matches, rows), strict=True)]
-        return [np.union1d(some, self.strays) for some in found] if len(self.strays) else found
+        return [np.union1d(some, self.unreachable) for some in found] if len(self.unreachable) else found
 
     def count_for(self, k: int) -> int:
         """How many candidates to ask the graph for, for `k` results.
@@ -328,14 +329,14 @@ class VectorGraph:
         """Removes rows."""
         if len(rows):
             self.index.remove(rows)
-            self.strays = np.setdiff1d(self.strays, rows)
+            self.unreachable = np.setdiff1d(self.unreachable, rows)
 
     def mend(self, rows: np.ndarray, threads: int = 1) -> int:
         """Sees to it that a search for the vector of each of some rows finds it; how many were lost.
 
         Adding with several threads loses up to a twentieth of the rows, thousands of changes some. Where hundreds of
         rows are copies of a vector, a search that comes upon them sees nothing else, with any number of threads. Lost
-        rows are added again; those that stay lost become strays.
+        rows are added again; those that stay lost become unreachable.
         """
         lost = first = self.lost(rows, threads)
         for _ in range(MEND_ROUNDS):
@@ -345,7 +346,7 @@ class VectorGraph:
             self.remove(lost)
             self.index.add(lost, vectors, threads=1)
             lost = self.lost(rows, threads)
-        self.strays = np.union1d(self.strays, lost)
+        self.unreachable = np.union1d(self.unreachable, lost)
         return len(first)
 
     def lost(self, rows: np.ndarray, threads: int = 1) -> np.ndarray:

@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from .checksums import check_whole
-from .errors import DataError
+from .errors import DataError, one_line
 from .fingerprint import check_finite
 from .modeling_mmfusion import MMFusionModel
 from .processing_mmfusion import MMFusionProcessor
@@ -36,7 +36,7 @@ def load_model(
         model.config.truncated_dims(model.config.projection_dim)
         processor = MMFusionProcessor.from_pretrained(name)
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        raise DataError(f"{name}: can't load the model: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"{name}: can't load the model: {one_line(error)}") from error
     if missing := sorted(loading["missing_keys"]):
         raise DataError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; train it again")
     check_finite(model.state_dict(), str(name))

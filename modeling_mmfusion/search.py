@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .checksums import check_whole
-from .errors import DataError
+from .errors import DataError, one_line
 from .exported import OnnxTowers
 from .fingerprint import stored_fingerprint
 from .index import ProductIndex, SearchResult
@@ -49,9 +49,7 @@ class Searcher:
                 self.tower = OnnxTowers(self.folder / "onnx", name, threads=torch.get_num_threads())
                 fingerprint = self.tower.model
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self.folder}: can't load the query tower: {' '.join(str(error).split())[:300]}"
-            ) from error
+            raise DataError(f"{self.folder}: can't load the query tower: {one_line(error)}") from error
         self.index.check_model(fingerprint)
         if tower == "torch":
             self.tower.config.truncate_dim = self.index.dim

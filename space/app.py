@@ -24,7 +24,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 import cards
 import gradio as gr
 import numpy as np
-from catalogue import PRESENCE, VIEWS, Catalogue, Complaint, Filters, Query
+from catalogue import PRESENCE, VIEWS, Catalogue, Filters, Query, VisitorError
 from endpoints import Endpoints
 from pictures import data_address, with_map
 from start import SetupError, start
@@ -139,7 +139,7 @@ class Page:
             return None, cards.empty_board(), ""
         try:
             query = self.endpoints.query(text, picture, weight)
-        except Complaint as complaint:
+        except VisitorError as complaint:
             return None, cards.problem_board(str(complaint)), ""
         return query, self.show(query, *rest), ""
 
@@ -154,7 +154,7 @@ class Page:
             catalogue = self.endpoints.place(where, yours)
             views = VIEWS if layout == SIDE_BY_SIDE else ("fused",)
             found = catalogue.search(query, Filters(categories, brands, low, high, presence), k, views)
-        except Complaint as complaint:
+        except VisitorError as complaint:
             return cards.problem_board(str(complaint))
         return cards.board(catalogue, query, found, 1000 * (time.perf_counter() - begin))
 
@@ -163,7 +163,7 @@ class Page:
         try:
             catalogue = self.endpoints.place(where, yours)
             row = catalogue.row(event.id)
-        except Complaint as complaint:
+        except VisitorError as complaint:
             raise gr.Error(str(complaint), print_exception=False) from complaint
         if query is None:
             return ""
@@ -177,7 +177,7 @@ class Page:
         where, yours = rest[-2:]
         try:
             query = self.endpoints.place(where, yours).like(event.id, event._data.get("text") or "")
-        except Complaint as complaint:
+        except VisitorError as complaint:
             return None, cards.problem_board(str(complaint)), ""
         return query, self.show(query, *rest), ""
 

@@ -27,7 +27,7 @@ CUTOFF = 10  # of nDCG
 PRESENCE = ("any", "with picture", "without picture")
 
 
-class Complaint(ValueError):
+class VisitorError(ValueError):
     """Something that a visitor can mend; the message is one sentence for the page."""
 
 
@@ -266,22 +266,22 @@ class Catalogue:
         """The row of a product.
 
         Raises:
-            Complaint: if there is none with this id.
+            VisitorError: if there is none with this id.
         """
         if product_id not in self.rows:
-            raise Complaint(f"There is no product with the id {str(product_id)[:80]!r} in {self.name}.")
+            raise VisitorError(f"There is no product with the id {str(product_id)[:80]!r} in {self.name}.")
         return self.rows[product_id]
 
     def mask(self, filters: Filters) -> np.ndarray:
         """True for the products that pass, `(N,)`.
 
         Raises:
-            Complaint: if a choice is none of the catalogue's, or no product passes.
+            VisitorError: if a choice is none of the catalogue's, or no product passes.
         """
         kept = np.ones(len(self), dtype=bool)
         for column, wanted in (("category", filters.categories), ("brand", filters.brands)):
             if unknown := sorted(set(wanted or []) - set(self.values(column))):
-                raise Complaint(f"No product has the {column} {str(unknown[0])[:80]!r}; choose one of the list.")
+                raise VisitorError(f"No product has the {column} {str(unknown[0])[:80]!r}; choose one of the list.")
             if wanted:
                 kept &= np.array([product.get(column) in wanted for product in self.products])
         # not-a-number, which stands where there is no price, passes no comparison
@@ -290,11 +290,11 @@ class Catalogue:
         if filters.price_to is not None and (self.prices > filters.price_to).any():
             kept &= self.prices <= filters.price_to
         if filters.presence not in PRESENCE:
-            raise Complaint(f"The picture filter is one of {', '.join(PRESENCE)}.")
+            raise VisitorError(f"The picture filter is one of {', '.join(PRESENCE)}.")
         if filters.presence != "any":
             kept &= self.pictured == (filters.presence == "with picture")
         if not kept.any():
-            raise Complaint("No product passes all filters; widen the price or take a filter away.")
+            raise VisitorError("No product passes all filters; widen the price or take a filter away.")
         return kept
 
     def search(
@@ -393,11 +393,11 @@ def checked_text(text: str | None) -> str:
     """A query's text without the spaces around it.
 
     Raises:
-        Complaint: if it is too long.
+        VisitorError: if it is too long.
     """
     text = " ".join((text or "").split())
     if len(text) > MAX_QUERY_CHARACTERS:
-        raise Complaint(f"A query has at most {MAX_QUERY_CHARACTERS} characters; shorten it to what you look for.")
+        raise VisitorError(f"A query has at most {MAX_QUERY_CHARACTERS} characters; shorten it to what you look for.")
     return text
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import gradio as gr
 import numpy as np
-from catalogue import VIEWS, Catalogue, Complaint, Filters, Hit, Query, checked_text
+from catalogue import VIEWS, Catalogue, Filters, Hit, Query, VisitorError, checked_text
 from tradeoff import Tradeoffs
 from upload import Upload, query_picture, read_upload
 
@@ -19,13 +19,13 @@ PLACES = ("shop", "yours")
 
 
 def polite(function: Callable) -> Callable:
-    """Turns a `Complaint` into gradio's error, whose message the caller sees."""
+    """Turns a `VisitorError` into gradio's error, whose message the caller sees."""
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
         try:
             return function(*args, **kwargs)
-        except Complaint as complaint:
+        except VisitorError as complaint:
             raise gr.Error(str(complaint), print_exception=False) from complaint
 
     return wrapper
@@ -46,23 +46,23 @@ class Endpoints:
         """The catalogue that is searched: the `shop`, or `yours` of this session.
 
         Raises:
-            Complaint: if it is neither, or nothing was uploaded.
+            VisitorError: if it is neither, or nothing was uploaded.
         """
         if where not in PLACES:
-            raise Complaint(f"Search in one of {', '.join(PLACES)}.")
+            raise VisitorError(f"Search in one of {', '.join(PLACES)}.")
         if where == "yours" and yours is None:
-            raise Complaint("You have uploaded no products yet; do that first, under 'Your products'.")
+            raise VisitorError("You have uploaded no products yet; do that first, under 'Your products'.")
         return yours if where == "yours" else self.shop
 
     def query(self, text: str | None, picture: str | None = None, picture_weight: float = 0.5) -> Query:
         """A visitor's query of words, a picture file or both.
 
         Raises:
-            Complaint: if there is neither, or one can't be read.
+            VisitorError: if there is neither, or one can't be read.
         """
         text, content = checked_text(text), query_picture(picture)
         if not text and content is None:
-            raise Complaint("Type what you are looking for, or give a picture.")
+            raise VisitorError("Type what you are looking for, or give a picture.")
         return self.shop.encoder.query(text, content, min(max(float(picture_weight), 0.0), 1.0))
 
     @polite
@@ -134,7 +134,7 @@ class Endpoints:
     def upload(self, file: str, progress=iter) -> tuple[dict, Catalogue]:
         """Reads and embeds a CSV or ZIP of products for this session (`/upload`)."""
         if not file:
-            raise Complaint("Give a CSV or a ZIP of products.")
+            raise VisitorError("Give a CSV or a ZIP of products.")
         try:
             read = read_upload(file)
         finally:
@@ -155,10 +155,10 @@ def views_of(view: str) -> tuple[str, ...]:
     """The one view that is asked for.
 
     Raises:
-        Complaint: if there is no such view.
+        VisitorError: if there is no such view.
     """
     if view not in VIEWS:
-        raise Complaint(f"The view is one of {', '.join(VIEWS)}.")
+        raise VisitorError(f"The view is one of {', '.join(VIEWS)}.")
     return (view,)
 
 

@@ -116,7 +116,7 @@ def load_catalogue(data: str, split: str | None, encoder: Encoder) -> Catalogue:
     tables = [load_table(data, "corpus", name, cache) for name in splits]
     corpus = without_copies(datasets.concatenate_datasets(tables))
     total, corpus = len(corpus), corpus.select(range(min(len(corpus), MAX_PRODUCTS)))
-    pictures = Pictures(corpus)
+    pictures = CataloguePictures(corpus)
     columns = {name: corpus[name][:] for name in COLUMNS if name in corpus.column_names}
     products = [
         {"_id": str(product_id), **{name: values[row] for name, values in columns.items()}}
@@ -182,7 +182,7 @@ def load_judged(data: str, split: str, cache: str | None) -> dict[str, dict[str,
     return judged
 
 
-class Pictures:
+class CataloguePictures:
     """The pictures of a catalogue's rows, read when they are asked for.
 
     Args:
@@ -207,7 +207,7 @@ class Pictures:
 
 
 def prepared_vectors(
-    encoder: Encoder, products: list[dict], pictures: Pictures, queries: list[str]
+    encoder: Encoder, products: list[dict], pictures: CataloguePictures, queries: list[str]
 ) -> dict[str, np.ndarray]:
     """The vectors of products in each view and of judged `queries`; made now if they are not in the prepared folder.
 
@@ -228,7 +228,7 @@ def prepared_vectors(
     return vectors
 
 
-def usable_products(products: list[dict], pictures: Pictures) -> list[dict]:
+def usable_products(products: list[dict], pictures: CataloguePictures) -> list[dict]:
     """The products with those pictures that can be read."""
     usable, bad = [], 0
     for row, product in enumerate(products):
@@ -256,7 +256,7 @@ def write_vectors(file: Path, vectors: dict[str, np.ndarray]) -> None:
             other.unlink(missing_ok=True)
 
 
-def fingerprint(encoder: Encoder, products: list[dict], pictures: Pictures, queries: list[str]) -> str:
+def fingerprint(encoder: Encoder, products: list[dict], pictures: CataloguePictures, queries: list[str]) -> str:
     """A digest of the model's weights, tokenizer and blocks, the products, their pictures and the judged queries."""
     processor = encoder.processor
     vocabulary = sorted(processor.tokenizer.get_vocab().items())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from catalogue import CUTOFF, Catalogue, Complaint, ndcg
+from catalogue import CUTOFF, Catalogue, VisitorError, ndcg
 from usearch.index import MetricKind, search
 
 STORAGE = {"f32": 32, "f16": 16, "i8": 8, "b1": 1}  # bits a dimension
@@ -65,11 +65,11 @@ class Tradeoffs:
         """Measures one choice; `measure` is the same and remembers.
 
         Raises:
-            Complaint: if there is no such choice.
+            VisitorError: if there is no such choice.
         """
         least = -(-self.whole // SHORTEST)
         if storage not in STORAGE or not least <= dim <= self.whole:
-            raise Complaint(f"Choose one of {', '.join(STORAGE)} and from {least} to {self.whole} dimensions.")
+            raise VisitorError(f"Choose one of {', '.join(STORAGE)} and from {least} to {self.whole} dimensions.")
         whole = self._stored("f32", self.whole)
         products, queries, metric = self._stored(storage, dim)
         found = search(products, queries, CUTOFF, metric, exact=True, threads=1).keys.reshape(len(queries), -1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from catalogue import Complaint
+from catalogue import VisitorError
 from delimited import read_records
 from pictures import small_jpeg
 
@@ -60,10 +60,10 @@ def read_upload(path: str) -> Upload:
         path (`str`): the file that gradio received. Its content decides what it is, not its name.
 
     Raises:
-        Complaint: if it is neither, is too large or holds no product.
+        VisitorError: if it is neither, is too large or holds no product.
     """
     if (size := Path(path).stat().st_size) > MAX_FILE_BYTES:
-        raise Complaint(f"The file has {size / 1e6:,.0f} MB; at most {MAX_FILE_BYTES // 10**6} MB are read.")
+        raise VisitorError(f"The file has {size / 1e6:,.0f} MB; at most {MAX_FILE_BYTES // 10**6} MB are read.")
     content = Path(path).read_bytes()
     upload = Upload()
     if content.startswith(b"PK"):
@@ -71,7 +71,9 @@ def read_upload(path: str) -> Upload:
     else:
         read_csv(content, {}, upload)
     if not upload.products:
-        raise Complaint(" ".join(["No product was found in the file.", *upload.lines()[:3], "See what is expected."]))
+        raise VisitorError(
+            " ".join(["No product was found in the file.", *upload.lines()[:3], "See what is expected."])
+        )
     return upload
 
 
@@ -82,25 +84,25 @@ def query_picture(path: str | None) -> bytes | None:
         path (`str` or `None`): the file that gradio received; its name doesn't matter.
 
     Raises:
-        Complaint: if it is too large, damaged or no picture.
+        VisitorError: if it is too large, damaged or no picture.
     """
     if not path:
         return None
     try:
         if Path(path).stat().st_size > MAX_FILE_BYTES:
-            raise Complaint(f"A query picture has at most {MAX_FILE_BYTES // 10**6} MB; give a smaller one.")
+            raise VisitorError(f"A query picture has at most {MAX_FILE_BYTES // 10**6} MB; give a smaller one.")
         return small_jpeg(Path(path).read_bytes(), PICTURE_SIZE)
     except OSError as error:
-        raise Complaint("The picture is no longer there; upload it again.") from error
+        raise VisitorError("The picture is no longer there; upload it again.") from error
     except ValueError as error:
-        raise Complaint(str(error)) from error
+        raise VisitorError(str(error)) from error
 
 
 def read_zip(content: bytes, upload: Upload) -> None:
     """Reads a CSV and pictures from a ZIP, or pictures alone, whose file names become titles.
 
     Raises:
-        Complaint: if it is damaged, encrypted or unpacks to too much.
+        VisitorError: if it is damaged, encrypted or unpacks to too much.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -111,9 +113,9 @@ def read_zip(content: bytes, upload: Upload) -> None:
             tables = [name for name in members if name.lower().endswith((".csv", ".tsv"))]
             table = unpacked(archive, members[tables[0]]) if tables else None
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError) as error:
-        if isinstance(error, Complaint):
+        if isinstance(error, VisitorError):
             raise
-        raise Complaint("The ZIP is damaged or encrypted; make it anew, without a password.") from error
+        raise VisitorError("The ZIP is damaged or encrypted; make it anew, without a password.") from error
     if len(tables) > 1:
         upload.problems[f"the ZIP has several tables; only {tables[0]!r} was read"] += 1
     if table is not None:
@@ -132,13 +134,13 @@ def safe_members(archive: zipfile.ZipFile, upload: Upload) -> dict[str, zipfile.
     """The files of a ZIP by name, without folders, hidden files, links, and names that lead out of it.
 
     Raises:
-        Complaint: if there are too many, or they say that they unpack to too much.
+        VisitorError: if there are too many, or they say that they unpack to too much.
     """
     infos = [info for info in archive.infolist() if not info.is_dir()]
     if len(infos) > MAX_MEMBERS:
-        raise Complaint(f"The ZIP holds {len(infos):,} files; at most {MAX_MEMBERS:,} are read.")
+        raise VisitorError(f"The ZIP holds {len(infos):,} files; at most {MAX_MEMBERS:,} are read.")
     if (total := sum(info.file_size for info in infos)) > MAX_UNPACKED_BYTES:
-        raise Complaint(
+        raise VisitorError(
             f"The ZIP unpacks to {total / 1e6:,.0f} MB; at most {MAX_UNPACKED_BYTES // 10**6} MB are read."
         )
     members = {}
@@ -157,12 +159,12 @@ def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """A member's bytes.
 
     Raises:
-        Complaint: if it is larger than bounded, whatever size it claims.
+        VisitorError: if it is larger than bounded, whatever size it claims.
     """
     with archive.open(info) as stream:
         content = stream.read(MAX_MEMBER_BYTES + 1)
     if len(content) > MAX_MEMBER_BYTES:
-        raise Complaint(f"{info.filename[:80]!r} in the ZIP unpacks to more than {MAX_MEMBER_BYTES // 10**6} MB.")
+        raise VisitorError(f"{info.filename[:80]!r} in the ZIP unpacks to more than {MAX_MEMBER_BYTES // 10**6} MB.")
     return content
 
 
@@ -176,7 +178,7 @@ def read_csv(content: bytes, pictures: dict[str, bytes], upload: Upload, folder:
         folder (`str`, *optional*): the table's folder in the ZIP.
 
     Raises:
-        Complaint: if it is no table.
+        VisitorError: if it is no table.
     """
     text = decoded(content)
     delimiter = max(",;\t", key=(text.splitlines() or [""])[0].count)
@@ -184,7 +186,9 @@ def read_csv(content: bytes, pictures: dict[str, bytes], upload: Upload, folder:
     header = [name.strip().lower() for record in islice(records, 1) for name in record.cells]
     columns = {field: header.index(name) for field, names in HEADERS.items() for name in names[::-1] if name in header}
     if not {"title", "description", "image"} & set(columns):
-        raise Complaint("The file has no column title, description or image in its first row; see what is expected.")
+        raise VisitorError(
+            "The file has no column title, description or image in its first row; see what is expected."
+        )
     for record in records:
         row = record.cells
         if not any(value.strip() for value in row):
@@ -203,10 +207,10 @@ def decoded(content: bytes) -> str:
     """Text in UTF-8 (with or without a mark), else in Windows' western encoding.
 
     Raises:
-        Complaint: if it is no text.
+        VisitorError: if it is no text.
     """
     if b"\0" in content:
-        raise Complaint("The file is neither a CSV nor a ZIP.")
+        raise VisitorError("The file is neither a CSV nor a ZIP.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

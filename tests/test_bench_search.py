@@ -44,7 +44,7 @@ def test_tasks_run_and_plans_are_made_of_their_figures(arguments, tmp_path, monk
 
 
 @pytest.mark.parametrize("name", ["hnswlib", "faiss"])
-def test_peers_search_the_same_vectors(arguments, name):
+def test_baselines_search_the_same_vectors(arguments, name):
     pytest.importorskip(name)
     search_speed.main(replace(arguments, task="prepare"))
     search_speed.main(replace(arguments, task=f"build {name}"))

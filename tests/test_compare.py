@@ -20,19 +20,19 @@ def arguments(model, processor, shop, tmp_path) -> CompareArguments:
 
 
 def test_a_row_a_system_and_nothing_is_measured_twice(arguments, shop, tmp_path, monkeypatch, capsys):
-    peer = {"fused": {"ndcg@10": {"mean": 0.25, "ci95": [0.2, 0.3]}}}
-    report = {"data": str(shop), "views": peer, "slices": {"both": peer}}
-    (tmp_path / "peer.json").write_text(json.dumps({"peer": "a peer", "catalogues": {"shop": report}}))
-    arguments.peer = str(tmp_path / "peer.json")
+    baseline = {"fused": {"ndcg@10": {"mean": 0.25, "ci95": [0.2, 0.3]}}}
+    report = {"data": str(shop), "views": baseline, "slices": {"both": baseline}}
+    (tmp_path / "baseline.json").write_text(json.dumps({"baseline": "a baseline", "catalogues": {"shop": report}}))
+    arguments.baseline = str(tmp_path / "baseline.json")
     results = compare.main(arguments)
     views = ["ours, fused", "ours, text", "ours, image", "bm25", "rrf", "oracle"]
-    assert list(results["rows"]) == [*views, "words", "other", "text only", "a peer, fused"]
+    assert list(results["rows"]) == [*views, "words", "other", "text only", "a baseline, fused"]
     found = {name: cells[str(shop)]["ndcg@10"]["mean"] for name, cells in results["rows"].items()}
     assert found["other"] == found["ours, fused"] and found["words"] == found["bm25"]
     assert found["text only"] == found["ours, text"] != found["ours, fused"]
     assert found["oracle"] >= max(found["ours, text"], found["ours, image"])
-    assert results["ratios"]["a peer, fused"][str(shop)] == pytest.approx(found["ours, fused"] / 0.25)
-    assert "| a peer, fused | 0.250 [0.200, 0.300] |" in capsys.readouterr().out
+    assert results["ratios"]["a baseline, fused"][str(shop)] == pytest.approx(found["ours, fused"] / 0.25)
+    assert "| a baseline, fused | 0.250 [0.200, 0.300] |" in capsys.readouterr().out
     monkeypatch.setattr(compare.evaluate, "main", lambda *words: 1 / 0)
     assert compare.main(arguments)["rows"] == results["rows"]
     (tmp_path / "other" / "more.txt").write_text("another model")
@@ -40,8 +40,8 @@ def test_a_row_a_system_and_nothing_is_measured_twice(arguments, shop, tmp_path,
         compare.main(arguments)
 
 
-def test_a_peer_without_a_report_is_named(arguments):
-    arguments.models, arguments.peer = {}, "nowhere.json"
+def test_a_baseline_without_a_report_is_named(arguments):
+    arguments.models, arguments.baseline = {}, "nowhere.json"
     with pytest.raises(
         DataError, match="nowhere.json: no such file; give a report of training.benchmarks.baseline_trainer"
     ):

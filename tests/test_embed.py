@@ -28,7 +28,7 @@ from training.common.files import claim_folder, only_process
 from training.features import embedder
 from training.features.backends import TorchTowers
 from training.features.options import EmbedArguments
-from training.features.shards import iterate_shards, read_manifest, read_vectors
+from training.features.shards import iterate_shards, read_vectors, read_vectors_manifest
 from training.features.states import embed_products, product_features
 from training.features.windows import done_ahead, product_batches
 
@@ -97,7 +97,7 @@ def test_vectors_are_those_of_the_evaluation_and_the_manifest_tells_of_them(save
     assert vectors.dtype == np.float32 and products.column("_id").to_pylist() == split.product_ids
     assert products.column_names == ["_id", "hash", "title", "description", "category", "brand", "price"]
     assert products.column("price").to_pylist() == split.corpus["price"][:]
-    manifest = read_manifest(tmp_path / "out")
+    manifest = read_vectors_manifest(tmp_path / "out")
     assert (manifest["format"], manifest["count"], manifest["dim"]) == (1, 12, model.config.projection_dim)
     assert manifest["blocks"] == model.config.block_dims
     assert [shard["rows"] for shard in manifest["shards"]] == [5, 5, 2]
@@ -113,13 +113,13 @@ def test_the_same_again_embeds_nothing_and_still_tells_of_bad_pictures(saved, tm
     shop = write(tmp_path / "shop", odd_rows())
     for _ in range(2):
         embed.main(arguments(saved, shop, tmp_path / "out"))
-        before = files_of(tmp_path / "out"), read_manifest(tmp_path / "out")
+        before = files_of(tmp_path / "out"), read_vectors_manifest(tmp_path / "out")
         assert sum(embedded) == 12
         assert "1 x unreadable image" in capsys.readouterr().out
     embed.main(arguments(saved, shop, tmp_path / "out", shard_size=7))
     assert sum(embedded) == 12, "shards of another size take what is there"
     embed.main(arguments(saved, shop, tmp_path / "out"))
-    assert (files_of(tmp_path / "out"), read_manifest(tmp_path / "out")) == before
+    assert (files_of(tmp_path / "out"), read_vectors_manifest(tmp_path / "out")) == before
 
 
 def test_only_what_is_new_is_embedded_and_what_left_is_gone(saved, tmp_path, embedded):
@@ -140,7 +140,7 @@ def test_only_what_is_new_is_embedded_and_what_left_is_gone(saved, tmp_path, emb
     (found, products), (expected, others) = read_vectors(tmp_path / "out"), read_vectors(tmp_path / "fresh")
     assert products.equals(others) and products.column("_id").to_pylist() == [product["_id"] for product in corpus]
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    listed = {shard["file"] for shard in read_manifest(tmp_path / "out")["shards"]}
+    listed = {shard["file"] for shard in read_vectors_manifest(tmp_path / "out")["shards"]}
     assert set(files_of(tmp_path / "out")) == listed
 
 
@@ -155,7 +155,7 @@ def test_another_model_embeds_all_anew(saved, towers, tmp_path, embedded):
     embed.main(arguments(tmp_path / "other", shop, tmp_path / "out"))
     embed.main(arguments(saved, shop, tmp_path / "out", truncate_dim=len(other.config.blocks) * 4))
     assert sum(embedded) == 36
-    assert read_manifest(tmp_path / "out")["dim"] == len(other.config.blocks) * 4
+    assert read_vectors_manifest(tmp_path / "out")["dim"] == len(other.config.blocks) * 4
 
 
 def test_batches_keep_to_tokens_and_pictures(saved):
@@ -281,8 +281,8 @@ def test_two_processes_write_what_one_writes(saved, tmp_path):
     (found, products), (expected, others) = read_vectors(tmp_path / "two"), read_vectors(tmp_path / "one")
     assert products.equals(others)
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    names = [shard["file"] for shard in read_manifest(tmp_path / "one")["shards"]]
-    assert [shard["file"] for shard in read_manifest(tmp_path / "two")["shards"]] == names
+    names = [shard["file"] for shard in read_vectors_manifest(tmp_path / "one")["shards"]]
+    assert [shard["file"] for shard in read_vectors_manifest(tmp_path / "two")["shards"]] == names
 
 
 def test_own_columns_are_kept_shown_and_filtered_by(saved, tmp_path, capsys):
@@ -348,4 +348,4 @@ def test_vectors_of_another_catalogue_are_not_replaced(saved, shop, tmp_path):
     other = write(tmp_path / "other", odd_rows())
     with pytest.raises(DataError, match="vectors: was made of .*shop, not of .*other; give another --output"):
         embed.main(EmbedArguments(str(saved), str(other), output=str(output)))
-    assert read_manifest(output)["data"] == str(shop)
+    assert read_vectors_manifest(output)["data"] == str(shop)

@@ -5,7 +5,7 @@ import pytest
 from test_embed import arguments, big_shop, launch, options, saved, small_windows  # noqa: F401
 
 from training import embed
-from training.features.shards import read_manifest, read_vectors
+from training.features.shards import read_vectors, read_vectors_manifest
 
 pytest.importorskip("ray", reason="ray is not installed; it is in the extra `ray`")
 
@@ -43,5 +43,5 @@ def test_two_ray_workers_one_of_which_dies_write_what_one_process_writes(saved, 
     (found, products), (expected, others) = read_vectors(tmp_path / "two"), read_vectors(tmp_path / "one")
     assert products.equals(others) and len(found) == 48
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    names = [shard["file"] for shard in read_manifest(tmp_path / "one")["shards"]]
-    assert [shard["file"] for shard in read_manifest(tmp_path / "two")["shards"]] == names
+    names = [shard["file"] for shard in read_vectors_manifest(tmp_path / "one")["shards"]]
+    assert [shard["file"] for shard in read_vectors_manifest(tmp_path / "two")["shards"]] == names

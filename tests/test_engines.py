@@ -15,7 +15,7 @@ from test_index import catalogue
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_products import passes, with_large_strings
-from training.features.shards import vector_column, write_manifest, write_shard
+from training.features.shards import vector_column, write_shard, write_vectors_manifest
 from training.scale import engines
 from training.scale.engines import LanceEngine, MilvusEngine, bulk_tables
 
@@ -80,7 +80,7 @@ def write_vectors(target: Path, vectors: np.ndarray, products: pa.Table, shards:
     table = table.append_column("vector", vector_column(vectors))
     rows = len(vectors) // shards
     facts = [write_shard(target, number, "key", table.slice(rows * number, rows), {}) for number in range(shards)]
-    write_manifest(target, {"model": "m", "count": len(vectors), "dim": vectors.shape[1]}, facts)
+    write_vectors_manifest(target, {"model": "m", "count": len(vectors), "dim": vectors.shape[1]}, facts)
     return target
 
 
@@ -188,7 +188,7 @@ def test_shards_that_differ_in_their_columns_are_one_line(tmp_path):
             write_shard(tmp_path / name, number, "key", table.append_column("vector", vector_column(vectors[:1])), {})
             for number, table in enumerate(tables)
         ]
-        write_manifest(tmp_path / name, {"model": "m", "count": 2, "dim": DIM}, facts)
+        write_vectors_manifest(tmp_path / name, {"model": "m", "count": 2, "dim": DIM}, facts)
         if message is None:
             assert len(pa.concat_tables(bulk_tables(tmp_path / name))) == 2
             continue

@@ -59,7 +59,7 @@ def test_metrics_equal_a_second_library_on_adversarial_rankings(k):
     names = [f"{kind}@{k}" for kind in ("ndcg", "recall", "mrr", "precision", "success")]
     found = per_query(rankings, qrels, tuple(names))
 
-    def peer(query):
+    def baseline(query):
         relevant = {product for product, grade in qrels[query].items() if grade > 0}
         cutoffs = [f"{name}_at_k" for name in ("mrr", "ndcg", "accuracy", "precision_recall", "map")]
         evaluator = InformationRetrievalEvaluator(
@@ -70,7 +70,7 @@ def test_metrics_equal_a_second_library_on_adversarial_rankings(k):
         kinds = {"recall": "recall@k", "mrr": "mrr@k", "precision": "precision@k", "success": "accuracy@k"}
         return {f"{name}@{k}": scores[kind][k] for name, kind in kinds.items()}
 
-    expected = [peer(query) for query in rankings]
+    expected = [baseline(query) for query in rankings]
     for name in names[1:]:
         np.testing.assert_allclose(found[name], [float(np.squeeze(row[name])) for row in expected], atol=1e-9)
     full = [query for query in rankings if len(rankings[query]) == 12]

@@ -21,9 +21,9 @@ from modeling_mmfusion.model_folder import load_model
 from training import embed, export
 from training.features import exporting
 from training.features.options import ExportArguments
-from training.features.shards import read_manifest, read_vectors
+from training.features.shards import read_vectors, read_vectors_manifest
 from training.learning.options import ModelArguments
-from training.learning.starting import build_model
+from training.learning.starting import new_model
 
 ENGINES = [OnnxTowers, OpenVinoTowers]
 PRODUCTS = {
@@ -166,7 +166,7 @@ def test_a_tower_that_runs_only_as_traced_is_refused_in_one_line():
 
     case = exporting.Case(None, [None], [np.zeros((1, 2))], 1.0)
     with pytest.raises(DataError, match="^onnx/product_tower: does not run on all inputs: index 9 is out of bounds$"):
-        exporting.measure("onnx/product_tower", only_two, case)
+        exporting.measure_tower("onnx/product_tower", only_two, case)
 
 
 def test_missing_packages_and_folders_are_named(exported, monkeypatch, tmp_path):
@@ -209,7 +209,7 @@ def test_openvino_reports_to_nobody(tmp_path):
 
 
 def test_the_wheels_towers_survive_export_and_8_bits(tmp_path):
-    model, processor = build_model(ModelArguments())
+    model, processor = new_model(ModelArguments())
     for part in (model, processor):
         part.save_pretrained(tmp_path / "model")
     measured = export.main(ExportArguments(str(tmp_path / "model"), str(tmp_path), "onnx", "int8"))["onnx"]["measured"]
@@ -261,7 +261,7 @@ def test_a_catalogue_is_embedded_by_each_backend_alike(exported, tmp_path):
             expected = found["torch", dim]
             np.testing.assert_allclose(found[backend, dim], expected, atol=1e-3)
             assert expected.shape == (12, dim or 44)
-    manifest = read_manifest(tmp_path / "auto-24")
+    manifest = read_vectors_manifest(tmp_path / "auto-24")
     assert manifest["backend"] == "openvino" and list(manifest["blocks"].items()) == list(dims.items())
 
 
@@ -279,7 +279,7 @@ def test_towers_of_another_model_are_not_taken(exported, towers, tmp_path, monke
     with pytest.raises(DataError, match="openvino: was exported from another model; run training.export again"):
         embed.main(embed.EmbedArguments(**options, backend="openvino", exported=str(folder)))
     embed.main(embed.EmbedArguments(**options, exported=str(folder)))
-    assert read_manifest(tmp_path / "out")["backend"] == "torch"
+    assert read_vectors_manifest(tmp_path / "out")["backend"] == "torch"
     monkeypatch.setattr("training.features.backends.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"onnxruntime is not installed; run: pip install -e '.\[export\]'"):
         embed.main(embed.EmbedArguments(**options, backend="onnx", exported=str(folder)))

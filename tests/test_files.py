@@ -75,7 +75,7 @@ FOLDERS = {
     ),
     "training.benchmarks.compare": lambda given: compare.main(compare.CompareArguments(output=str(given.output))),
     "training.benchmarks.baseline_trainer": lambda given: baseline_trainer.main(
-        baseline_trainer.PeerArguments(str(given.shop), output=str(given.output))
+        baseline_trainer.BaselineArguments(str(given.shop), output=str(given.output))
     ),
     "training.benchmarks.search_speed": lambda given: search_speed.main(
         search_speed.SearchBenchArguments(work=str(given.output), output=str(given.output / "report.json"))

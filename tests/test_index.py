@@ -404,7 +404,7 @@ def test_parallel_builds_are_mended_so_that_each_product_finds_itself():
     rows = np.arange(3000)
     index.graph.remove(rows[::50])  # as if they had been lost: present as rows, unknown to the graph
     assert index.graph.lost(rows).tolist() == rows[::50].tolist()
-    assert index.graph.mend(rows) == 60 and not len(index.graph.lost(rows)) and not len(index.graph.strays)
+    assert index.graph.mend(rows) == 60 and not len(index.graph.lost(rows)) and not len(index.graph.unreachable)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8", "b1"])
@@ -436,7 +436,7 @@ def test_products_that_the_graph_can_not_find_are_strays(tmp_path, monkeypatch):
         opened.graph.candidates = 1
         assert opened.search(vectors[3:4], 1)[0][0].product_id == "sku-003"
     index.remove(["sku-003"])
-    assert index.graph.strays.tolist() == [7]
+    assert index.graph.unreachable.tolist() == [7]
 
 
 def clustered(count, dim=32, seed=0):

@@ -10,16 +10,16 @@ from modeling_mmfusion.fusion_mmfusion import truncate_vectors
 from training.common.distributed import Share
 from training.learning.losses import alignment_loss, distillation_loss, info_nce, sigmoid_loss, too_alike
 from training.learning.options import StageArguments
-from training.learning.sampling import Batch
+from training.learning.sampling import PairBatch
 
 
-def batch_of(relevance, ignored=None, log_q=None, teacher=None, of_titles=False) -> Batch:
+def batch_of(relevance, ignored=None, log_q=None, teacher=None, of_titles=False) -> PairBatch:
     relevance = np.array(relevance, dtype=np.float32)
     ignored = np.zeros(relevance.shape, dtype=bool) if ignored is None else np.array(ignored)
     log_q = np.zeros(relevance.shape[1], dtype=np.float32) if log_q is None else np.array(log_q, dtype=np.float32)
     teacher = np.full(relevance.shape, np.nan, dtype=np.float32) if teacher is None else teacher
     queries, products = (np.arange(size) for size in relevance.shape)
-    return Batch(queries, products, relevance, ignored, log_q, teacher, len(queries), of_titles)
+    return PairBatch(queries, products, relevance, ignored, log_q, teacher, len(queries), of_titles)
 
 
 def loss_of(scores, batch, **stage):

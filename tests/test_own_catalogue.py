@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from modeling_mmfusion.index import ProductIndex
 from training.demo.shop import TYPES, draw_product, judge, make_products, make_queries
-from training.features.shards import read_manifest
+from training.features.shards import read_vectors_manifest
 from training.scale import engines
 from training.scale.engines import EngineArguments
 
@@ -126,7 +126,7 @@ def test_readmes_commands_on_an_own_catalogue_keep_all_products(shop, run):
     assert report["n_products"] == splits["test"], "what is measured is held out"
     assert report["views"]["fused"]["ndcg@10"]["mean"] > 0.5
     assert f"{PRODUCTS} products" in run(embedded)
-    assert read_manifest(shop / "runs/myshop/vectors")["count"] == PRODUCTS
+    assert read_vectors_manifest(shop / "runs/myshop/vectors")["count"] == PRODUCTS
     run(indexed)
     assert len(ProductIndex.load(shop / "runs/myshop/index")) == PRODUCTS
     assert len(run(searched).splitlines()) == 11

@@ -36,7 +36,7 @@ def test_a_second_run_does_nothing_again_and_a_changed_seed_trains(run, capfd, m
     assert out.count("nothing changed") == 3 and "(* = judged relevant" in out
     assert report["views"]["fused"]["ndcg@10"]["mean"] > 0
     trained = []
-    monkeypatch.setattr(quickstart, "train", lambda arguments, recipe: trained.append(recipe.seed) or sys.exit(1))
+    monkeypatch.setattr(quickstart, "train_step", lambda arguments, recipe: trained.append(recipe.seed) or sys.exit(1))
     for seed in (1, 0):  # stopped while it trained: the model that is there is not known to be seed 0's any more
         with pytest.raises(SystemExit):
             quickstart.main(quickstart.QuickstartArguments(run.data, run.output, seed=seed))

@@ -69,11 +69,11 @@ def test_the_first_conversion_of_a_tower_draws_no_random_numbers(tmp_path, monke
         for name in ("efficientnet-lite0", "minilm"):
             resolve_tower(name)
         assert state() == before
-        built.append(starting.build_model(ModelArguments())[0].state_dict())
+        built.append(starting.new_model(ModelArguments())[0].state_dict())
     expect_same(*built)
     set_seed(0)
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "another"))
-    expect_same(starting.build_model(ModelArguments())[0].state_dict(), built[0])
+    expect_same(starting.new_model(ModelArguments())[0].state_dict(), built[0])
 
 
 FULL_DISK = {

@@ -42,7 +42,7 @@ SCRIPTS = (
     "bench_train",
     "bench_space",
     "space_shop",
-    "peer",
+    "baseline",
     "compare",
 )
 

@@ -15,7 +15,7 @@ from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
 from training import embed, index, search
 from training.catalogue.layout import load_split
-from training.features.shards import read_manifest, read_queries, read_vectors
+from training.features.shards import read_sampled_queries, read_vectors, read_vectors_manifest
 from training.features.states import embed_queries, query_features
 
 
@@ -169,8 +169,8 @@ def test_an_index_is_brought_up_to_date_with_the_vectors(run, model, processor, 
 
 def test_an_index_is_measured_with_the_catalogues_own_queries(run, shop, monkeypatch):
     vectors, asked = run / "vectors", []
-    facts = read_manifest(vectors)["queries"]
-    queries = read_queries(vectors)
+    facts = read_vectors_manifest(vectors)["queries"]
+    queries = read_sampled_queries(vectors)
     split = load_split(shop, "test")
     model, processor = load_model(run / "model", device="cpu")
     expected = embed_queries(model, query_features(model, processor, split.query_texts, cache=False))[0]

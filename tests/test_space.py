@@ -36,7 +36,7 @@ import app  # noqa: E402
 import cards  # noqa: E402
 import start  # noqa: E402
 from batching import Batched  # noqa: E402
-from catalogue import Complaint, Encoder, Filters, price_of  # noqa: E402
+from catalogue import Encoder, Filters, VisitorError, price_of  # noqa: E402
 from tradeoff import stored  # noqa: E402
 from upload import Upload, read_upload  # noqa: E402
 
@@ -548,5 +548,5 @@ def test_queries_that_come_together_are_embedded_together_and_errors_reach_their
 
 
 def test_filters_without_a_match_complain(shop):
-    with pytest.raises(Complaint, match="takes? a filter away|take a filter away"):
+    with pytest.raises(VisitorError, match="takes? a filter away|take a filter away"):
         shop.mask(Filters(categories=["mug"], price_from=10))

@@ -6,12 +6,12 @@ from modeling_mmfusion.errors import DataError
 from training.features import encoders
 from training.features.states import embed_queries, query_features
 from training.learning.options import ModelArguments
-from training.learning.starting import build_model
+from training.learning.starting import new_model
 
 
 @pytest.fixture(scope="module")
 def offline():
-    return build_model(ModelArguments())
+    return new_model(ModelArguments())
 
 
 def test_a_name_that_is_no_wheel_is_a_folder_or_hub_id():

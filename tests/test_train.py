@@ -50,7 +50,7 @@ def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers,
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
     model, _ = load_model(folder)
-    started, _ = starting.build_model(arguments.model)
+    started, _ = starting.new_model(arguments.model)
     for name, value in model.state_dict().items():
         same = torch.equal(value, started.state_dict()[name])
         assert same if name.startswith(TOWERS) else True, f"a frozen tower changed: {name}"
@@ -140,7 +140,7 @@ def test_a_share_of_the_trained_weights_lies_between_start_and_end(towers, shop,
     for share in (0.0, 0.25, 1.0):
         arguments = recipe(towers, shop, tmp_path / str(share), epochs=3, trained_share=share)
         states.append(load_model(train.main(arguments))[0].state_dict())
-    started = starting.build_model(arguments.model)[0].state_dict()
+    started = starting.new_model(arguments.model)[0].state_dict()
     name = "product_heads.image_head.fc1.weight"
     assert torch.equal(states[0][name], states[0][name].clone()) and not torch.equal(states[0][name], states[2][name])
     torch.testing.assert_close(states[1][name], torch.lerp(states[0][name], states[2][name], 0.25))
@@ -152,17 +152,17 @@ def test_another_fusion_type_starts_from_fine_tuned_encoders(towers, shop, tmp_p
     tuned = load_model(train.main(arguments))[0].state_dict()
     arguments.model.encoders = str(tmp_path / "run" / "model")
     arguments.model.config |= {"fusion_type": "sum"}
-    started = starting.build_model(arguments.model)[0]
+    started = starting.new_model(arguments.model)[0]
     assert started.config.fusion_type == "sum"
     towers_of = {name: value for name, value in started.state_dict().items() if name.startswith(TOWERS)}
     assert all(torch.equal(value, tuned[name]) for name, value in towers_of.items())
-    pretrained = starting.build_model(ModelArguments(arguments.model.text, arguments.model.vision))[0].state_dict()
+    pretrained = starting.new_model(ModelArguments(arguments.model.text, arguments.model.vision))[0].state_dict()
     name = next(name for name in tuned if name.startswith("text_model.") and name.endswith("query.weight"))
     assert not torch.equal(started.state_dict()[name], pretrained[name]), "the encoder was fine-tuned"
 
     arguments.model.text = str(towers["query"])
     with pytest.raises(DataError, match=r"--model.encoders .*: has other encoders than --model.text"):
-        starting.build_model(arguments.model)
+        starting.new_model(arguments.model)
 
 
 def dev_data(model, processor, shop):

@@ -234,7 +234,7 @@ def test_stages_chain_in_one_command_or_one_by_one(towers, shop, tmp_path):
 def test_only_what_a_stage_trains_changes(towers, shop, tmp_path, monkeypatch, text, vision):
     monkeypatch.setattr(stage, "SELECTION_NOISE", 1.0)  # keep the last epoch
     arguments = recipe(towers, shop, tmp_path / "run", fuse={"epochs": 1, "text": text, "vision": vision})
-    started = starting.build_model(arguments.model)[0].state_dict()
+    started = starting.new_model(arguments.model)[0].state_dict()
     found = load_model(train.main(arguments))[0].state_dict()
     for prefix, way in (("text_model.", text), ("vision_model.", vision), ("product_heads.cross_head.", "full")):
         names = [name for name in started if name.startswith(prefix) and "position_ids" not in name]

@@ -58,7 +58,9 @@ def main(arguments: ConvertArguments) -> dict:
             write_split(folder, name, corpus, rows["queries"], qrels)
             if not counts[name]["relevant"]:
                 raise DataError("; ".join([f"{arguments.input}: nothing is relevant in {name}", *problems.lines()]))
-        write_card(folder, output.name, license_of(arguments), list(splits), card(arguments, counts, problems))
+        write_card(
+            folder, output.name, license_named(arguments), list(splits), dataset_card(arguments, counts, problems)
+        )
     print(count_table(counts))
     problems.report()
     print(f"wrote {arguments.output}", flush=True)
@@ -89,7 +91,7 @@ def count_table(counts: dict[str, dict[str, int]]) -> str:
     return "\n".join("".join(f"|{cell:>15} " for cell in row) + "|" for row in rows)
 
 
-def license_of(arguments: ConvertArguments) -> str:
+def license_named(arguments: ConvertArguments) -> str:
     """The licence that the downloaded folder's own card names, else what is known of the set, else `other`."""
     try:
         text = Path(arguments.input, "README.md").read_text(encoding="utf-8")
@@ -100,7 +102,7 @@ def license_of(arguments: ConvertArguments) -> str:
     return named if is_id else LICENSES.get(arguments.source, "other")
 
 
-def card(arguments: ConvertArguments, counts: dict, problems: Problems) -> str:
+def dataset_card(arguments: ConvertArguments, counts: dict, problems: Problems) -> str:
     """The dataset card's text."""
     gains = ", ".join(f"{label} {grade}" for label, grade in arguments.gains.items())
     about = ABOUT[arguments.source].format(**vars(arguments) | {"gains": gains})

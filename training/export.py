@@ -22,15 +22,15 @@ from training.features.exporting import (
     WRITERS,
     Tower,
     add_int8_query,
+    agreement,
     check_options,
-    compare,
     describe_inputs,
+    export_folder,
     export_onnx,
-    format_report,
+    format_agreement,
     make_case,
-    output_of,
-    product_batches,
-    query_batches,
+    product_samples,
+    query_samples,
 )
 from training.features.options import ExportArguments
 
@@ -39,11 +39,11 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
     """Exports, compares with the model, writes the folders and returns what `export.json` of each format holds."""
     formats = arguments.formats.split(",")
     check_options(formats, arguments.quantize_query)
-    output = output_of(arguments, formats)
+    output = export_folder(arguments, formats)
     model, processor = load_model(arguments.model, device="cpu")
     manifest = {"model": model_fingerprint(model, processor)}  # as stored, so that it is the index's too
     model.float()
-    samples = {"query": query_batches(processor), "product": product_batches(processor)}
+    samples = {"query": query_samples(processor), "product": product_samples(processor)}
     cases = {name: make_case(Tower(model, name), batches) for name, batches in samples.items()}
     manifest["inputs"] = {name: describe_inputs(case.batches[0]) for name, case in cases.items()}
     reports = {}
@@ -54,12 +54,12 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
             with new_folder(output / name, WRITER) as folder:
                 WRITERS[name](Path(scratch), folder)
                 write_json(folder / MANIFEST, manifest)
-                measured = compare(name, folder, cases)
+                measured = agreement(name, folder, cases)
                 if name == "onnx" and arguments.quantize_query:
                     measured["query_tower_int8"] = add_int8_query(folder, cases["query"])
                 reports[name] = manifest | {"measured": measured, "environment": environment()}
                 write_json(folder / MANIFEST, reports[name])
-            print(format_report(output / name, measured), flush=True)
+            print(format_agreement(output / name, measured), flush=True)
     return reports
 
 

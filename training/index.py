@@ -24,13 +24,13 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import existing_file
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_files import check_target
 from modeling_mmfusion.index_graph import SearchWidth
 from training.common.cli import run
 from training.common.files import beside
-from training.features.shards import iterate_shown, read_manifest, read_queries
+from training.features.shards import iterate_shown, read_sampled_queries, read_vectors_manifest
 
 MEASURED_AGAIN = 0.2  # share of the products
 LEAST_QUERIES = 50
@@ -71,7 +71,7 @@ def main(arguments: IndexArguments) -> ProductIndex:
     if arguments.compact:
         return compact(arguments)
     folder = Path(arguments.vectors)
-    manifest = read_manifest(folder)
+    manifest = read_vectors_manifest(folder)
     output = Path(arguments.output or beside(arguments.vectors, "index"))
     check_target(output)
     queries = read_query_vectors(arguments.queries) if arguments.queries else known_queries(folder)
@@ -113,12 +113,12 @@ def read_query_vectors(file: str) -> np.ndarray:
     try:
         return np.load(existing_file(file, "queries' vectors, a .npy file"), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{file}: is no .npy file of vectors: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"{file}: is no .npy file of vectors: {one_line(error)}") from error
 
 
 def known_queries(folder: Path) -> np.ndarray | None:
     """The catalogue's own queries' vectors, if there are enough to measure with."""
-    queries = read_queries(folder)
+    queries = read_sampled_queries(folder)
     return None if queries is None or len(queries) < LEAST_QUERIES else queries
 
 

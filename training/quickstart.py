@@ -97,7 +97,7 @@ def main(arguments: QuickstartArguments) -> dict:
         print(f"\n== 2/5 train: nothing changed, {output / 'model'} is kept", flush=True)
     else:
         steps.begin("train")
-        train(arguments, recipe)
+        train_step(arguments, recipe)
         steps.finish("train", inputs)
     report = evaluate_step(steps, inputs, arguments, output, test)
     index_step(steps, inputs, arguments, output, test)
@@ -121,7 +121,7 @@ def recipe_of(arguments: QuickstartArguments, splits: list[str]) -> TrainArgumen
     return parse(TrainArguments, "", words, recipe=True)
 
 
-def train(arguments: QuickstartArguments, recipe: TrainArguments) -> None:
+def train_step(arguments: QuickstartArguments, recipe: TrainArguments) -> None:
     """Runs training.train in a process of its own, without accelerate's launcher, which passes no signals on.
 
     Exits with its status if it fails; it has said why.

@@ -122,7 +122,7 @@ def main(arguments: AblateArguments) -> dict:
     results = summarise_runs(runs)
     results |= {"recipe": arguments.recipe, "seeds": arguments.seeds, "environment": environment()}
     write_json(Path(arguments.results), results)
-    text = format_results(results)
+    text = format_table(results)
     write_text(Path(arguments.results).with_suffix(".md"), text)
     draw_ablation(results, Path(arguments.results).with_suffix(".png"))
     print(text, flush=True)
@@ -283,7 +283,7 @@ def mean_over_seeds(found: list[dict], path: str, condition: str) -> dict[str, n
     return {metric: np.mean([one["data"][path][condition][metric] for one in found], axis=0) for metric in METRICS}
 
 
-def format_results(results: dict) -> str:
+def format_table(results: dict) -> str:
     """Markdown: a table a catalogue, a row a variant; nDCG@10 if nothing else is said."""
     lines = []
     for path in next(iter(results["variants"].values()))["data"]:

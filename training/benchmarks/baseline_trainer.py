@@ -1,7 +1,7 @@
 """What sentence-transformers makes of the same encoders and query-product pairs, with its own trainer and loss.
 
-    python -m training.benchmarks.baseline_trainer --data data/hm --output runs/peer_hm
-    python -m training.benchmarks.baseline_trainer --data data/fashion,data/hm --output runs/peer
+    python -m training.benchmarks.baseline_trainer --data data/hm --output runs/baseline_hm
+    python -m training.benchmarks.baseline_trainer --data data/fashion,data/hm --output runs/baseline
 
 It trains two two-tower models with MultipleNegativesRankingLoss: queries against listings, and queries against
 pictures. The whole text encoder is trained, and a linear layer over the frozen image encoder's pooled output. The
@@ -44,7 +44,7 @@ from training.features.encoders import resolve_tower
 from training.features.states import picture_features
 from training.learning.options import ModelArguments
 from training.learning.sampling import Judgments, PairSampler
-from training.learning.starting import build_model
+from training.learning.starting import new_model
 from training.learning.training_set import positives_of
 
 DEPTH = 100
@@ -59,7 +59,7 @@ UNRELATED = (
 
 
 @dataclass
-class PeerArguments:
+class BaselineArguments:
     """What to train on and how.
 
     Args:
@@ -84,10 +84,10 @@ class PeerArguments:
     learning_rate: NonNegativeFloat = 5e-5
     picture_learning_rate: NonNegativeFloat = 1e-3
     seed: Seed = 0
-    output: str = "runs/peer"
+    output: str = "runs/baseline"
 
 
-class Pictures(InputModule):
+class PictureDataset(InputModule):
     """Pictures by a name, as features that an image encoder gave before.
 
     Args:
@@ -112,7 +112,7 @@ class Pictures(InputModule):
         self.save_torch_weights(output_path)
 
 
-def main(arguments: PeerArguments) -> dict[str, dict]:
+def main(arguments: BaselineArguments) -> dict[str, dict]:
     """Trains both models, measures them, writes the report and returns it."""
     claim_folder(arguments.output, "training.benchmarks.baseline_trainer")
     paths = arguments.data.split(",")
@@ -123,19 +123,22 @@ def main(arguments: PeerArguments) -> dict[str, dict]:
     set_seed(arguments.seed)  # of the layer behind the pictures
     text_model = SentenceTransformer(resolve_tower(arguments.text))
     image_model = with_pictures(SentenceTransformer(resolve_tower(arguments.text)), pictures)
-    fit(text_model, text_pairs(arguments, train), arguments, {})
-    fit(image_model, picture_pairs(arguments, train), arguments, {PICTURE_LAYERS: arguments.picture_learning_rate})
+    fit_baseline(text_model, text_pairs(arguments, train), arguments, {})
+    fit_baseline(
+        image_model, picture_pairs(arguments, train), arguments, {PICTURE_LAYERS: arguments.picture_learning_rate}
+    )
     reports = {
-        split.name: measure(text_model, image_model, split, path) for path, split in zip(tests, held_out, strict=True)
+        split.name: measure_baseline(text_model, image_model, split, path)
+        for path, split in zip(tests, held_out, strict=True)
     }
-    found = {"peer": "sentence-transformers", "options": asdict(arguments), "catalogues": reports}
+    found = {"baseline": "sentence-transformers", "options": asdict(arguments), "catalogues": reports}
     write_json(Path(arguments.output) / "report.json", found | {"environment": environment()})
     return found
 
 
-def pooled_pictures(arguments: PeerArguments, splits: list[RetrievalSplit]) -> dict[str, np.ndarray]:
+def pooled_pictures(arguments: BaselineArguments, splits: list[RetrievalSplit]) -> dict[str, np.ndarray]:
     """The image encoder's pooled output of each product with a picture, by [`picture_name`]."""
-    model, processor = build_model(ModelArguments(arguments.text, arguments.vision))
+    model, processor = new_model(ModelArguments(arguments.text, arguments.vision))
     prepare_for_inference(model)
     width, found = model.product_heads.image_norm.sizes[0], {}
     for split in splits:
@@ -152,20 +155,20 @@ def picture_name(split: RetrievalSplit, row: int) -> str:
 
 def with_pictures(encoder: SentenceTransformer, pictures: dict[str, np.ndarray]) -> SentenceTransformer:
     """A model that embeds queries with a text encoder and documents, by name, from their pictures."""
-    module = Pictures(pictures)
+    module = PictureDataset(pictures)
     width = encoder.get_embedding_dimension()
     dense = Dense(len(module.norm.weight), width, activation_function=torch.nn.Identity())
     router = Router.for_query_document(query_modules=list(encoder), document_modules=[module, dense])
     return SentenceTransformer(modules=[router])
 
 
-def drawn_pairs(arguments: PeerArguments, split: RetrievalSplit) -> list[tuple[int, int]]:
+def drawn_pairs(arguments: BaselineArguments, split: RetrievalSplit) -> list[tuple[int, int]]:
     """Rows of queries and products: those that [`PairSampler`] draws for a stage of as many epochs."""
     sampler = PairSampler(Judgments(positives_of(split)), 1, arguments.batch_size, arguments.seed)
     return [pair for number in range(arguments.epochs) for batch in sampler.epoch(1 + number) for pair in batch]
 
 
-def text_pairs(arguments: PeerArguments, splits: list[RetrievalSplit]) -> dict[str, datasets.Dataset]:
+def text_pairs(arguments: BaselineArguments, splits: list[RetrievalSplit]) -> dict[str, datasets.Dataset]:
     """Queries and listings of each catalogue."""
     found = {}
     for split in splits:
@@ -175,7 +178,7 @@ def text_pairs(arguments: PeerArguments, splits: list[RetrievalSplit]) -> dict[s
     return found
 
 
-def picture_pairs(arguments: PeerArguments, splits: list[RetrievalSplit]) -> dict[str, datasets.Dataset]:
+def picture_pairs(arguments: BaselineArguments, splits: list[RetrievalSplit]) -> dict[str, datasets.Dataset]:
     """Queries and names of pictures of each catalogue."""
     found = {}
     for split in splits:
@@ -196,10 +199,10 @@ def as_dataset(pairs: list[tuple[str, str]]) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"anchor": list(anchors), "positive": list(positives)})
 
 
-def fit(
+def fit_baseline(
     encoder: SentenceTransformer,
     pairs: dict[str, datasets.Dataset],
-    arguments: PeerArguments,
+    arguments: BaselineArguments,
     learning_rates: dict[str, float],
 ) -> None:
     """Trains a model, unless an earlier call has done so with the same options and pairs.
@@ -207,7 +210,7 @@ def fit(
     Args:
         encoder (`SentenceTransformer`): the model.
         pairs (`dict[str, Dataset]`): those of all epochs, by catalogue.
-        arguments (`PeerArguments`): see there.
+        arguments (`BaselineArguments`): see there.
         learning_rates (`dict[str, float]`): rates of parameters that have their own, by a pattern of their names;
             there are some in the model that takes pictures.
     """
@@ -237,14 +240,16 @@ def fit(
         save_model(encoder, partial)
 
 
-def model_key(pairs: dict[str, datasets.Dataset], arguments: PeerArguments, learning_rates: dict[str, float]) -> str:
+def model_key(
+    pairs: dict[str, datasets.Dataset], arguments: BaselineArguments, learning_rates: dict[str, float]
+) -> str:
     """A digest of all that decides what training makes of a model."""
     options = {name: value for name, value in asdict(arguments).items() if name not in UNRELATED}
     rows = {name: sha256(repr(table[:]).encode()).hexdigest() for name, table in pairs.items()}
     return digest(repr(options), repr(rows), repr(learning_rates))
 
 
-def measure(
+def measure_baseline(
     text_model: SentenceTransformer, image_model: SentenceTransformer, split: RetrievalSplit, path: str
 ) -> dict:
     """A report of both models and of their averaged scores; products without a picture score 0 for it."""
@@ -273,4 +278,4 @@ def cosines(encoder: SentenceTransformer, queries: list[str], documents: list[st
 
 
 if __name__ == "__main__":
-    run(main, PeerArguments, __doc__)
+    run(main, BaselineArguments, __doc__)

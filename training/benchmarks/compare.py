@@ -1,7 +1,7 @@
 """Measures several systems on several catalogues: one table.
 
     python -m training.benchmarks.compare --models '{mmfusion: runs/multishop/model, zero-shot text: minilm}' \\
-        --data ../shared/data/fashion,../shared/data/ikea --peer runs/peer/report.json --results results.json
+        --data ../shared/data/fashion,../shared/data/ikea --baseline runs/baseline/report.json --results results.json
 
 The first model is measured in all its views, and beside BM25, reciprocal rank fusion and the oracle of late choice,
 the others as they are. A report that was made of the same model and data is kept, so the command can be called again.
@@ -32,7 +32,7 @@ class CompareArguments:
         views: View by the name of a row, where it is not fused: one that was trained on text alone is measured on it.
         data: Catalogues, with commas between.
         split: Their split.
-        peer: Report of training.benchmarks.baseline_trainer to add, or null.
+        baseline: Report of training.benchmarks.baseline_trainer to add, or null.
         output: Folder that keeps the single reports.
         results: JSON file for the table's numbers; the table itself goes beside it as Markdown.
     """
@@ -41,7 +41,7 @@ class CompareArguments:
     views: dict[str, str] = field(default_factory=dict)
     data: str = "../shared/data/hm"
     split: str = "test"
-    peer: str | None = None
+    baseline: str | None = None
     output: str = "runs/compare"
     results: str = "runs/compare/results.json"
 
@@ -60,12 +60,12 @@ def main(arguments: CompareArguments) -> dict:
             for view, metrics in report["views"].items():
                 slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
                 rows.setdefault(row_name(name, view, number), {})[path] = metrics | {"slices": slices}
-    if arguments.peer:
-        found = read_json(existing_file(arguments.peer, "a report of training.benchmarks.baseline_trainer"))
+    if arguments.baseline:
+        found = read_json(existing_file(arguments.baseline, "a report of training.benchmarks.baseline_trainer"))
         for report in found["catalogues"].values():
             for view, metrics in report["views"].items():
                 slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
-                rows.setdefault(f"{found['peer']}, {view}", {})[report["data"]] = metrics | {"slices": slices}
+                rows.setdefault(f"{found['baseline']}, {view}", {})[report["data"]] = metrics | {"slices": slices}
     results = {"metric": METRIC, "split": arguments.split, "rows": rows, "ratios": ratios(rows)}
     results |= {"models": arguments.models, "environment": environment()}
     write_json(Path(arguments.results), results)

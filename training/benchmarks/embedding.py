@@ -48,19 +48,19 @@ from training.catalogue.writing import write_card, write_split
 from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
-from training.features.embedder import CatalogueEmbedder, product_inputs
+from training.features.embedder import CatalogueEmbedder, inputs_of
 from training.features.encoders import resolve_tower
 from training.features.options import EmbedArguments
 from training.features.shards import vectors_of
 from training.features.windows import prepare_batch, product_batches
 from training.learning.options import ModelArguments
-from training.learning.starting import build_model
+from training.learning.starting import new_model
 
-PEER = "sentence-transformers"
+BASELINE = "sentence-transformers"
 BACKENDS = ("torch", "onnx", "openvino")
 RATIOS = (
     *((f"embed, {name}", f"forward, {name}") for name in BACKENDS),
-    *((f"embed, {name}", PEER) for name in BACKENDS),
+    *((f"embed, {name}", BASELINE) for name in BACKENDS),
 )
 BATCH_SIZE = 16
 MAX_DIFFERENCE = 2e-3  # of float16 and of engines
@@ -110,7 +110,7 @@ def main(arguments: BenchEmbedArguments) -> dict:
 def measure_speed(arguments: BenchEmbedArguments, split: RetrievalSplit, folder: Path) -> dict:
     """Products a second and a CPU-second of each contestant, and the ratios."""
     set_seed(0)
-    model, processor = build_model(ModelArguments())
+    model, processor = new_model(ModelArguments())
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     export.main(export.ExportArguments(str(folder / "model"), str(folder / "model")))
@@ -120,10 +120,10 @@ def measure_speed(arguments: BenchEmbedArguments, split: RetrievalSplit, folder:
         name: CatalogueEmbedder(EmbedArguments(**options, output=str(folder / "out"), backend=name), device="cpu")
         for name in BACKENDS
     }
-    peer = peer_encoder(folder / "model")
+    baseline = baseline_encoder(folder / "model")
     seconds = {}
     for number, (shop, products) in enumerate(tqdm(shops, desc="rounds")):
-        contestants = {PEER: lambda products=products: peer(products)}
+        contestants = {BASELINE: lambda products=products: baseline(products)}
         for name, embedder in embedders.items():
             contestants[f"forward, {name}"] = forward_pass(embedder, products)
             contestants[f"embed, {name}"] = embedding(embedder, shop, folder / f"{name}-{number}")
@@ -134,7 +134,7 @@ def measure_speed(arguments: BenchEmbedArguments, split: RetrievalSplit, folder:
             spent = (time.perf_counter() - clock, time.process_time() - cpu)
             if number:
                 seconds.setdefault(name, []).append(spent)
-        check_vectors(vectors[PEER], [folder / f"{name}-{number}" for name in BACKENDS])
+        check_agreement(vectors[BASELINE], [folder / f"{name}-{number}" for name in BACKENDS])
     figures = {name: figures_of(seconds[name], arguments.products) for name in contestants}
     return {"figures": figures, "ratios": ratios(figures)}
 
@@ -159,7 +159,7 @@ def write_shop(folder: Path, rows) -> Path:
 def forward_pass(embedder: CatalogueEmbedder, products: list[dict]) -> Callable[[], None]:
     """The tower alone over the batches that the embedding makes of the same products."""
     sizes = embedder.batching["batch_tokens"], embedder.batching["batch_pictures"]
-    inputs = [product_inputs(embedder.processor, product) for product in products]
+    inputs = [inputs_of(embedder.processor, product) for product in products]
     batches = list(product_batches(embedder.processor, inputs, *sizes))
     prepared = [prepare_batch(embedder.processor, batch)[0] for batch in batches]
 
@@ -180,7 +180,7 @@ def embedding(embedder: CatalogueEmbedder, shop: Path, output: Path) -> Callable
     return compute
 
 
-def peer_encoder(model: Path) -> Callable[[list[dict]], np.ndarray]:
+def baseline_encoder(model: Path) -> Callable[[list[dict]], np.ndarray]:
     """sentence-transformers' encode over products as `datasets` gives them: pictures are decoded when asked for."""
     from sentence_transformers import SentenceTransformer
 
@@ -196,7 +196,7 @@ def peer_encoder(model: Path) -> Callable[[list[dict]], np.ndarray]:
     return encode
 
 
-def check_vectors(expected: np.ndarray, folders: list[Path]) -> None:
+def check_agreement(expected: np.ndarray, folders: list[Path]) -> None:
     """Makes sure that all contestants have done the same work.
 
     Raises:
@@ -206,7 +206,7 @@ def check_vectors(expected: np.ndarray, folders: list[Path]) -> None:
         found = np.concatenate([vectors_of(pq.read_table(file)) for file in sorted(folder.glob("shards/*.parquet"))])
         difference = np.abs(found.astype(np.float32) - expected).max()
         if not difference < MAX_DIFFERENCE:
-            raise DataError(f"{folder.name}: vectors differ from those of {PEER} by {difference:.1e}")
+            raise DataError(f"{folder.name}: vectors differ from those of {BASELINE} by {difference:.1e}")
 
 
 def figures_of(seconds: list[tuple[float, float]], products: int) -> dict:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
-from training.benchmarks.ablate import format_results
+from training.benchmarks.ablate import format_table
 from training.benchmarks.ablation_plot import draw_ablation
 from training.benchmarks.compare import format_comparison
 from training.benchmarks.embedding import format_embed_figures
@@ -91,8 +91,8 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
     plans = make_plans(SizeArguments(plans=PLANS, results=arguments.search, embedding=arguments.embedding))
     return {
         "results": [markdown(read_results(RESULTS / f"{name}.json")) for name in arguments.runs],
-        "ablation": [format_results(read_results(name)) for name in arguments.ablations.split(",")],
-        "recipe": [format_results(read_results(arguments.recipe))],
+        "ablation": [format_table(read_results(name)) for name in arguments.ablations.split(",")],
+        "recipe": [format_table(read_results(arguments.recipe))],
         "multishop": [format_comparison(read_results(arguments.multishop))],
         "bench": [format_figures(read_results(arguments.bench))],
         "catalogue": [

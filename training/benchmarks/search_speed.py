@@ -117,7 +117,7 @@ def main(arguments: SearchBenchArguments) -> dict:
             report["figures"][task]["task seconds"] = round(time.monotonic() - started, 1)
             write_report(arguments, report)
         tqdm.write(format_task(task, report["figures"][task]))
-    report |= {"summary": summarise(report["figures"], arguments), "environment": environment()}
+    report |= {"summary": summarise_contestants(report["figures"], arguments), "environment": environment()}
     write_report(arguments, report)
     plot(report, arguments)
     print(json.dumps(report["summary"], indent=2), flush=True)
@@ -285,8 +285,8 @@ def build(arguments: SearchBenchArguments) -> dict:
     work, (name, count) = Path(arguments.work), contestant_of(arguments)
     vectors = np.load(work / "vectors.npy", mmap_mode="r")[:count]
     started = time.perf_counter()
-    if name in PEERS:
-        files = PEERS[name][0](vectors, work)
+    if name in BASELINES:
+        files = BASELINES[name][0](vectors, work)
     else:
         files = build_ours(vectors, work, name.split()[-1])
     return {"products": count, "seconds": round(time.perf_counter() - started, 1), "bytes on disk": files}
@@ -299,8 +299,8 @@ def search(arguments: SearchBenchArguments) -> dict:
     truth = truth_of(work, vectors, queries)[1::2]
     queries = queries[1::2]  # the others chose the width of ours
     before = resident_bytes()
-    if name in PEERS:
-        ask, usual = PEERS[name][1](work, queries.shape[1], count), None
+    if name in BASELINES:
+        ask, usual = BASELINES[name][1](work, queries.shape[1], count), None
     else:
         ask, usual = load_ours(work, name.split()[-1], count)
     ask(queries[:10], EXPANSIONS[0])
@@ -488,7 +488,7 @@ def quality(arguments: SearchBenchArguments) -> dict:
     return figures
 
 
-PEERS = {"hnswlib": (build_hnswlib, load_hnswlib), "faiss": (build_faiss, load_faiss)}
+BASELINES = {"hnswlib": (build_hnswlib, load_hnswlib), "faiss": (build_faiss, load_faiss)}
 TASKS = {"prepare": prepare, "build": build, "search": search, "end": end_to_end, "quality": quality}
 
 
@@ -499,20 +499,20 @@ def at_recall(figures: dict, wanted: float, by: str = "queries/s") -> dict | Non
     return fastest(enough, key=lambda setting: setting[by], default=None)
 
 
-def summarise(figures: dict, arguments: SearchBenchArguments) -> dict:
+def summarise_contestants(figures: dict, arguments: SearchBenchArguments) -> dict:
     """What the issue of scale asks for: memory, latency, and speed at equal recall."""
     found = contestants_of(figures)
     summary = {"products": arguments.count, "i8 as built": found.get("ours i8", {}).get("as built")}
     if {"ours i8", "ours f32"} <= set(found):
         ratio = found["ours i8"]["bytes in memory"] / found["ours f32"]["bytes in memory"]
         summary["memory of i8 / f32"] = round(ratio, 3)
-    summary |= compare(found)
+    summary |= compare_contestants(found)
     summary["build seconds"] = {name: figures[f"build {name}"]["seconds"] for name in found}
     curve = [one for name, one in figures.items() if name.startswith("search ours i8")]
     curve.sort(key=lambda one: one["products"])
     summary["curve, p50 ms"] = {str(one["products"]): one["as built"]["p50 ms"] for one in curve}
     for count in counts_of(arguments)[:-1]:
-        summary[f"of {count} products"] = compare(contestants_of(figures, f" at {count}"))
+        summary[f"of {count} products"] = compare_contestants(contestants_of(figures, f" at {count}"))
     return summary
 
 
@@ -521,22 +521,22 @@ def contestants_of(figures: dict, at: str = "") -> dict[str, dict]:
     return {name: figures[f"search {name}{at}"] for name in CONTESTANTS if f"search {name}{at}" in figures}
 
 
-def compare(found: dict[str, dict]) -> dict:
-    """Speeds at equal recall, in batches and with each query alone, and how many times as fast as peers ours is."""
+def compare_contestants(found: dict[str, dict]) -> dict:
+    """Speeds at equal recall, in batches and with each query alone, and ours compared with the baselines'."""
     summary = {}
     for wanted in RECALLS:
         for kind, by in (("in batches", "queries/s"), ("alone", "p50 ms")):
             at = {name: at_recall(one, wanted, by) for name, one in found.items()}
             values = {name: one and one[by] for name, one in at.items()}
             summary[f"{by} {kind} at recall {wanted}"] = values
-            for peer in PEERS:
+            for baseline in BASELINES:
                 ratios = [
-                    values[peer] / value if by.endswith("ms") else value / values[peer]
+                    values[baseline] / value if by.endswith("ms") else value / values[baseline]
                     for name, value in values.items()
-                    if name.startswith("ours") and value and values.get(peer)
+                    if name.startswith("ours") and value and values.get(baseline)
                 ]
                 if ratios:
-                    summary[f"ours / {peer} {kind} at recall {wanted}"] = round(max(ratios), 2)
+                    summary[f"ours / {baseline} {kind} at recall {wanted}"] = round(max(ratios), 2)
     return summary
 
 
@@ -584,8 +584,8 @@ def format_search(report: dict) -> str:
 
 
 def is_compared(task: str) -> bool:
-    """Whether a task searched a peer, of whose number of products all are shown, or ours with all products."""
-    return task.startswith("search ") and (" at " not in task or any(peer in task for peer in PEERS))
+    """Whether a task searched a baseline, of whose number of products all are shown, or ours with all products."""
+    return task.startswith("search ") and (" at " not in task or any(baseline in task for baseline in BASELINES))
 
 
 def format_row(name: str, setting: dict | None, found: dict, seconds: float) -> str:

@@ -42,31 +42,31 @@ from training.learning.losses import alignment_loss
 from training.learning.options import LoraArguments, ModelArguments, StageArguments
 from training.learning.sampling import PairSampler
 from training.learning.stage import choose_trained, parameter_groups, set_train_mode
-from training.learning.starting import build_model
+from training.learning.starting import new_model
 from training.learning.training_set import BatchInputs, query_set, to_device
 
 PLAIN = {"text_view_weight": 0.0, "image_view_weight": 0.0, "matryoshka_weight": 0.0, "directions": "query"}
 TEXT, BOTH, CACHED = {"text": "lora"}, {"text": "lora", "vision": "lora"}, {"gradient_cache": True}
-PEER = "sentence-transformers"
+BASELINE = "sentence-transformers"
 OPTIONS = ("data", "batch_size", "chunk_size", "steps", "threads")  # on which figures depend
 # name: who, what is trained and how, processes; sentence-transformers runs frozen encoders, we cache what they say
 CONTESTANTS = {
     "ours, adapters on text": ("ours", TEXT, 1),
     "ours, adapters on text, gradient cache": ("ours", TEXT | CACHED, 1),
     "ours, adapters on text, 2 processes": ("ours", TEXT, 2),
-    f"{PEER}, adapters on text": ("peer", TEXT, 1),
-    f"{PEER}, adapters on text, cached loss": ("peer", TEXT | CACHED, 1),
+    f"{BASELINE}, adapters on text": ("baseline", TEXT, 1),
+    f"{BASELINE}, adapters on text, cached loss": ("baseline", TEXT | CACHED, 1),
     "ours, adapters on both encoders, gradient cache": ("ours", BOTH | CACHED, 1),
-    f"{PEER}, adapters on both encoders, cached loss": ("peer", BOTH | CACHED, 1),
+    f"{BASELINE}, adapters on both encoders, cached loss": ("baseline", BOTH | CACHED, 1),
     "ours, encoders frozen": ("ours", {}, 1),
-    f"{PEER}, encoders frozen": ("peer", {}, 1),
+    f"{BASELINE}, encoders frozen": ("baseline", {}, 1),
 }
 RATIOS = (
-    ("ours, adapters on text", f"{PEER}, adapters on text"),
-    ("ours, adapters on text, gradient cache", f"{PEER}, adapters on text, cached loss"),
-    ("ours, adapters on text, gradient cache", f"{PEER}, adapters on text"),
-    ("ours, adapters on both encoders, gradient cache", f"{PEER}, adapters on both encoders, cached loss"),
-    ("ours, encoders frozen", f"{PEER}, encoders frozen"),
+    ("ours, adapters on text", f"{BASELINE}, adapters on text"),
+    ("ours, adapters on text, gradient cache", f"{BASELINE}, adapters on text, cached loss"),
+    ("ours, adapters on text, gradient cache", f"{BASELINE}, adapters on text"),
+    ("ours, adapters on both encoders, gradient cache", f"{BASELINE}, adapters on both encoders, cached loss"),
+    ("ours, encoders frozen", f"{BASELINE}, encoders frozen"),
     ("ours, adapters on text, 2 processes", "ours, adapters on text"),
 )
 
@@ -110,7 +110,7 @@ def main(arguments: BenchArguments) -> dict:
     report = report_of(arguments, figures)
     with tempfile.TemporaryDirectory() as folder:
         set_seed(0)
-        model, processor = build_model(ModelArguments())
+        model, processor = new_model(ModelArguments())
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         for name in tqdm([name for name in names if name not in figures], desc="contestants"):
@@ -165,7 +165,7 @@ def run_contestant(arguments: BenchArguments) -> dict:
     """Trains a few steps and prints seconds a step, pairs a second and memory as one line of JSON."""
     torch.set_num_threads(arguments.threads)
     who, options, _ = CONTESTANTS[arguments.contestant]
-    contestant = run_ours if who == "ours" else run_peer
+    contestant = run_ours if who == "ours" else run_baseline
     before, seconds, pairs = contestant(arguments, options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found = {"pairs_per_second": pairs / seconds, "seconds": seconds, "peak_mb": peak, "over_model_mb": peak - before}
@@ -218,7 +218,7 @@ def run_ours(arguments: BenchArguments, options: dict) -> tuple[float, float, in
     return before, time.perf_counter() - started, pairs
 
 
-def run_peer(arguments: BenchArguments, options: dict) -> tuple[float, float, int]:
+def run_baseline(arguments: BenchArguments, options: dict) -> tuple[float, float, int]:
     """Memory before, seconds and pairs of sentence-transformers' training steps on our model."""
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
     from sentence_transformers import SentenceTransformerTrainingArguments as TrainingArguments
@@ -257,7 +257,7 @@ def run_peer(arguments: BenchArguments, options: dict) -> tuple[float, float, in
             use_cpu=True,
             disable_tqdm=True,
         )
-        pairs = peer_pairs(arguments)
+        pairs = baseline_pairs(arguments)
         trainer = SentenceTransformerTrainer(
             model=encoder, args=training, train_dataset=pairs, loss=loss, callbacks=[Clock()]
         )
@@ -266,7 +266,7 @@ def run_peer(arguments: BenchArguments, options: dict) -> tuple[float, float, in
     return before, Clock.times[-1] - Clock.times[0], arguments.steps * arguments.batch_size
 
 
-def peer_pairs(arguments: BenchArguments) -> datasets.Dataset:
+def baseline_pairs(arguments: BenchArguments) -> datasets.Dataset:
     """Pairs as sentence-transformers takes them, drawn as ours are; products with both text and picture."""
     split = load_split(arguments.data, "train")
     rows = {product_id: row for row, product_id in enumerate(split.product_ids)}

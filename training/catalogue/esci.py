@@ -8,8 +8,8 @@ from training.catalogue.options import ConvertArguments
 from training.catalogue.pictures import PICTURE_ENDINGS
 from training.catalogue.products import choose_split
 from training.catalogue.public_tables import (
-    Judgments,
-    Pictures,
+    PublicJudgments,
+    PublicPictures,
     corpus_row,
     note_id,
     read_rows,
@@ -56,9 +56,9 @@ def convert_esci(arguments: ConvertArguments, problems: Problems) -> dict[str, d
     return splits
 
 
-def read_esci_judgments(arguments: ConvertArguments, problems: Problems) -> dict[str, Judgments]:
+def read_esci_judgments(arguments: ConvertArguments, problems: Problems) -> dict[str, PublicJudgments]:
     """Each split's judgments in the locale and version; a share of the train queries is dev."""
-    judged, version = {name: Judgments() for name in ESCI_SPLITS}, f"{arguments.version}_version"
+    judged, version = {name: PublicJudgments() for name in ESCI_SPLITS}, f"{arguments.version}_version"
     shares = {"dev": arguments.dev, "train": 1 - arguments.dev}
     for place, row in read_rows(table_file(arguments.input, ESCI_EXAMPLES), (*ESCI_COLUMNS, version), problems):
         if row["product_locale"] != arguments.locale or row[version] != "1":
@@ -88,7 +88,7 @@ def esci_products(
     arguments: ConvertArguments, table: Path, wanted: set[str], urls: dict[str, str] | None, problems: Problems
 ) -> Iterator[dict]:
     """The wanted products of the locale as rows of `corpus`, each once."""
-    pictures = Pictures(arguments.images, arguments.image_size, problems)
+    pictures = PublicPictures(arguments.images, arguments.image_size, problems)
     columns = ("product_id", "product_locale", "product_title", "product_brand", *ESCI_DESCRIPTION)
     for place, row in read_rows(table, columns):
         product = row["product_id"]

@@ -24,7 +24,7 @@ import datasets
 import fsspec
 import numpy as np
 
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from training.catalogue.delimited import BARE_QUOTE, read_records
 from training.catalogue.pictures import pictures_digest
 from training.common.errors import Problems
@@ -261,7 +261,7 @@ def check_content(names: list[str], source: str) -> None:
 
 def error_reason(error: Exception) -> str:
     """What an error of `datasets` says, on one line."""
-    reason = " ".join(str(error.__cause__ or error).split())[:300]
+    reason = one_line(error.__cause__ or error)
     return EMPTY_TABLE if "corresponds to no data" in reason else reason
 
 

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modeling_mmfusion.checksums import existing_file
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from training.catalogue.options import ConvertArguments
 from training.catalogue.public_tables import (
-    Judgments,
-    Pictures,
-    _json_object,
-    _readable,
+    PublicJudgments,
+    PublicPictures,
     columns_of,
     corpus_row,
     note_id,
@@ -23,23 +21,26 @@ from training.catalogue.public_tables import (
     wanted_splits,
 )
 from training.catalogue.query_log import WHOLE
+from training.catalogue.tables import json_object
 from training.common.errors import Problems
 
 TRUTH_SUFFIX = "_{!@#~}_"
 
 
-def read_ground_truth(name: str, problems: Problems) -> Judgments:
+def read_ground_truth(name: str, problems: Problems) -> PublicJudgments:
     """Marqo's files of judgments: a JSON object of queries, each an object of product ids with grades.
 
     Raises:
         DataError: if the file isn't like that.
     """
-    with _readable(existing_file(name, "Marqo's file of judgments")):
-        text = Path(name).read_text(encoding="utf-8")
-    truth = _json_object(text) or {}
+    try:
+        text = existing_file(name, "Marqo's file of judgments").read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: can't be read: {one_line(error)}") from error
+    truth = json_object(text) or {}
     if not truth or not all(isinstance(products, dict) for products in truth.values()):
         raise DataError(f"{name}: isn't a JSON object of queries, each with an object of products")
-    judged = Judgments()
+    judged = PublicJudgments()
     for query, (product, score) in ((query, pair) for query, products in truth.items() for pair in products.items()):
         query, place = (
             query.removesuffix(TRUTH_SUFFIX),
@@ -51,7 +52,7 @@ def read_ground_truth(name: str, problems: Problems) -> Judgments:
 
 
 def stored_products(
-    files: list[Path], key: str, title: str | None, only: set[str] | None, pictures: Pictures
+    files: list[Path], key: str, title: str | None, only: set[str] | None, pictures: PublicPictures
 ) -> Iterator[dict]:
     """The products of Marqo's tables, which were read for judgments before, as rows of `corpus`, each once.
 
@@ -60,7 +61,7 @@ def stored_products(
         key (`str`): column of the product ids.
         title (`str`, *optional*): column of the titles; products have none if it isn't given.
         only (`set[str]`, *optional*): products to take; all if not given.
-        pictures (`Pictures`): reads the pictures.
+        pictures (`PublicPictures`): reads the pictures.
     """
     seen: set[str] = set()
     for file in files:
@@ -112,7 +113,7 @@ def convert_gs(arguments: ConvertArguments, problems: Problems) -> dict[str, dic
         kept = read_gs_judgments(tables[name], problems).sample(arguments.queries, arguments.seed)
         files = [file for other in shared for file in tables[other]]
         only = kept.products() if arguments.judged_corpus else None
-        pictures = Pictures(arguments.images, arguments.image_size, problems)
+        pictures = PublicPictures(arguments.images, arguments.image_size, problems)
         products = stored_products(files, "product_id", "title", only, pictures)
         queries = [{**query, "novel": queried == "query_1"} for query in kept.query_rows()]
         splits[name] = {"corpus": products, "queries": queries, "qrels": kept.qrel_rows()}
@@ -128,9 +129,9 @@ def gs_files(folder: str, split: str) -> list[Path]:
     return archive or [file for file in files if split in (file.parent.name, re.split("[-.]", file.name)[0])]
 
 
-def read_gs_judgments(files: list[Path], problems: Problems) -> Judgments:
+def read_gs_judgments(files: list[Path], problems: Problems) -> PublicJudgments:
     """A split's judgments."""
-    judged = Judgments()
+    judged = PublicJudgments()
     for file in files:
         for place, row in read_rows(file, GS_COLUMNS, problems):
             grade = int(float(row["score_linear"])) if WHOLE.fullmatch(row["score_linear"]) else None
@@ -171,7 +172,7 @@ def convert_items(arguments: ConvertArguments, text: str, problems: Problems) ->
         raise DataError(f"{arguments.input}: has no table that ends in .parquet")
     if truth and (match := TRUTH_FILE.fullmatch(Path(truth).name)):
         column = match[1]
-    judged, known = read_ground_truth(truth, problems) if truth else Judgments(), set()
+    judged, known = read_ground_truth(truth, problems) if truth else PublicJudgments(), set()
     for file in files:
         for place, row in read_rows(file, ("item_ID", column), problems):
             note_id(row["item_ID"], known, f"{place}, field item_ID", problems)
@@ -182,6 +183,6 @@ def convert_items(arguments: ConvertArguments, text: str, problems: Problems) ->
         known, Path(truth or arguments.input).name, problems
     )
     only = kept.products() if arguments.judged_corpus else None
-    title, pictures = None if column == text else text, Pictures(None, arguments.image_size, problems)
+    title, pictures = None if column == text else text, PublicPictures(None, arguments.image_size, problems)
     products = stored_products(files, "item_ID", title, only, pictures)
     return {"test": {"corpus": products, "queries": kept.query_rows(), "qrels": kept.qrel_rows()}}

@@ -12,9 +12,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
-from training.catalogue.tables import one_line
 
 
 def pictures_digest(pictures, place: str) -> str:

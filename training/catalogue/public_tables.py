@@ -1,11 +1,8 @@
 """What public sets are made of: tables of some million rows, judgments, and pictures in the tables or beside them."""
 
-import gzip
-import json
 import os
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -14,14 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from training.catalogue.options import ConvertArguments
 from training.catalogue.pictures import fit_picture, path_inside
-from training.catalogue.tables import cell_text, dict_rows, one_line
+from training.catalogue.tables import cell_text, table_rows
 from training.common.errors import Problems
 
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
-BATCH_ROWS = 512
 
 
 def table_files(folder: str) -> list[Path]:
@@ -45,17 +41,19 @@ def table_file(folder: str, name: str) -> Path:
 
 def columns_of(file: Path) -> list[str]:
     """The names of a table's columns; those of JSON lines are the first line's."""
-    with _readable(file):
-        if file.name.endswith(".parquet"):
+    if file.name.endswith(".parquet"):
+        try:
             return pq.read_schema(file).names
-        return list(next((row for row, _ in _records(file) if row), {}))
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{file}: can't be read: {one_line(error)}") from error
+    return list(next((row for _, row, _ in table_rows(file) if isinstance(row, dict)), {}))
 
 
 def read_rows(file: Path, columns: tuple[str, ...], problems: Problems | None = None) -> Iterator[tuple[str, dict]]:
     """Some columns of a table, row by row; only a batch of rows is in memory.
 
     Args:
-        file (`Path`): Parquet, CSV or JSON lines; the latter two may be gzipped.
+        file (`Path`): see [`table_rows`].
         columns (`tuple[str, ...]`): columns that it must have; of Parquet no other is read.
         problems (`Problems`, *optional*): counts broken rows and doubtful quotes; not given where a table is read
             again.
@@ -70,50 +68,17 @@ def read_rows(file: Path, columns: tuple[str, ...], problems: Problems | None = 
     found = columns_of(file)
     if missing := [column for column in columns if column not in found]:
         raise DataError(f"{file}: column {missing[0]!r} is missing (columns: {one_line(', '.join(found))})")
-    with _readable(file):
-        rows = tqdm(_records(file, columns), desc=file.name, unit=" rows", leave=False)
-        for number, (row, doubt) in enumerate(rows):
-            place = f"{file.name} row {number}"
-            if problems and (problem := "broken row (left out)" if row is None else doubt):
-                problems.add(problem, place)
-            if row is not None:
-                yield place, {name: row.get(name) if name == "image" else cell_text(row.get(name)) for name in columns}
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Says in one line what is wrong with a file."""
-    try:
-        yield
-    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{file}: can't be read: {one_line(error)}") from error
-
-
-def _records(file: Path, columns: tuple[str, ...] = ()) -> Iterator[tuple[dict | None, str]]:
-    """Each row by its columns, `None` if it is broken, and what is doubtful about it."""
-    if file.name.endswith(".parquet"):
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
-            yield from ((row, "") for row in batch.to_pylist())
-        return
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rt", encoding="utf-8-sig", newline="") as lines:
-        if ".csv" in file.suffixes:
-            yield from ((row, record.doubt) for record, row in dict_rows(lines, ","))
-        else:
-            yield from ((_json_object(line), "") for line in filter(str.strip, lines))
-
-
-def _json_object(line: str) -> dict | None:
-    try:
-        row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair can't be written
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
+    rows = tqdm(table_rows(file, columns), desc=file.name, unit=" rows", leave=False)
+    for number, (_, row, doubt) in enumerate(rows):
+        place, is_whole = f"{file.name} row {number}", isinstance(row, dict)
+        if problems and (problem := doubt if is_whole else "broken row (left out)"):
+            problems.add(problem, place)
+        if is_whole:
+            yield place, {name: row.get(name) if name == "image" else cell_text(row.get(name)) for name in columns}
 
 
 @dataclass
-class Judgments:
+class PublicJudgments:
     """Queries and what was said of products for them.
 
     Attributes:
@@ -140,16 +105,18 @@ class Judgments:
                 )
             judged[product] = max(grade, judged.get(product, 0))
 
-    def sample(self, queries: int | None, seed: int) -> "Judgments":
+    def sample(self, queries: int | None, seed: int) -> "PublicJudgments":
         """Some of the queries, drawn at random; all if `queries` is `None` or there are no more."""
         if queries is None or queries >= len(self.texts):
             return self
         kept = sorted(random.Random(seed).sample(sorted(self.texts), queries))
-        return Judgments({query: self.texts[query] for query in kept}, {query: self.grades[query] for query in kept})
+        return PublicJudgments(
+            {query: self.texts[query] for query in kept}, {query: self.grades[query] for query in kept}
+        )
 
-    def of_products(self, known: set[str], source: str, problems: Problems) -> "Judgments":
+    def of_products(self, known: set[str], source: str, problems: Problems) -> "PublicJudgments":
         """The same without judgments of products that aren't known, which are counted."""
-        kept = Judgments(self.texts)
+        kept = PublicJudgments(self.texts)
         for query, grades in self.grades.items():
             kept.grades[query] = {product: grade for product, grade in grades.items() if product in known}
             if gone := [product for product in grades if product not in known]:
@@ -188,7 +155,7 @@ def note_id(product: str, known: set[str], place: str, problems: Problems) -> No
 
 
 @dataclass
-class Pictures:
+class PublicPictures:
     """Reads products' pictures and scales them down; counts those that can't be used.
 
     Attributes:

@@ -1,24 +1,26 @@
 """Tables as shops export them: CSV, TSV, JSONL and Parquet read as text, row by row, with a count of what is wrong."""
 
-import io
+import gzip
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import existing_file
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from training.catalogue.delimited import Record, read_records
 from training.common.errors import Problems
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 EXAMPLES = 20
+BATCH_ROWS = 512  # of Parquet
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Table(Problems):
         """
         path = existing_file(name, f"a file that ends in {', '.join(ENDINGS)}")
         found, size = {}, 0
-        for size, (_, record, _) in enumerate(_records(path), start=1):  # noqa: B007
+        for size, (_, record, _) in enumerate(table_rows(path), start=1):  # noqa: B007
             found |= dict.fromkeys(record if isinstance(record, dict) else ())
         if not found:
             raise DataError(f"{name}: is empty; it needs columns and at least one row that fits them")
@@ -85,7 +87,7 @@ class Table(Problems):
 
     def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Each row's number and its fields as text, `""` where there is nothing."""
-        for number, record, doubt in tqdm(_records(Path(self.name)), desc=self.name, total=self.size, unit=" rows"):
+        for number, record, doubt in tqdm(table_rows(Path(self.name)), desc=self.name, total=self.size, unit=" rows"):
             self.read += 1
             if isinstance(record, dict):
                 if doubt:
@@ -97,7 +99,7 @@ class Table(Problems):
     def count_values(self, key: str) -> Counter:
         """How often each value of a field occurs; the rows are not counted as read by it."""
         column = self.columns[key]
-        records = (record for _, record, _ in _records(Path(self.name)) if isinstance(record, dict))
+        records = (record for _, record, _ in table_rows(Path(self.name)) if isinstance(record, dict))
         return Counter(cell_text(record.get(column)) for record in records)
 
     def left_nothing(self, what: str) -> DataError:
@@ -105,32 +107,63 @@ class Table(Problems):
         return DataError("; ".join([f"{self.name}: {what} ({self.read:,} rows read)", *self.lines()]))
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
-    """Each row's number, its cells by column, or its text if it is broken, and what is doubtful about it."""
-    readers = dict(zip(ENDINGS, (_read_csv, _read_csv, _read_json_lines, _read_parquet), strict=True))
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: unknown file ending {path.suffix!r}; it must be one of {', '.join(ENDINGS)}")
-    number = 0
+def table_rows(path: Path, columns: Iterable[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
+    """The rows of a table one by one; a batch of them is in memory.
+
+    Args:
+        path (`Path`): CSV, TSV, JSON lines or Parquet; the first three may be gzipped.
+        columns (`Iterable[str]`, *optional*): those to read of Parquet; all of them if not given.
+
+    Yields:
+        `(int, dict or str, str)`: the row's number as a spreadsheet shows it, its cells by column, or its text if it
+        is broken, and what is doubtful about it, mostly `""`.
+
+    Raises:
+        DataError: if it is of another kind or can't be read.
+    """
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json_lines}
+    ending, number = Path(path.name.lower().removesuffix(".gz")).suffix, 0
+    if ending not in ENDINGS:
+        raise DataError(f"{path}: unknown file ending {ending!r}; it must be one of {', '.join(ENDINGS)}")
     try:
-        for number, *found in readers[path.suffix.lower()](path):  # noqa: B007
+        rows = readers[ending](path) if ending in readers else _read_parquet(path, columns)
+        for number, *found in rows:  # noqa: B007
             yield number, *found
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: not UTF-8 at byte {error.start} (on line {line}); save the file as UTF-8") from error
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except UnicodeDecodeError:
+        byte, line = _first_undecodable(path)
+        raise DataError(f"{path}: not UTF-8 at byte {byte} (on line {line}); save the file as UTF-8") from None
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         raise DataError(f"{path}: can't be read after row {number}: {one_line(error)}") from error
 
 
-def one_line(value: Any) -> str:
-    return " ".join(str(value).split())[:500]
+def _open_text(path: Path) -> TextIO:
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    return opened(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _first_undecodable(path: Path) -> tuple[int, int]:
+    """The byte and the line where a file stops to be UTF-8."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+        content = file.read()
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return error.start, content.count(b"\n", 0, error.start) + 1
+    return len(content), content.count(b"\n") + 1
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, dict | str, str]]:
-    text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
-    first = text.lstrip().partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in first and "," not in first else ","
-    for record, row in dict_rows(io.StringIO(text, newline=""), delimiter):
-        yield record.row, record.text if row is None else row, record.doubt
+    with _open_text(path) as file:
+        lines, empty = iter(file), []
+        for first in lines:
+            empty.append(first)
+            if first.strip():
+                break
+        header = empty[-1] if empty else ""
+        is_tabbed = ".tsv" in map(str.lower, path.suffixes)
+        delimiter = "\t" if is_tabbed else ";" if ";" in header and "," not in header else ","
+        for record, row in dict_rows(chain(empty, lines), delimiter):
+            yield record.row, record.text if row is None else row, record.doubt
 
 
 def dict_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[Record, dict[str, str] | None]]:
@@ -152,19 +185,26 @@ def dict_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[Record, di
 
 
 def _read_json_lines(path: Path) -> Iterator[tuple[int, dict | str, str]]:
-    for number, line in enumerate(path.read_bytes().decode("utf-8").removeprefix("\ufeff").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:  # numbers stay as they are written
-            record = json.loads(line, parse_int=str, parse_float=str, parse_constant=lambda _: None)
-            json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair can't be written
-        except (ValueError, RecursionError):
-            record = None
-        yield number, record if isinstance(record, dict) else line, ""
+    with _open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():  # numbers stay as they are written
+                record = json_object(line, parse_int=str, parse_float=str, parse_constant=lambda _: None)
+                yield number, line if record is None else record, ""
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict, str]]:
-    batches = pq.ParquetFile(path).iter_batches(batch_size=1024)
+def json_object(text: str, **options) -> dict | None:
+    """An object of JSON, `None` if a text is none; `options` are those of `json.loads`."""
+    try:
+        found = json.loads(text, **options)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair can't be written
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _read_parquet(path: Path, columns: Iterable[str] | None) -> Iterator[tuple[int, dict, str]]:
+    columns = None if columns is None else list(columns)
+    batches = pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS, columns=columns)
     rows = (row for batch in batches for row in batch.to_pylist())
     return ((number, row, "") for number, row in enumerate(rows, start=1))
 

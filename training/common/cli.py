@@ -13,7 +13,7 @@ import jsonargparse
 import transformers
 from jsonargparse.typing import restricted_number_type
 
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 
 Count = restricted_number_type("Count", int, [(">=", 0), ("<", 2**31)])
 PositiveCount = restricted_number_type("PositiveCount", int, [(">", 0), ("<", 2**31)])
@@ -76,11 +76,11 @@ def run(main: Callable[[Any], Any], arguments: type, description: str, **options
     try:
         main(parse(arguments, description, **options))
     except jsonargparse.ArgumentError as error:
-        sys.exit(_fail(f"{' '.join(str(error).split())}; --help lists the options"))
+        sys.exit(_fail(f"{one_line(error)}; --help lists the options"))
     except DataError as error:
         sys.exit(_fail(str(error)))
     except OSError as error:  # a full disk, a folder that may not be written
-        sys.exit(_fail(" ".join(str(error).split())))
+        sys.exit(_fail(one_line(error)))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted; run the same command again", status=130))
 

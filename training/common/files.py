@@ -24,7 +24,7 @@ import pyarrow as pa
 from safetensors import SafetensorError
 
 from modeling_mmfusion.checksums import MARK, flush, mark_of, sha256_of
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 
 RUN = "a training run"
 
@@ -247,7 +247,7 @@ def cannot_write(folder: str | Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError, pa.ArrowException) as error:
         if "DataLoader worker" in str(error):  # torch tells of a dead worker wherever the program is just then
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise DataError(
             f"{folder}: can't be written ({reason}); is the disk full? Run the same command again"
         ) from error

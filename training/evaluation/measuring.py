@@ -47,7 +47,7 @@ OTHER_VIEWS = ("bm25", "rrf", "oracle")
 
 
 @dataclass
-class Measured:
+class MeasuredViews:
     """What was found and how good it is.
 
     Attributes:
@@ -201,9 +201,9 @@ def random_floor(split: RetrievalSplit, metrics: tuple[str, ...], seed: int = 0)
 
 def measure_views(
     arguments: EvaluateArguments, split: RetrievalSplit, views: tuple[str, ...], metrics: tuple[str, ...]
-) -> Measured:
+) -> MeasuredViews:
     """Rankings and metrics of the views that were asked for, of any kind of model."""
-    depth, found = depth_of(metrics), Measured({})
+    depth, found = depth_of(metrics), MeasuredViews({})
     rankings, among = found.rankings, judged_rows(split) if arguments.judged_only else None
     if arguments.model == "bm25":
         rankings["bm25"] = rank_by_words(split, depth, among)

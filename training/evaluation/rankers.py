@@ -6,7 +6,7 @@ import numpy as np
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index_words import ProductWords, best_rows, fuse_rankings
 from modeling_mmfusion.processing_mmfusion import join_fields
 from training.catalogue.layout import RetrievalSplit
@@ -69,7 +69,7 @@ def rank_by_encoder(
     try:
         encoder = SentenceTransformer(str(name))
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{name}: can't load it as a sentence-transformers model: {_one_line(error)}") from error
+        raise DataError(f"{name}: can't load it as a sentence-transformers model: {one_line(error)}") from error
     options = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": False}
     products = encoder.encode_document(listing_texts(split), **options)
     queries = encoder.encode_query(split.query_texts, **options)
@@ -98,7 +98,3 @@ def is_other_encoder(name: str) -> bool:
     config = folder / "config.json"
     ours = config.is_file() and '"mmfusion"' in config.read_text(encoding="utf-8", errors="replace")
     return (folder / "modules.json").is_file() and not ours
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

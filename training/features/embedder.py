@@ -29,9 +29,9 @@ from training.features.shards import (
     kept_columns,
     unkept_columns,
     vector_column,
-    write_manifest,
-    write_queries,
+    write_sampled_queries,
     write_shard,
+    write_vectors_manifest,
 )
 from training.features.states import embed_queries, query_features
 from training.features.windows import ProductInputs, embed_windows
@@ -182,8 +182,8 @@ class CatalogueEmbedder:
             if shard["unreadable"]:
                 problems.add(UNREADABLE, shard["first"], shard["unreadable"])
         total, embedded = (sum(shard[name] for shard in shards) for name in ("rows", "embedded"))
-        facts = self.manifest() | {"count": total, "queries": write_queries(self.output, self.query_vectors())}
-        write_manifest(self.output, facts, shards)
+        facts = self.manifest() | {"count": total, "queries": write_sampled_queries(self.output, self.query_vectors())}
+        write_vectors_manifest(self.output, facts, shards)
         problems.report()
         print(
             f"vectors: {total:,} products x {self.dim} dimensions in {self.output} ({embedded:,} embedded in "
@@ -195,7 +195,7 @@ class CatalogueEmbedder:
         """Reads windows and what is known of them; with each the products that are not."""
         for number, is_last, table in self.stream.tables([self.span(shard) for shard in shards], WINDOW):
             products = table.to_pylist()
-            inputs = [product_inputs(self.processor, product) for product in products]
+            inputs = [inputs_of(self.processor, product) for product in products]
             ids, hashes = table.column("_id").to_pylist(), [content_hash(product) for product in inputs]
             found, vectors = known.find(ids, hashes, self.dim)
             shown = kept_columns(table)
@@ -244,7 +244,7 @@ def default_precision(on_gpu: bool) -> str:
     return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
 
 
-def product_inputs(processor: MMFusionProcessor, product: dict[str, Any]) -> ProductInputs:
+def inputs_of(processor: MMFusionProcessor, product: dict[str, Any]) -> ProductInputs:
     """A catalogue's row as the tower takes it."""
     return ProductInputs(processor.product_text(product), pictures_of(product.get("image")))
 

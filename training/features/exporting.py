@@ -19,7 +19,7 @@ from torch import nn
 from transformers import BatchFeature
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.exported import OnnxTowers, import_openvino, openvino_core
 from training.common.files import check_folder
 from training.features.backends import EXPORTED
@@ -107,7 +107,7 @@ def check_options(formats: list[str], quantize_query: str | None) -> None:
             raise DataError(f"{package} is not installed; run: {EXPORT_INSTALL}")
 
 
-def output_of(arguments: ExportArguments, formats: list[str]) -> Path:
+def export_folder(arguments: ExportArguments, formats: list[str]) -> Path:
     """The folder that gets a folder for each format.
 
     Raises:
@@ -121,12 +121,12 @@ def output_of(arguments: ExportArguments, formats: list[str]) -> Path:
     return output
 
 
-def query_batches(processor: MMFusionProcessor) -> list[BatchFeature]:
+def query_samples(processor: MMFusionProcessor) -> list[BatchFeature]:
     """Queries of several lengths, then one alone."""
     return [processor.process_queries(list(queries)) for queries in (QUERIES, QUERIES[:2], QUERIES[1:2])]
 
 
-def product_batches(processor: MMFusionProcessor) -> list[BatchFeature]:
+def product_samples(processor: MMFusionProcessor) -> list[BatchFeature]:
     """Products with and without text and pictures: mixed, only text, only pictures, one alone, and all complete."""
     complete = [
         {"title": title, "description": description, "image": sample_picture(number)}
@@ -188,7 +188,7 @@ def export_onnx(case: Case, file: Path) -> None:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            reason = one_line(error.__cause__ or error)
             raise DataError(f"{file.stem}: its encoders can't be exported: {reason}") from error
         forget_origin(program)
         program.save(file)
@@ -216,16 +216,16 @@ def write_openvino(exported: Path, folder: Path) -> None:
         openvino.save_model(network, folder / f"{file.stem}.xml", compress_to_fp16=False)
 
 
-def compare(format: str, folder: Path, cases: dict[str, Case]) -> dict[str, dict[str, float | int]]:
-    """Measures a folder's towers against the model; by file what [`measure`] returns.
+def agreement(format: str, folder: Path, cases: dict[str, Case]) -> dict[str, dict[str, float | int]]:
+    """Measures a folder's towers against the model; by file what [`measure_tower`] returns.
 
     Raises:
         DataError: if a vector differs by more than 1e-4 anywhere.
     """
     towers = EXPORTED[format](folder, threads=torch.get_num_threads())
     measured = {
-        "query_tower": measure(f"{format}/query_tower", towers.query_vectors, cases["query"]),
-        "product_tower": measure(f"{format}/product_tower", towers.product_vectors, cases["product"]),
+        "query_tower": measure_tower(f"{format}/query_tower", towers.query_vectors, cases["query"]),
+        "product_tower": measure_tower(f"{format}/product_tower", towers.product_vectors, cases["product"]),
     }
     for name, found in measured.items():
         if not found["max_difference"] <= MAX_DIFFERENCE:  # a vector that is not a number is refused too
@@ -237,7 +237,7 @@ def compare(format: str, folder: Path, cases: dict[str, Case]) -> dict[str, dict
 
 
 def add_int8_query(folder: Path, case: Case) -> dict[str, float | int]:
-    """Adds the query tower with 8-bit weights to the ONNX folder; what [`measure`] returns.
+    """Adds the query tower with 8-bit weights to the ONNX folder; what [`measure_tower`] returns.
 
     Weights have one scale for each output channel, activations are scaled as they come (dynamic quantisation of
     ONNX Runtime).
@@ -254,7 +254,7 @@ def add_int8_query(folder: Path, case: Case) -> dict[str, float | int]:
         target = folder / "query_tower_int8.onnx"
         quantize_dynamic(prepared, target, weight_type=QuantType.QInt8, per_channel=True)
     towers = OnnxTowers(folder, query=target.stem, threads=torch.get_num_threads())
-    found = measure(f"onnx/{target.stem}", towers.query_vectors, case)
+    found = measure_tower(f"onnx/{target.stem}", towers.query_vectors, case)
     if not found["min_cosine"] >= MIN_INT8_COSINE:
         raise DataError(
             f"onnx/{target.stem}: the cosine of a vector to the model's is {found['min_cosine']:.3f}, less than "
@@ -263,7 +263,7 @@ def add_int8_query(folder: Path, case: Case) -> dict[str, float | int]:
     return found
 
 
-def measure(tower: str, vectors_of: Callable[[BatchFeature], np.ndarray], case: Case) -> dict[str, float | int]:
+def measure_tower(tower: str, vectors_of: Callable[[BatchFeature], np.ndarray], case: Case) -> dict[str, float | int]:
     """How far an exported tower's vectors lie from the model's at most, and the milliseconds an item of both.
 
     `batch` is the number of items that were timed together and `threads` the number of threads of both.
@@ -275,7 +275,7 @@ def measure(tower: str, vectors_of: Callable[[BatchFeature], np.ndarray], case: 
     try:
         found = [vectors_of(batch) for batch in case.batches]
     except Exception as error:  # each engine has its own
-        raise DataError(f"{tower}: does not run on all inputs: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"{tower}: does not run on all inputs: {one_line(error)}") from error
     pairs = list(zip(found, case.vectors, strict=True))
     return {
         "max_difference": float(max(np.abs(mine - expected).max() for mine, expected in pairs)),
@@ -297,7 +297,7 @@ def milliseconds(function: Callable[[BatchFeature], Any], batch: BatchFeature) -
     return round(1000 * min(seconds) / len(batch["input_ids"]), 3)
 
 
-def format_report(folder: Path, measured: dict[str, dict[str, float | int]]) -> str:
+def format_agreement(folder: Path, measured: dict[str, dict[str, float | int]]) -> str:
     """One line a tower."""
     return "\n".join(
         f"{folder}/{name}: differs by at most {found['max_difference']:.1e}, "

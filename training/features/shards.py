@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modeling_mmfusion.checksums import existing_file
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from training.catalogue.stream import ROW, id_keys
 from training.common.errors import Problems
 from training.common.files import sha256_of, write_bytes, write_json
@@ -37,12 +37,12 @@ ROW_BITS = 32
 OPEN_SHARDS = 4
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
+def read_vectors_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a folder that `training.embed` wrote.
 
     Returns:
         `format`, `model` (its fingerprint), `data`, `split`, `count`, `dim`, `blocks` (name to width, in order),
-        `queries` (see [`write_queries`]) and `shards`, a list of `file`, `rows` and `sha256`.
+        `queries` (see [`write_sampled_queries`]) and `shards`, a list of `file`, `rows` and `sha256`.
 
     Raises:
         DataError: if there is none, or it is of another format.
@@ -63,7 +63,7 @@ def iterate_shards(folder: str | Path) -> Iterator[pa.Table]:
     Raises:
         DataError: if a shard is missing, or is not the one that the manifest tells of.
     """
-    for facts in read_manifest(folder)["shards"]:
+    for facts in read_vectors_manifest(folder)["shards"]:
         file = Path(folder, "shards", facts["file"])
         try:
             content = file.read_bytes()
@@ -93,7 +93,7 @@ def iterate_shown(folder: str | Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
         yield vectors_of(table), table.drop_columns(["vector", "hash"]).replace_schema_metadata(None)
 
 
-def write_queries(folder: Path, vectors: np.ndarray) -> dict[str, Any] | None:
+def write_sampled_queries(folder: Path, vectors: np.ndarray) -> dict[str, Any] | None:
     """Writes vectors `(Q, dim)` of queries as float16; `file` and `sha256` for the manifest, `None` without any."""
     if not len(vectors):
         return None
@@ -103,13 +103,13 @@ def write_queries(folder: Path, vectors: np.ndarray) -> dict[str, Any] | None:
     return {"file": QUERIES, "sha256": hashlib.sha256(stream.getvalue()).hexdigest()}
 
 
-def read_queries(folder: str | Path) -> np.ndarray | None:
-    """What [`write_queries`] wrote, float32; `None` if the catalogue has no queries.
+def read_sampled_queries(folder: str | Path) -> np.ndarray | None:
+    """What [`write_sampled_queries`] wrote, float32; `None` if the catalogue has no queries.
 
     Raises:
         DataError: if the file is missing or damaged.
     """
-    facts = read_manifest(folder).get("queries")
+    facts = read_vectors_manifest(folder).get("queries")
     if facts is None:
         return None
     file = Path(folder, facts["file"])
@@ -202,12 +202,12 @@ def write_shard(folder: Path, number: int, key: str, table: pa.Table, unreadable
     return {"file": file.name, "rows": len(table), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def write_manifest(folder: Path, facts: dict[str, Any], shards: list[dict[str, Any]]) -> None:
+def write_vectors_manifest(folder: Path, facts: dict[str, Any], shards: list[dict[str, Any]]) -> None:
     """Makes some shards the folder's state, and removes all others.
 
     Args:
         folder (`Path`): the folder.
-        facts (`dict`): the manifest's other entries; see [`read_manifest`].
+        facts (`dict`): the manifest's other entries; see [`read_vectors_manifest`].
         shards (`list[dict]`): what `write_shard` returned, in any order; more entries are left out.
     """
     shards = [{name: shard[name] for name in ("file", "rows", "sha256")} for shard in shards]
@@ -294,7 +294,7 @@ class KnownVectors:
 
     def _damaged(self, file: Path, error: Exception) -> None:
         file.unlink(missing_ok=True)  # else it would be taken for the shard of its name
-        self.problems.add("damaged shard (its products are embedded anew)", f"{file}: {' '.join(str(error).split())}")
+        self.problems.add("damaged shard (its products are embedded anew)", f"{file}: {one_line(error)}")
 
 
 def content_keys(ids: list[str], hashes: list[str]) -> np.ndarray:

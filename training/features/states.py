@@ -166,10 +166,10 @@ def embed_products(model: MMFusionModel, products: TowerStates, view: str = "fus
     for start in range(0, len(products), HEAD_BATCH_SIZE):
         states = products.states(slice(start, start + HEAD_BATCH_SIZE), model.device)
         outputs.append(model.get_product_features(states=states, view=view).pooler_output.float().cpu().numpy())
-    return check_vectors(np.concatenate(outputs), "product")
+    return check_finite_vectors(np.concatenate(outputs), "product")
 
 
-def check_vectors(vectors: np.ndarray, what: str) -> np.ndarray:
+def check_finite_vectors(vectors: np.ndarray, what: str) -> np.ndarray:
     """Vectors `(N, dim)` that may be stored or compared.
 
     Raises:
@@ -187,7 +187,7 @@ def check_vectors(vectors: np.ndarray, what: str) -> np.ndarray:
 def embed_queries(model: MMFusionModel, queries: TowerStates) -> tuple[np.ndarray, np.ndarray]:
     """Vectors `(N, embedding_dim)` and block weights `(N, blocks)` of queries; both float32."""
     output = model.get_query_features(states=queries.states(slice(None), model.device))
-    vectors = check_vectors(output.pooler_output.float().cpu().numpy(), "query")
+    vectors = check_finite_vectors(output.pooler_output.float().cpu().numpy(), "query")
     return vectors, output.block_weights.float().cpu().numpy()
 
 

@@ -28,7 +28,7 @@ class ProductInputs:
 
 
 @dataclass
-class Batch:
+class ProductBatch:
     """Products of one window that go through the tower together.
 
     Attributes:
@@ -85,7 +85,7 @@ def embed_windows(
         An [`EmbeddedWindow`] for each window, in order.
     """
 
-    def batches() -> Iterator[tuple[EmbeddedWindow | None, Batch | None]]:
+    def batches() -> Iterator[tuple[EmbeddedWindow | None, ProductBatch | None]]:
         for window, products in windows:
             embedded = EmbeddedWindow(window, np.empty((len(products), dim), dtype=np.float32))
             for batch in product_batches(processor, products, batch_tokens, batch_pictures):
@@ -107,7 +107,7 @@ def embed_windows(
 
 def product_batches(
     processor: MMFusionProcessor, products: list[ProductInputs], batch_tokens: int, batch_pictures: int
-) -> Iterator[Batch]:
+) -> Iterator[ProductBatch]:
     """Batches of products with as many pictures and texts of like length, so that little is padded; see
     [`embed_windows`]. The largest come first."""
     if not products:
@@ -125,10 +125,12 @@ def product_batches(
         used = mask[rows].any(dim=0)
         texts = {"input_ids": inputs["input_ids"][rows][:, used], "attention_mask": mask[rows][:, used]}
         texts["text_mask"] = inputs["text_mask"][rows]
-        yield Batch(rows, texts, [products[row].pictures for row in rows])
+        yield ProductBatch(rows, texts, [products[row].pictures for row in rows])
 
 
-def prepare_batch(processor: MMFusionProcessor, batch: Batch) -> tuple[dict[str, torch.Tensor], list[tuple[int, str]]]:
+def prepare_batch(
+    processor: MMFusionProcessor, batch: ProductBatch
+) -> tuple[dict[str, torch.Tensor], list[tuple[int, str]]]:
     """A batch's inputs of the tower, and row in the batch and reason of pictures that can't be read."""
     unreadable = []
     read = [read_pictures(p, row, unreadable, processor.min_side) for row, p in enumerate(batch.pictures)]

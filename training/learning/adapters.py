@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from modeling_mmfusion import MMFusionModel
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from training.learning.options import LoraArguments
 
 ENCODERS = {"text": r"(text_model|query_model)\.", "vision": r"vision_model\."}
@@ -46,7 +46,7 @@ def add_lora(model: MMFusionModel, arguments: LoraArguments, encoders: set[str])
     except (ValueError, re.error) as error:
         raise DataError(
             f"--lora.targets: no layer of the encoders {', '.join(sorted(encoders))} has a name that fits "
-            f"{arguments.targets!r}: {' '.join(str(error).split())[:200]}"
+            f"{arguments.targets!r}: {one_line(error)}"
         ) from error
 
 

@@ -11,7 +11,7 @@ from modeling_mmfusion import MMFusionConfig
 from modeling_mmfusion.fusion_mmfusion import truncate_vectors
 from training.common.distributed import Share
 from training.learning.options import StageArguments
-from training.learning.sampling import Batch
+from training.learning.sampling import PairBatch
 
 
 def info_nce(logits: torch.Tensor, relevance: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
@@ -103,14 +103,14 @@ def too_alike(scores: torch.Tensor, relevance: torch.Tensor, margin: float) -> t
 
 
 def alignment_loss(
-    vectors: dict[str, torch.Tensor], batch: Batch, stage: StageArguments, config: MMFusionConfig, share: Share
+    vectors: dict[str, torch.Tensor], batch: PairBatch, stage: StageArguments, config: MMFusionConfig, share: Share
 ) -> torch.Tensor:
     """A stage's loss of one batch: this process' part of it; the sum over all processes is the loss.
 
     Args:
         vectors (`dict[str, torch.Tensor]`): `query` of shape `(queries, dim)`, each view of the stage `(products,
             dim)`, and `scale` and `bias` `(1,)`; of the whole batch.
-        batch (`Batch`): what is relevant to what.
+        batch (`PairBatch`): what is relevant to what.
         stage (`StageArguments`): weights of views, prefixes and distillation, kind of loss, margin, logQ.
         config (`MMFusionConfig`): the model's, for its `matryoshka_dims`.
         share (`Share`): which rows are this process'.
@@ -143,7 +143,7 @@ def view_weights(stage: StageArguments, of_titles: bool = False) -> dict[str, fl
     return {view: weight for view, weight in weights.items() if weight > 0}
 
 
-def _view_loss(vectors, products, batch: Batch, stage: StageArguments, share: Share) -> torch.Tensor:
+def _view_loss(vectors, products, batch: PairBatch, stage: StageArguments, share: Share) -> torch.Tensor:
     queries, scale = vectors["query"], vectors["scale"]
     relevance, ignored, log_q, teacher = batch.tensors(queries.device)
     own_queries, own_products = share.rows(len(queries)), share.rows(len(products))

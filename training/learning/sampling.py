@@ -34,7 +34,7 @@ class Judgments:
 
 
 @dataclass
-class Batch:
+class PairBatch:
     """Distinct queries and products of a batch, and what is known of each pair.
 
     Attributes:
@@ -110,7 +110,7 @@ class PairSampler:
         pairs = self._by_topic(pairs[:topical], rng) + pairs[topical:]
         return [pairs[start : start + size] for start in range(0, full, size)]
 
-    def collate(self, pairs: Pairs) -> Batch:
+    def collate(self, pairs: Pairs) -> PairBatch:
         """Makes a batch of pairs: each query and product once, hard negatives, and all that is known of each pair."""
         queries, products = (np.unique(column) for column in zip(*pairs, strict=True))
         products = np.unique(np.concatenate([products, self._draw_negatives(queries, pairs)]))
@@ -126,7 +126,7 @@ class PairSampler:
                 ignored[row] |= np.isin(numbers[products], of_positives[query])
         ignored &= relevance == 0
         log_q = np.array([self.log_q.get(row, self.least_log_q) for row in products.tolist()], dtype=np.float32)
-        return Batch(queries, products, relevance, ignored, log_q, teacher, len(pairs), self.judgments.of_titles)
+        return PairBatch(queries, products, relevance, ignored, log_q, teacher, len(pairs), self.judgments.of_titles)
 
     def _draw(self, query: int, rng: np.random.Generator) -> Pairs:
         positives = self.judgments.positives[query]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modeling_mmfusion.checksums import existing_file
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from training.common.files import new_file
 
 COLUMNS = ("query-id", "corpus-id", "score")
@@ -46,7 +46,7 @@ def _read(file: Path) -> dict[str, dict[str, float]]:
         table = pq.read_table(file, columns=list(COLUMNS))
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{file}: no file of scores with the columns {', '.join(COLUMNS)}: {' '.join(str(error).split())[:200]}"
+            f"{file}: no file of scores with the columns {', '.join(COLUMNS)}: {one_line(error)}"
         ) from error
     found = {}
     for query, product, score in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.fingerprint import TOWERS
 from training.catalogue.layout import RetrievalSplit
 from training.common.distributed import Share
@@ -32,7 +32,7 @@ from training.learning.checkpoints import Checkpoints, copy_of, write_into
 from training.learning.gradient_cache import forward_backward
 from training.learning.losses import alignment_loss, view_weights
 from training.learning.options import LoraArguments, StageArguments
-from training.learning.sampling import Batch, Judgments, PairSampler, epoch_batches
+from training.learning.sampling import Judgments, PairBatch, PairSampler, epoch_batches
 from training.learning.training_set import (
     BatchInputs,
     TrainingSet,
@@ -320,7 +320,7 @@ class _Trainer:
                     self.run.checkpoints.end_if_asked()
         self._end_epoch(number)
 
-    def _step(self, batch: Batch, chunks) -> torch.Tensor:
+    def _step(self, batch: PairBatch, chunks) -> torch.Tensor:
         share = Share(self.accelerator.process_index, self.accelerator.num_processes)
         for chunk in chunks:
             chunk.inputs = to_device(chunk.inputs, self.accelerator.device)
@@ -425,6 +425,6 @@ def _one_line_for_dead_workers() -> Iterator[None]:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            f"a process that reads pictures died ({' '.join(str(error).split())[:200]}); run the same command "
+            f"a process that reads pictures died ({one_line(error)}); run the same command "
             "again to go on from the last checkpoint, with fewer --workers if memory is short"
         ) from error

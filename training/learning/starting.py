@@ -7,7 +7,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.fingerprint import TOWERS
 from modeling_mmfusion.model_folder import load_model
 from training.features.encoders import resolve_tower
@@ -19,7 +19,7 @@ def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> tup
     if done:
         folder = output / done[-1]
         return load_model(folder if folder.is_dir() else output / "model", device="cpu")
-    return build_model(arguments) if arguments.start is None else load_model(arguments.start, device="cpu")
+    return new_model(arguments) if arguments.start is None else load_model(arguments.start, device="cpu")
 
 
 def check_fields(arguments: ModelArguments) -> None:
@@ -32,7 +32,7 @@ def check_fields(arguments: ModelArguments) -> None:
         raise DataError(f"--model.config: MMFusionConfig has no field {', '.join(sorted(unknown))}")
 
 
-def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:
+def new_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:
     """A model with pretrained towers and new heads, and its processor.
 
     Raises:
@@ -45,7 +45,7 @@ def build_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProce
         model = MMFusionModel.from_towers(**towers, **arguments.config)
         processor = MMFusionProcessor.from_towers(**towers, **arguments.processor)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
-        raise DataError(f"can't build a model from {arguments}: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"can't build a model from {arguments}: {one_line(error)}") from error
     if arguments.encoders:
         take_encoders(model, arguments.encoders)
     return model, processor

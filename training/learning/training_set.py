@@ -21,7 +21,7 @@ from training.features.states import (
 from training.learning.gradient_cache import Chunk
 from training.learning.losses import view_weights
 from training.learning.options import StageArguments
-from training.learning.sampling import Batch, Judgments, Pairs, PairSampler
+from training.learning.sampling import Judgments, PairBatch, Pairs, PairSampler
 
 
 @dataclass
@@ -290,7 +290,7 @@ class BatchInputs(Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> tuple[int, Batch, list[Chunk]]:
+    def __getitem__(self, number: int) -> tuple[int, PairBatch, list[Chunk]]:
         source, pairs = self.batches[number]
         data, batch = self.sets[source], self.samplers[source].collate(pairs)
         query_rows = batch.queries[self.share.encoded_rows(len(batch.queries))]

@@ -29,7 +29,7 @@ from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.index_products import numbers_of, with_large_strings
 from training.common.cli import run
 from training.common.files import beside, cannot_write, check_folder, new_folder
-from training.features.shards import iterate_shown, read_manifest
+from training.features.shards import iterate_shown, read_vectors_manifest
 from training.scale.filters import Condition, check_search, conditions, is_text
 from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_products
 
@@ -63,7 +63,7 @@ class EngineArguments:
 def main(arguments: EngineArguments) -> int:
     """Writes or loads, and returns the number of products."""
     folder = Path(arguments.vectors)
-    manifest = read_manifest(folder)
+    manifest = read_vectors_manifest(folder)
     output = arguments.output or str(beside(arguments.vectors, OUTPUTS[arguments.to]))
     if arguments.to != "milvus":
         check_folder(output, WRITER)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.index_products import numbers_of
 from training.common.errors import Problems
@@ -304,11 +304,6 @@ def embedded_file(uri: str) -> str | None:
     if path.exists() and not (path.is_dir() and (not names or names >= {"LOCK", "collections"})):
         raise DataError(f"{uri}: is there, and is no database of milvus; give another --output")
     return str(path.absolute())
-
-
-def one_line(error: Any) -> str:
-    """The start of a message, in one line."""
-    return " ".join(str(error).split())[:200]
 
 
 def check_products(table: pa.Table) -> None:

@@ -61,7 +61,7 @@ class SizeArguments:
 
 
 @dataclass
-class Measured:
+class MeasuredSpeed:
     """What one core and one device do.
 
     Attributes:
@@ -111,7 +111,7 @@ def parse_plans(text: str) -> list[tuple[int, float]]:
         raise DataError(f"--plans {text!r}: write products:queries with commas between, such as 1000000:100") from None
 
 
-def read_measured(arguments: SizeArguments) -> Measured:
+def read_measured(arguments: SizeArguments) -> MeasuredSpeed:
     """The figures of a results file.
 
     Raises:
@@ -126,7 +126,7 @@ def read_measured(arguments: SizeArguments) -> Measured:
     enough = [one for one in found["settings"] if one["recall@10"] >= 0.99] or found["settings"][-1:]
     fastest = max(enough, key=lambda one: one["queries/s"])
     curve = report.get("summary", {}).get("curve, p50 ms", {})
-    return Measured(
+    return MeasuredSpeed(
         products=found["products"],
         dim=figures["prepare"]["dim"],
         memory=found["bytes in memory"] / found["products"],
@@ -155,7 +155,7 @@ def slope_of(curve: dict[int, float]) -> float:
     return max(0.0, (curve[last] - curve[first]) / math.log10(last / first))
 
 
-def plan(measured: Measured, products: int, queries: float, arguments: SizeArguments) -> dict:
+def plan(measured: MeasuredSpeed, products: int, queries: float, arguments: SizeArguments) -> dict:
     """Shards, machines, memory and device hours.
 
     A machine holds one shard: as many products as fit into its share of the memory. A query asks every shard, each on
@@ -183,7 +183,7 @@ def plan(measured: Measured, products: int, queries: float, arguments: SizeArgum
     return facts
 
 
-def format_plans(plans: list[dict], measured: Measured, arguments: SizeArguments) -> str:
+def format_plans(plans: list[dict], measured: MeasuredSpeed, arguments: SizeArguments) -> str:
     """A table with a plan a line, after what it is made from."""
     header = (
         f"{arguments.storage}, {arguments.dim} dimensions, machines of {arguments.memory:g} GB and {arguments.cores} "

@@ -5,22 +5,22 @@ import pytest
 from conftest import shop_rows, write_shop
 
 from training.benchmarks import baseline_trainer
-from training.benchmarks.baseline_trainer import PeerArguments
+from training.benchmarks.baseline_trainer import BaselineArguments
 from training.catalogue.layout import load_split
 from training.learning.sampling import Judgments, PairSampler
 from training.learning.training_set import positives_of
 
 
 @pytest.fixture
-def arguments(towers, tmp_path) -> PeerArguments:
+def arguments(towers, tmp_path) -> BaselineArguments:
     corpus, queries, qrels = shop_rows()
     corpus[4]["image"] = None
     shop = write_shop(tmp_path / "shop", corpus, queries, qrels)
-    options = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "output": str(tmp_path / "peer")}
-    return PeerArguments(str(shop), text=str(towers["text"]), vision=str(towers["vision"]), **options)
+    options = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "output": str(tmp_path / "baseline")}
+    return BaselineArguments(str(shop), text=str(towers["text"]), vision=str(towers["vision"]), **options)
 
 
-def test_the_peer_trains_on_our_pairs_once_and_is_measured_in_three_views(arguments, tmp_path, monkeypatch):
+def test_the_baseline_trains_on_our_pairs_once_and_is_measured_in_three_views(arguments, tmp_path, monkeypatch):
     split = load_split(arguments.data, "train")
     sampler = PairSampler(Judgments(positives_of(split)), 1, 4, seed=0)
     ours = [pair for number in (1, 2) for batch in sampler.epoch(number) for pair in batch]
@@ -29,9 +29,9 @@ def test_the_peer_trains_on_our_pairs_once_and_is_measured_in_three_views(argume
     (pictures,) = baseline_trainer.picture_pairs(arguments, [split]).values()
     assert pictures["positive"] == [split.picture_digests[product] for _, product in ours if product != 4]
     report = baseline_trainer.main(arguments)
-    assert json.loads((tmp_path / "peer" / "report.json").read_text())["catalogues"] == report["catalogues"]
+    assert json.loads((tmp_path / "baseline" / "report.json").read_text())["catalogues"] == report["catalogues"]
     (found,) = report["catalogues"].values()
-    assert len(list((tmp_path / "peer").glob("*.safetensors"))) == 2
+    assert len(list((tmp_path / "baseline").glob("*.safetensors"))) == 2
     monkeypatch.setattr(baseline_trainer, "SentenceTransformerTrainer", lambda **_: pytest.fail("was trained already"))
     assert baseline_trainer.main(arguments) == report
     means = {view: metrics["ndcg@10"]["mean"] for view, metrics in found["views"].items()}

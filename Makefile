@@ -11,7 +11,8 @@ OWNER ?=
 NAME ?= $(subst _,-,$(notdir $(DATA:/=)))
 TAG ?=
 LAUNCH ?= --config_file training/accelerate/cpu.yaml
-TRAIN_MULTISHOP = $(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml
+TRAIN_MULTISHOP = $(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml \
+	--data.path "$(FASHION),$(HM),$(AMAZON)"
 # other fusion types and the image alone get heads on the text encoder that our align stage has fine-tuned
 TRAIN_ON_ENCODERS = $(TRAIN_MULTISHOP) --align.epochs 0 --model.encoders runs/multishop/align
 TRAIN_ONCE = test -f runs/$(1)/model/config.json || $(2) --output runs/$(1)
@@ -46,7 +47,7 @@ space: $(VENV)/installed  ## open the Space on the run in RUN; without one the q
 	MMFUSION_RUN="$(RUN)" MMFUSION_DATA="$(DATA)" $(PYTHON) space/app.py
 
 screenshots: $(VENV)/installed  ## take the pictures of the Space in README anew (after make quickstart; needs Chromium)
-	$(PYTHON) tests/screenshots.py
+	$(PYTHON) tests/space/screenshots.py
 
 load: $(VENV)/installed  ## measure the Space with 50 clients at once, and write README's line (after make quickstart)
 	$(PYTHON) -m training.benchmarks.space_load --output hub_card/results/bench_space.json
@@ -74,14 +75,15 @@ results: $(VENV)/installed  ## run the quickstart on the demo shop and on HM, an
 	$(PYTHON) -m training.benchmarks.results
 
 ablation: $(VENV)/installed  ## compare fusion types on HM, FASHION and IKEA (some hours), and write README's tables
-	$(PYTHON) -m training.benchmarks.ablate --tests "$(HM),$(IKEA)" --results hub_card/results/fusion_ablation.json
+	$(PYTHON) -m training.benchmarks.ablate --tests "$(HM),$(IKEA)" \
+		--overrides "{data.path: [$(HM)]}" --results hub_card/results/fusion_ablation.json
 	$(PYTHON) -m training.benchmarks.ablate --tests "$(FASHION),$(IKEA)" --seeds "$(FASHION_SEEDS)" --variants "$(FASHION_VARIANTS)" \
-		--overrides "{fuse.epochs: 6, data.path: $(FASHION), output: runs/ablation_fashion}" --results hub_card/results/fusion_fashion.json
+		--overrides "{fuse.epochs: 6, data.path: [$(FASHION)], output: runs/ablation_fashion}" --results hub_card/results/fusion_fashion.json
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 recipe: $(VENV)/installed  ## leave out one stage of the training after the other, on HM (some hours), and write README's table
 	$(PYTHON) -m training.benchmarks.ablate --recipe training/recipes/hm.yaml --tests "$(HM)" --seeds "$(RECIPE_SEEDS)" \
-		--overrides "{align.epochs: 1, data.path: $(HM), output: runs/recipe_ablation}" --variants "$(RECIPE_VARIANTS)" \
+		--overrides "{align.epochs: 1, data.path: [$(HM)], output: runs/recipe_ablation}" --variants "$(RECIPE_VARIANTS)" \
 		--results hub_card/results/recipe_ablation.json
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
@@ -107,7 +109,7 @@ bench: $(VENV)/installed  ## compare the training's speed and memory with senten
 
 catalogue: $(VENV)/installed  ## measure embedding, search at a million products beside faiss and hnswlib, and faults (four hours)
 	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
-	$(PYTHON) -m training.benchmarks.catalogue
+	$(PYTHON) -m training.benchmarks.catalogue --data "$(HM),$(FASHION),$(AMAZON),$(IKEA)"
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 lint: $(VENV)/installed  ## check style

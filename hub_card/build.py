@@ -12,14 +12,13 @@ unclear licence are built and marked; hub_card.push refuses them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hub_card import build_code, build_data, build_model
-from hub_card.build_model import names_in
 from hub_card.contents import default_folder
 from hub_card.figures import CardError
 from training.common.cli import run
@@ -54,12 +53,12 @@ class BuildArguments:
     run: str = "runs/quickstart"
     data: str = "data/demo_shop"
     output: str | None = None
-    reports: str | None = None
-    dataset_ids: str | None = None
+    reports: list[str] = field(default_factory=list)
+    dataset_ids: list[str] = field(default_factory=list)
     base_id: str | None = None
     model_id: str | None = None
     license: str = "apache-2.0"
-    language: str = "en"
+    language: list[str] = field(default_factory=lambda: ["en"])
 
 
 BUILDERS: dict[str, Callable[[BuildArguments, Path], None]] = {
@@ -93,7 +92,7 @@ def check_ids(arguments: BuildArguments) -> None:
         CardError: naming the option.
     """
     ids = {"repo-id": arguments.repo_id, "base-id": arguments.base_id, "model-id": arguments.model_id}
-    named = [("dataset-ids", name) for name in names_in(arguments.dataset_ids)]
+    named = [("dataset-ids", name) for name in arguments.dataset_ids]
     for option, name in [*ids.items(), *named]:
         try:
             if name is not None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from huggingface_hub import SpaceCard, SpaceCardData
 
-from hub_card.build_model import names_in
 from hub_card.cards import TEMPLATES, check_card, render
 from hub_card.dependencies import ROOT, requirements
 from hub_card.figures import CardError
@@ -49,7 +48,7 @@ def build_space(arguments: Any, folder: Path) -> None:
     Raises:
         CardError: if `--model-id` or `--dataset-ids` is missing.
     """
-    ids = names_in(arguments.dataset_ids)
+    ids = arguments.dataset_ids
     if not arguments.model_id or len(ids) != 1:
         raise CardError("a Space searches one catalogue with one model: give --model-id and one of --dataset-ids")
     shutil.copytree(SPACE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*", "prepared"))

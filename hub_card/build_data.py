@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from hub_card.build_model import names_in, publish
+from hub_card.build_model import publish
 from hub_card.cards import check_card, render
 from hub_card.figures import CardError, Figures
 from hub_card.licenses import NON_COMMERCIAL, OPEN, card_of, license_of
@@ -72,7 +72,7 @@ def build_dataset(arguments: Any, folder: Path) -> None:
     data = DatasetCardData(
         **{
             "pretty_name": arguments.repo_id.split("/")[1],
-            "language": names_in(arguments.language),
+            "language": arguments.language,
             "task_categories": ["text-retrieval", "image-feature-extraction"],
             "task_ids": ["document-retrieval"],
             "size_categories": [size_category(sum(rows["corpus"].values()))],

@@ -79,11 +79,11 @@ def build_card(
     arguments: Any, folder: Path, template: str, library: str, relation: str, base: str | None = None
 ) -> None:
     """Copies the run's files, renders the card from the copies and writes the evaluation results."""
-    run, ids = Path(arguments.run), names_in(arguments.dataset_ids)
+    run, ids = Path(arguments.run), arguments.dataset_ids
     sources = sources_of(run, ids)
     renamed = {source.path: source.name for source in sources if source.kind == "data"}
     renamed |= {str(run / "model"): arguments.repo_id}
-    reports = copy_run(run, folder, names_in(arguments.reports), renamed)
+    reports = copy_run(run, folder, arguments.reports, renamed)
     exports = [name for name in EXPORTS if (folder / name / "export.json").is_file()]
     files = {Path(name).stem: folder / "run" / name for name in RUN_FILES} | reports
     figure = Figures(files | {name: folder / name / "export.json" for name in exports})
@@ -131,11 +131,6 @@ def build_card(
     check_card(card, folder)
 
 
-def names_in(text: str | None) -> list[str]:
-    """Names with commas between as a list."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
 def copy_run(run: Path, folder: Path, reports: list[str], renamed: dict[str, str]) -> dict[str, Path]:
     """Copies what the run wrote to `run/`, with the names that catalogues and model have on the Hub, without paths.
 
@@ -181,9 +176,8 @@ def public(value: Any, renamed: dict[str, str]) -> Any:
         return [public(part, renamed) for part in value]
     if not isinstance(value, str):
         return value
-    parts = [part.strip() for part in value.split(",")]
-    if any(part in renamed for part in parts):
-        return ",".join(renamed.get(part, part) for part in parts)
+    if value in renamed:
+        return renamed[value]
     return name_of(value) if value.startswith(("../", "./")) else without_paths(value)
 
 
@@ -218,7 +212,7 @@ def card_data(
     unclear = not all(source.is_clear for source in sources)
     results = eval_results(figure, reports, sources)
     return ModelCardData(
-        language=names_in(arguments.language),
+        language=arguments.language,
         license="other" if unclear else arguments.license,
         license_name="unclear" if unclear else None,
         library_name=library,

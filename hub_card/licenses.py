@@ -102,7 +102,7 @@ def sources_of(run: Path, dataset_ids: list[str], known: tuple[Path, ...] = ()) 
         CardError: if the numbers of catalogues and ids differ, or the configuration is not there.
     """
     config = Figures({"config": run / "config.yaml"})
-    paths = [path.strip() for path in config("config", "data/path").split(",")]
+    paths = config.value("config", "data/path")
     if dataset_ids and len(dataset_ids) != len(paths):
         raise CardError(f"--dataset-ids names {len(dataset_ids)} datasets; the run was trained on {', '.join(paths)}")
     ids = dataset_ids or [path if is_hub_id(path) else None for path in paths]

@@ -38,7 +38,7 @@ from training.evaluation.report import (
 def main(arguments: EvaluateArguments) -> dict:
     """Measures, prints the table, writes the report and returns it."""
     started = time.perf_counter()
-    views, metrics = tuple(arguments.views.split(",")), tuple(arguments.metrics.split(","))
+    views, metrics = tuple(arguments.views), tuple(arguments.metrics)
     check_names(views, metrics)
     if arguments.examples and not {"fused", "text"} <= set(views):
         raise DataError("--examples compares the fused view with others: add fused, text and image to --views")

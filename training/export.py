@@ -37,7 +37,7 @@ from training.features.options import ExportArguments
 
 def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
     """Exports, compares with the model, writes the folders and returns what `export.json` of each format holds."""
-    formats = arguments.formats.split(",")
+    formats = arguments.formats
     check_options(formats, arguments.quantize_query)
     output = export_folder(arguments, formats)
     model, processor = load_model(arguments.model, device="cpu")

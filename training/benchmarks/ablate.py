@@ -28,7 +28,7 @@ from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.model_folder import load_model, prepare_for_inference
 from training.benchmarks.ablation_plot import draw_ablation
 from training.catalogue.layout import RetrievalSplit, hide_modality, load_split
-from training.common.cli import parse, run
+from training.common.cli import Seed, parse, run
 from training.common.environment import digest, environment, git_state
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import evaluate, without_pictures
@@ -84,6 +84,9 @@ VARIANTS = {
 }
 
 
+DEFAULT_VARIANTS = ("experts", "weighted_mean", "sum", "concat", "gated", "text only", "image only", "zero-shot text")
+
+
 @dataclass
 class AblateArguments:
     """Which variants to compare, on what.
@@ -98,9 +101,9 @@ class AblateArguments:
     """
 
     recipe: str = "training/recipes/ablation.yaml"
-    variants: str = "experts,weighted_mean,sum,concat,gated,text only,image only,zero-shot text"
-    tests: str = "../shared/data/hm,../shared/data/ikea"
-    seeds: str = "0,1,2"
+    variants: list[str] = field(default_factory=lambda: list(DEFAULT_VARIANTS))
+    tests: list[str] = field(default_factory=lambda: ["data/hm", "data/ikea"])
+    seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
     overrides: dict[str, Any] = field(default_factory=dict)
     results: str = "runs/ablation/results.json"
 
@@ -110,13 +113,13 @@ def main(arguments: AblateArguments) -> dict:
     if arguments.variants == "list":
         print("\n".join(f"{name:28s} {' '.join(options)}" for name, options in VARIANTS.items()))
         return {}
-    variants, tests = arguments.variants.split(","), arguments.tests.split(",")
+    variants, tests = arguments.variants, arguments.tests
     if unknown := [name for name in variants if name not in VARIANTS]:
         raise DataError(f"unknown variant {unknown[0]!r}; use some of {', '.join(VARIANTS)}")
     check_output_file(arguments.results, ".json")
     claim_folder(recipe_of(arguments, variants[0], 0).output, WRITER)
     runs, loaded = {}, {}
-    for seed in map(int, arguments.seeds.split(",")):
+    for seed in arguments.seeds:
         for variant in variants:
             runs.setdefault(variant, []).append(run_variant(arguments, variant, tests, seed, loaded))
     results = summarise_runs(runs)

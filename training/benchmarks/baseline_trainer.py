@@ -12,7 +12,7 @@ that is trained is kept, and the same command goes on from there. It needs sente
 -e '.[test]'` brings.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -75,8 +75,8 @@ class BaselineArguments:
         output: Folder for both models' weights and report.json.
     """
 
-    data: str = "../shared/data/hm"
-    tests: str = ""
+    data: list[str] = field(default_factory=lambda: ["data/hm"])
+    tests: list[str] = field(default_factory=list)
     text: str = "minilm"
     vision: str = "efficientnet-lite0"
     epochs: PositiveInt = 2
@@ -115,8 +115,8 @@ class PictureDataset(InputModule):
 def main(arguments: BaselineArguments) -> dict[str, dict]:
     """Trains both models, measures them, writes the report and returns it."""
     claim_folder(arguments.output, "training.benchmarks.baseline_trainer")
-    paths = arguments.data.split(",")
-    tests = arguments.tests.split(",") if arguments.tests else paths
+    paths = arguments.data
+    tests = arguments.tests or paths
     train = [load_split(path, "train") for path in paths]
     held_out = [load_split(path, "test") for path in tests]
     pictures = pooled_pictures(arguments, [*train, *held_out])

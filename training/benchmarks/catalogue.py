@@ -7,7 +7,7 @@ and `training.benchmarks.faults` one after the other, some four hours in all, on
 Each writes its own file in hub_card/results/ and has more options. The search goes on where it was stopped.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jsonargparse.typing import PositiveInt
 
@@ -24,21 +24,26 @@ class CatalogueBenchArguments:
     Args:
         count: Vectors to search in.
         model: Model folder whose vectors are searched.
-        results: Folder for embedding.json, search_speed.json, bench_generated.json and faults.json.
+        data: Catalogues that the vectors are of; the first is embedded and judged.
+        results: Folder for bench_embed.json, bench_search.json, bench_generated.json and bench_faults.json.
     """
 
     count: PositiveInt = search_speed.SearchBenchArguments.count
     model: str = search_speed.SearchBenchArguments.model
+    data: list[str] = field(default_factory=lambda: list(search_speed.SHOPS))
     results: str = RESULTS
 
 
 def main(arguments: CatalogueBenchArguments) -> None:
     """Runs the parts one after the other."""
-    embedding.main(embedding.BenchEmbedArguments(output=f"{arguments.results}/bench_embed.json"))
+    first = arguments.data[0]
+    embedding.main(embedding.BenchEmbedArguments(data=first, output=f"{arguments.results}/bench_embed.json"))
     search_speed.main(
         search_speed.SearchBenchArguments(
             arguments.count,
             model=arguments.model,
+            data=arguments.data,
+            judged=first,
             output=f"{arguments.results}/bench_search.json",
             plot=f"{arguments.results}/bench_search.png",
         )
@@ -46,9 +51,9 @@ def main(arguments: CatalogueBenchArguments) -> None:
     search_speed.main(
         search_speed.SearchBenchArguments(
             arguments.count,
-            "100000",
+            [100_000],
             model=None,
-            contestants="ours i8,hnswlib,faiss",
+            contestants=["ours i8", "hnswlib", "faiss"],
             work="runs/bench_generated",
             output=f"{arguments.results}/bench_generated.json",
             plot="runs/bench_generated/search.png",

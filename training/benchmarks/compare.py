@@ -1,7 +1,7 @@
 """Measures several systems on several catalogues: one table.
 
     python -m training.benchmarks.compare --models '{mmfusion: runs/multishop/model, zero-shot text: minilm}' \\
-        --data ../shared/data/fashion,../shared/data/ikea --baseline runs/baseline/report.json --results results.json
+        --data data/fashion,data/ikea --baseline runs/baseline/report.json --results results.json
 
 The first model is measured in all its views, and beside BM25, reciprocal rank fusion and the oracle of late choice,
 the others as they are. A report that was made of the same model and data is kept, so the command can be called again.
@@ -39,7 +39,7 @@ class CompareArguments:
 
     models: dict[str, str] = field(default_factory=dict)
     views: dict[str, str] = field(default_factory=dict)
-    data: str = "../shared/data/hm"
+    data: list[str] = field(default_factory=lambda: ["data/hm"])
     split: str = "test"
     baseline: str | None = None
     output: str = "runs/compare"
@@ -52,7 +52,7 @@ def main(arguments: CompareArguments) -> dict:
     claim_folder(arguments.output, "training.benchmarks.compare")
     rows: dict[str, dict] = {}
     for number, (name, model) in enumerate(arguments.models.items()):
-        for path in arguments.data.split(","):
+        for path in arguments.data:
             model = resolve_tower(model)
             known = views_of(model)
             views = known if number == 0 else (arguments.views.get(name, known[0]),)

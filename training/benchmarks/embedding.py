@@ -1,6 +1,6 @@
 """Compares the embedding of a catalogue with its towers' bare forward pass and with sentence-transformers' encode.
 
-    python -m training.benchmarks.embedding --data ../shared/data/hm
+    python -m training.benchmarks.embedding --data data/hm
     python -m training.benchmarks.embedding --products 32 --rounds 2 --memory "200;2000"
 
 All embed the same products with the same weights in float32: ours from the catalogue's files to shards on the disk,
@@ -81,7 +81,7 @@ class BenchEmbedArguments:
         output: JSON file for the figures.
     """
 
-    data: str = "../shared/data/hm"
+    data: str = "data/hm"
     split: str = "test"
     products: PositiveInt = 256
     rounds: PositiveInt = 4

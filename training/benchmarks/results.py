@@ -53,7 +53,9 @@ class ResultsArguments:
     copy: bool = True
     readme: str = "README.md"
     picture: str = "quickstart"
-    ablations: str = "hub_card/results/fusion_ablation.json,hub_card/results/fusion_fashion.json"
+    ablations: list[str] = field(
+        default_factory=lambda: [f"hub_card/results/fusion_{name}.json" for name in ("ablation", "fashion")]
+    )
     recipe: str = "hub_card/results/recipe_ablation.json"
     multishop: str = "hub_card/results/multishop.json"
     bench: str = "hub_card/results/bench_train.json"
@@ -68,7 +70,7 @@ def main(arguments: ResultsArguments) -> None:
     """Copies the reports, draws the ablations and writes the tables."""
     if arguments.copy:
         copy_runs(arguments)
-    for name in (*arguments.ablations.split(","), arguments.recipe):
+    for name in (*arguments.ablations, arguments.recipe):
         draw_ablation(read_results(name), Path(name).with_suffix(".png"))
     readme = Path(arguments.readme)
     text = readme.read_text(encoding="utf-8")
@@ -91,7 +93,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
     plans = make_plans(SizeArguments(plans=PLANS, results=arguments.search, embedding=arguments.embedding))
     return {
         "results": [markdown(read_results(RESULTS / f"{name}.json")) for name in arguments.runs],
-        "ablation": [format_table(read_results(name)) for name in arguments.ablations.split(",")],
+        "ablation": [format_table(read_results(name)) for name in arguments.ablations],
         "recipe": [format_table(read_results(arguments.recipe))],
         "multishop": [format_comparison(read_results(arguments.multishop))],
         "bench": [format_figures(read_results(arguments.bench))],

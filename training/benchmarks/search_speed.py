@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import matplotlib
@@ -55,6 +55,7 @@ EXPANSIONS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 768)
 ROUNDS = 3  # of a batch, of which the fastest counts: other jobs only ever slow it down
 GRAPH = {"M": 16, "ef_construction": 256}  # with which they take longer to build than ours does
 FAST = 32  # width of a build after which a graph finds less
+SHOPS = ("data/hm", "data/fashion", "data/amazon", "data/ikea")
 CONTESTANTS = ("ours i8", "ours b1", "ours bf16", "hnswlib", "faiss", "ours f32")
 CURVE = (10_000, 30_000, 100_000, 300_000)
 CLUSTERS = 1000  # of generated vectors
@@ -84,13 +85,13 @@ class SearchBenchArguments:
     """
 
     count: PositiveInt = 1_000_000
-    smaller: str = ""
+    smaller: list[PositiveInt] = field(default_factory=list)
     model: str | None = "runs/multishop/model"
-    data: str = "../shared/data/hm,../shared/data/fashion,../shared/data/amazon,../shared/data/ikea"
-    judged: str = "../shared/data/hm"
+    data: list[str] = field(default_factory=lambda: list(SHOPS))
+    judged: str = "data/hm"
     dim: PositiveInt = 384
     queries: PositiveInt = 2000
-    contestants: str = ",".join(CONTESTANTS)
+    contestants: list[str] = field(default_factory=lambda: list(CONTESTANTS))
     work: str = "runs/bench_search"
     output: str = "hub_card/results/bench_search.json"
     plot: str = "hub_card/results/bench_search.png"
@@ -104,7 +105,7 @@ def main(arguments: SearchBenchArguments) -> dict:
         figures = TASKS[arguments.task.split(" ")[0]](arguments)
         write_json(Path(arguments.work, "figures.json"), figures)
         return figures
-    names = [name.strip() for name in arguments.contestants.split(",")]
+    names = arguments.contestants
     if unknown := set(names) - set(CONTESTANTS):
         raise DataError(f"unknown contestant {unknown.pop()!r}; use some of {', '.join(CONTESTANTS)}")
     check_output_file(arguments.output, ".json")
@@ -184,7 +185,7 @@ def prepare_products(
     model.save_pretrained(work / "run" / "model")
     processor.save_pretrained(work / "run" / "model")
     real, found, texts = [], [], []
-    for data in arguments.data.split(","):
+    for data in arguments.data:
         for split in SPLITS:
             if Path(data, split).is_dir() or not Path(data).is_dir():
                 products = load_products(data, split)
@@ -231,10 +232,9 @@ def counts_of(arguments: SearchBenchArguments) -> list[int]:
     Raises:
         DataError: if one is no number below `count`.
     """
-    smaller = [one.strip() for one in arguments.smaller.split(",") if one.strip()]
-    if wrong := [one for one in smaller if not one.isdigit() or not 0 < int(one) < arguments.count]:
-        raise DataError(f"--smaller {wrong[0]!r}: write numbers below --count {arguments.count}, with commas between")
-    return [*sorted({int(one) for one in smaller}), arguments.count]
+    if wrong := [one for one in arguments.smaller if one >= arguments.count]:
+        raise DataError(f"--smaller {wrong[0]}: write numbers below --count {arguments.count}, with commas between")
+    return [*sorted(set(arguments.smaller)), arguments.count]
 
 
 def jitter(real: np.ndarray, count: int, file: Path, rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Compares the speed and memory of training with sentence-transformers' trainer, side by side in one run.
 
-    python -m training.benchmarks.training_speed --data ../shared/data/hm
+    python -m training.benchmarks.training_speed --data data/hm
     python -m training.benchmarks.training_speed --data data/demo_shop --batch_size 64 --steps 2
 
 Both train the same model on the same pairs in float32: sentence-transformers loads our model folder and trains it with
@@ -87,7 +87,7 @@ class BenchArguments:
         model: Its model folder.
     """
 
-    data: str = "../shared/data/hm"
+    data: str = "data/hm"
     batch_size: PositiveInt = 256
     chunk_size: PositiveInt = 32
     steps: PositiveInt = 2

@@ -77,7 +77,7 @@ def read_image_urls(arguments: ConvertArguments, problems: Problems) -> dict[str
     if not arguments.image_urls:
         return None
     urls: dict[str, str] = {}
-    for name in arguments.image_urls.split(","):
+    for name in arguments.image_urls:
         file = existing_file(name, "SQID's product_image_urls.csv")
         for _, row in read_rows(file, ("product_id", "image_url"), problems):
             urls[row["product_id"]] = row["image_url"]

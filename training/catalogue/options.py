@@ -44,8 +44,8 @@ class ConvertArguments:
     input: str
     output: str
     images: str | None = None
-    image_urls: str | None = None
-    splits: str | None = None
+    image_urls: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
     locale: Literal["us", "es", "jp"] = "us"
     version: Literal["small", "large"] = "small"
     dev: float = 0.05

@@ -216,7 +216,7 @@ def count_rows(rows: Iterable[dict], counts: dict[str, int]) -> Iterator[dict]:
 def wanted_splits(arguments: ConvertArguments, there: Iterable[str]) -> list[str]:
     """The splits to convert, of those that there are."""
     there = list(there)
-    wanted = arguments.splits.split(",") if arguments.splits else there
+    wanted = arguments.splits or there
     if unknown := [name for name in wanted if name not in there]:
         raise DataError(f"--splits: no split {unknown[0]!r} in {arguments.input}; there are {', '.join(there)}")
     return [name for name in there if name in wanted]

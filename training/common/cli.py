@@ -4,10 +4,11 @@ Every script declares its options as a dataclass whose docstring is its `--help`
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, get_origin
 
 import jsonargparse
 import transformers
@@ -52,7 +53,7 @@ def parse(
 ) -> Any:
     """Parses a command line into a dataclass; `--like-this` and `--like_this` are the same option.
 
-    A flag (a field of type `bool`) is given as `--flag` or `--flag=false`.
+    A flag (a field of type `bool`) is given as `--flag` or `--flag=false`, a list as `--list one,another`.
 
     Args:
         arguments (`type`): the dataclass.
@@ -63,6 +64,7 @@ def parse(
     """
     flags = {option.name for option in fields(arguments) if option.type is bool}
     argv = [_normalise(word, flags) for word in (sys.argv[1:] if argv is None else argv)]
+    argv = _with_lists(argv, _list_options(arguments))
     parser = make_parser(arguments, description, recipe, positional)
     parsed = parser.parse_args(argv)
     if recipe:
@@ -94,10 +96,43 @@ def _normalise(word: str, flags: set[str]) -> str:
     return f"--{option}=true" if option in flags and not equals else f"--{option}{equals}{value}"
 
 
+def _list_options(arguments: type, prefix: str = "--") -> set[str]:
+    """The options of a dataclass, and of those within it, that are lists."""
+    found = set()
+    for option in fields(arguments):
+        if is_dataclass(option.type):
+            found |= _list_options(option.type, f"{prefix}{option.name}.")
+        elif get_origin(option.type) is list:
+            found.add(prefix + option.name)
+    return found
+
+
+def _with_lists(words: list[str], options: set[str]) -> list[str]:
+    """Words of a command line with `[one, another]` for `one,another` where an option is a list."""
+    found = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option in options and equals:
+            word = f"{option}={_as_list(value)}"
+        elif found and found[-1] in options:
+            word = _as_list(word)
+        found.append(word)
+    return found
+
+
+def _as_list(value: str) -> str:
+    if value.startswith("["):
+        return value
+    items = [item.strip() for item in value.split(",") if item.strip()]
+    return json.dumps([int(item) if item.isdecimal() else item for item in items])
+
+
 def _plain(value: Any) -> Any:
     """Numbers of a restricted type, such as `PositiveInt`, as what YAML can write."""
     if is_dataclass(value):
         return replace(value, **{option.name: _plain(getattr(value, option.name)) for option in fields(value)})
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
         return int(value) if isinstance(value, int) else float(value)
     return value

@@ -1,6 +1,6 @@
 """What `training.evaluate` is told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
@@ -37,8 +37,8 @@ class EvaluateArguments:
     data: str = "data/demo_shop"
     split: str = "test"
     report: str | None = None
-    views: str = ",".join(VIEWS)
-    metrics: str = ",".join(DEFAULT_METRICS)
+    views: list[str] = field(default_factory=lambda: list(VIEWS))
+    metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
     batch_size: PositiveInt = 16
     truncate_dim: PositiveInt | None = None
     missing_images: ClosedUnitInterval = 0.0

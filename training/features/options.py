@@ -1,6 +1,6 @@
 """What `training.embed` and `training.export` are told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jsonargparse.typing import PositiveInt
@@ -59,5 +59,5 @@ class ExportArguments:
 
     model: str = "runs/quickstart/model"
     output: str | None = None
-    formats: str = ",".join(EXPORTED)
+    formats: list[str] = field(default_factory=lambda: list(EXPORTED))
     quantize_query: Literal["int8"] | None = None

@@ -26,12 +26,12 @@ class DataArguments:
         mixed: Mix the catalogues within a batch; else each batch is of one catalogue.
     """
 
-    path: str = "data/demo_shop"
+    path: list[str] = field(default_factory=lambda: ["data/demo_shop"])
     train_split: str = "train"
     dev_split: str | None = "dev"
     modality: Literal["both", "text", "image"] = "both"
-    negatives: str | None = None
-    teacher: str | None = None
+    negatives: list[str] = field(default_factory=list)
+    teacher: list[str] = field(default_factory=list)
     mixed: bool = False
 
 

@@ -16,7 +16,7 @@ from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import check_exists, error_reason, load_table, split_names
 from training.common.environment import digest
 from training.common.files import sha256_of
-from training.learning.options import DataArguments, TrainArguments
+from training.learning.options import TrainArguments
 
 NO_RESULT = ("output", "workers", "checkpoint_minutes", "tracker")  # an interrupted run may go on with others of these
 
@@ -34,21 +34,16 @@ def input_digests(recipe: TrainArguments) -> dict[str, str]:
         DataError: if a catalogue is not there.
     """
     data, model = recipe.data, recipe.model
-    scores = [path.strip() for files in (data.negatives, data.teacher) if files for path in files.split(",")]
+    scores = [*data.negatives, *data.teacher]
     models = [name for name in (model.text, model.vision, model.query, model.start, model.encoders) if name]
     splits = [name for name in (data.train_split, data.dev_split) if name]
-    found = {path: data_fingerprint(path, *splits) for path in paths_of(data)}
+    found = {path: data_fingerprint(path, *splits) for path in data.path}
     return found | {name: files_fingerprint(name) for name in scores + models}
 
 
 def inputs_fingerprint(recipe: TrainArguments) -> str:
     """A digest of both: [`recipe_facts`] and [`input_digests`]."""
     return digest(json.dumps(recipe_facts(recipe)), json.dumps(input_digests(recipe)))
-
-
-def paths_of(data: DataArguments) -> list[str]:
-    """The catalogues to train on."""
-    return [path.strip() for path in data.path.split(",")]
 
 
 def data_fingerprint(data: str, *splits: str) -> str:

@@ -33,12 +33,11 @@ def read_scores(files: str | None, count: int) -> list[dict[str, dict[str, float
     Raises:
         DataError: if a file is not there, is no such file, or there are not as many as catalogues.
     """
-    if files is None:
+    if not files:
         return [None] * count
-    paths = [path.strip() for path in files.split(",")]
-    if len(paths) != count:
-        raise DataError(f"{files}: {len(paths)} files of scores for {count} catalogues; give one for each")
-    return [_read(existing_file(path, "a file that training.mine wrote")) for path in paths]
+    if len(files) != count:
+        raise DataError(f"{', '.join(files)}: {len(files)} files of scores for {count} catalogues; give one for each")
+    return [_read(existing_file(path, "a file that training.mine wrote")) for path in files]
 
 
 def _read(file: Path) -> dict[str, dict[str, float]]:

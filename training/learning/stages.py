@@ -27,7 +27,7 @@ from training.learning.checkpoints import Checkpoints
 from training.learning.losses import view_weights
 from training.learning.options import DataArguments, StageArguments, TrainArguments
 from training.learning.plot import draw_training
-from training.learning.provenance import input_digests, paths_of, recipe_facts
+from training.learning.provenance import input_digests, recipe_facts
 from training.learning.scores import read_scores
 from training.learning.stage import StageData, StageRun, calibrate_stage, train_stage
 from training.learning.starting import check_fields, start_model
@@ -68,7 +68,7 @@ def train(arguments: TrainArguments, stop: Stop) -> Path:
 
 def default_output(data: DataArguments) -> str:
     """The run folder where none is given: `runs/` and the catalogues' names, so never that of another catalogue."""
-    names = "-".join(Path(path).resolve().name for path in paths_of(data))
+    names = "-".join(Path(path).resolve().name for path in data.path)
     return f"runs/{names}"
 
 
@@ -79,7 +79,7 @@ def claim_run(accelerator: Accelerator, arguments: TrainArguments) -> Path:
         DataError: if it, or a folder in it that is going to be written, holds what is not this training's.
     """
     if accelerator.is_main_process:
-        output = claim_folder(arguments.output, RUN, arguments.data.path)
+        output = claim_folder(arguments.output, RUN, ",".join(arguments.data.path))
         for name in (*STAGES, "base", "model", "adapter"):
             check_folder(output / name, WRITER)
     accelerator.wait_for_everyone()
@@ -147,7 +147,7 @@ def fit(
     """
     output, data = Path(arguments.output), arguments.data
     with accelerator.main_process_first(), random_state_kept():
-        train = [hide_modality(load(path, data.train_split), data.modality) for path in paths_of(data)]
+        train = [hide_modality(load(path, data.train_split), data.modality) for path in data.path]
         dev = [hide_modality(split, data.modality) for split in dev_splits(accelerator, data, load)]
     stages = [name for name in STAGES if getattr(arguments, name).epochs > 0]
     done = checkpoints.done if checkpoints else []
@@ -195,7 +195,7 @@ def dev_splits(
         DataError: if a dev split was named (as another than `dev`) and can't be measured on.
     """
     found = []
-    for path in paths_of(data) if data.dev_split else ():
+    for path in data.path if data.dev_split else ():
         try:
             found.append(load(path, data.dev_split))
         except NothingToMeasure as error:
@@ -231,8 +231,8 @@ def stage_sets(
     sets = [data for sets in kinds for data in sets]
     if not sets:
         raise DataError(
-            f"{data.path}: a stage has nothing to learn from: all its losses have weight 0, or no product has both a "
-            "title and a picture"
+            f"{', '.join(data.path)}: a stage has nothing to learn from: all its losses have weight 0, or no product "
+            "has both a title and a picture"
         )
     return sets
 

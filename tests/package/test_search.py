@@ -1,0 +1,190 @@
+"""Searching from the command line and by `Searcher`; bringing an index up to date."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import make_model, picture, shop_rows, write_shop
+
+from modeling_mmfusion.errors import DataError, ProductIndexError
+from modeling_mmfusion.fingerprint import model_fingerprint, stored_fingerprint
+from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.model_folder import load_model
+from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
+from training import embed, index, search
+from training.catalogue.layout import load_split
+from training.features.shards import read_sampled_queries, read_vectors, read_vectors_manifest
+from training.features.states import embed_queries, query_features
+
+
+def write_run(folder, model, processor, shop, **options):
+    """A run with a model and an index of a shop."""
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    embed.main(embed.EmbedArguments(str(folder / "model"), str(shop), "test", str(folder / "vectors")))
+    index.main(index.IndexArguments(str(folder / "vectors"), str(folder / "index"), **options))
+    return folder
+
+
+@pytest.fixture
+def run(model, processor, shop, tmp_path):
+    return write_run(tmp_path / "run", model, processor, shop, words=True)
+
+
+@pytest.mark.parametrize("own_query_encoder", [False, True])
+def test_the_query_tower_alone_says_what_the_model_says(towers, processor, tmp_path, own_query_encoder):
+    model = make_model(towers, **({"query": towers["query"]} if own_query_encoder else {}))
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    tower, loading = MMFusionQueryModel.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    names = {name.split(".")[0] for name, _ in tower.named_parameters()}
+    assert not names & {"vision_model", "product_heads", "logit_scale"}
+    assert ("text_model" in names) is not own_query_encoder
+    inputs = processor.process_queries(["red mug", "a small striped lamp"])
+    with torch.no_grad():
+        expected, found = model.get_query_features(**inputs), tower.eval().get_query_features(**inputs)
+    torch.testing.assert_close(found.pooler_output, expected.pooler_output, atol=0, rtol=0)
+    whole, its_processor = load_model(tmp_path / "model", device="cpu")
+    assert stored_fingerprint(tmp_path / "model", its_processor) == model_fingerprint(whole, its_processor)
+
+
+def test_the_image_encoder_is_loaded_for_pictures_alone(run, model, processor, tmp_path):
+    searcher = search.Searcher(run)
+    searcher.search("red mug", 3)
+    assert "whole_model" not in vars(searcher)
+    (tmp_path / "red.png").write_bytes(picture("red"))
+    results, shares = searcher.search("", 12, image=str(tmp_path / "red.png"))
+    with torch.no_grad():
+        inputs = processor.process_products([{"image": picture("red")}])
+        query = model.get_query_features(pixel_values=inputs["pixel_values"], image_mask=inputs["image_mask"])
+    assert searcher.index.search(query.pooler_output.numpy(), 12)[0][0].score == pytest.approx(results[0].score)
+    assert shares["text"] == shares["lexical"] == 0
+    both, _ = searcher.search("plain mug", 12, image=str(tmp_path / "red.png"), image_weight=0.3)
+    assert [one.score for one in both] != [one.score for one in results]
+
+
+def test_a_file_of_queries_is_answered_line_by_line(run, tmp_path, capsys):
+    (tmp_path / "queries.jsonl").write_text(
+        '{"_id": 7, "text": "red mug"}\n[]\n{"text": " "}\n{"text": "clay bowl"}\n'
+    )
+    capsys.readouterr()
+    search.main(search.SearchArguments(run=str(run), k=2, queries=str(tmp_path / "queries.jsonl")))
+    out, err = capsys.readouterr()
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [(answer.get("_id"), answer["query"]) for answer in answers] == [("7", "red mug"), (None, "clay bowl")]
+    one, shares = search.Searcher(run).search("clay bowl", 2)
+    assert [found["product_id"] for found in answers[1]["results"]] == [found.product_id for found in one]
+    assert answers[1]["shares"] == pytest.approx(shares, abs=1e-5)
+    assert "1 x line that is no JSON" in err and "queries.jsonl line 2" in err and "1 x empty query" in err
+
+
+def test_conditions_and_words_from_the_command_line(run, capsys):
+    capsys.readouterr()
+    options = {"run": str(run), "json": True, "where": "price=5..10; title=plain lamp|plain bowl", "hybrid": True}
+    search.main(search.SearchArguments("mug", **options))
+    found = json.loads(capsys.readouterr().out)["results"]
+    assert {one["product"]["title"] for one in found} == {"plain lamp", "plain bowl"} and len(found) == 6
+    assert search.parse_where("price=..20;in_stock=true; brand = A B ") == {
+        "price": (None, 20.0),
+        "in_stock": True,
+        "brand": ["A B"],
+    }
+    for wrong, message in [
+        ("price", "write column=value"),
+        ("price=a..5", "'a' is no number"),
+        ("colour=red", "no column 'colour'"),
+    ]:
+        with pytest.raises((DataError, ProductIndexError), match=message):
+            search.main(search.SearchArguments("mug", **(options | {"where": wrong})))
+
+
+def test_a_tower_of_another_model_is_refused(run):
+    folder = run / "model" / "onnx"
+    folder.mkdir()
+    (folder / "export.json").write_text(json.dumps({"model": "another", "inputs": {}}))
+    with pytest.raises(ProductIndexError, match=r"built with another model .* than the queries' \(another\)"):
+        search.Searcher(run, tower="int8")
+
+
+def test_the_width_of_the_search_is_measured_printed_and_set(run, tmp_path, capsys, monkeypatch):
+    options = {"vectors": str(run / "vectors"), "output": str(run / "index"), "words": True}
+    built = index.main(index.IndexArguments(**options, recall=0.9))
+    assert built.measured.wanted == 0.9 and "which finds 100.0% of the best ten" in capsys.readouterr().out
+    assert "no width up to that finds the 99.0%" in index.format_measured(
+        replace(built.measured, recall=0.5, wanted=0.99)
+    )
+    np.save(tmp_path / "queries.npy", np.zeros((3, 5), np.float32))
+    (tmp_path / "torn.npy").write_text("torn")
+    for name, message in [("queries", "5 dimensions"), ("torn", "is no .npy file"), ("no", "no such file|not there")]:
+        with pytest.raises((DataError, ProductIndexError), match=message):
+            index.main(index.IndexArguments(**options, queries=str(tmp_path / f"{name}.npy")))
+    for share, wanted in ((5.0, 0.9), (-1.0, 0.8)):  # of the products that have to change
+        monkeypatch.setattr(index, "MEASURED_AGAIN", share)
+        synced = index.main(index.IndexArguments(**options, sync=True, recall=0.8))
+        assert synced.measured.wanted == wanted
+    seen = []
+    monkeypatch.setattr(search.Searcher, "search", lambda self, *_, **__: (seen.append(self.index.width) or [], {}))
+    search.main(search.SearchArguments("mug", str(run), width=77, json=True))
+    assert seen == [77]
+
+
+def test_an_index_is_compacted_without_vectors(run, capsys):
+    opened = ProductIndex.load(run / "index")
+    opened.remove(list(opened.catalogue.rows)[:8])
+    opened.save(run / "index")
+    options = {"vectors": "nowhere", "output": str(run / "index"), "compact": True}
+    assert index.main(index.IndexArguments(**options)).catalogue.size == 4
+    assert "4 products in" in (out := capsys.readouterr().out) and "8 free rows were dropped" in out
+    with pytest.raises(DataError, match="two things"):
+        index.main(index.IndexArguments(**options, sync=True))
+
+
+def test_an_index_is_brought_up_to_date_with_the_vectors(run, model, processor, shop, tmp_path, capsys):
+    corpus, queries, qrels = shop_rows()
+    corpus[0]["title"] = "striped mug"  # another vector
+    corpus[1]["price"] = "12.00"  # the same vector
+    removed = corpus.pop(2)
+    corpus.append({**corpus[5], "_id": "new"})
+    write_shop(shop, corpus, queries, qrels)
+    embed.main(embed.EmbedArguments(str(run / "model"), str(shop), "test", str(run / "vectors")))
+    before = ProductIndex.load(run / "index")
+    capsys.readouterr()
+    options = {"vectors": str(run / "vectors"), "output": str(run / "index"), "sync": True}
+    index.main(index.IndexArguments(**options))
+    assert "1 added, 1 updated, 1 shown anew, 1 removed, 9 unchanged" in capsys.readouterr().out
+    found = ProductIndex.load(run / "index")
+    assert removed["_id"] in before and removed["_id"] not in found and found.generation == before.generation + 1
+    vectors, products = read_vectors(run / "vectors")
+    assert sorted(found.products.to_pylist(), key=str) == sorted(products.drop_columns("hash").to_pylist(), key=str)
+    scores = np.sort(vectors @ vectors.T, axis=1)[:, ::-1][:, 0]
+    assert [r[0].score for r in found.search(vectors, 1)] == pytest.approx(scores, abs=5e-4)
+    manifest = json.loads((run / "vectors" / "manifest.json").read_text())
+    (run / "vectors" / "manifest.json").write_text(json.dumps(manifest | {"model": "another"}))
+    with pytest.raises(ProductIndexError, match="another model"):
+        index.main(index.IndexArguments(**options))
+
+
+def test_an_index_is_measured_with_the_catalogues_own_queries(run, shop, monkeypatch):
+    vectors, asked = run / "vectors", []
+    facts = read_vectors_manifest(vectors)["queries"]
+    queries = read_sampled_queries(vectors)
+    split = load_split(shop, "test")
+    model, processor = load_model(run / "model", device="cpu")
+    expected = embed_queries(model, query_features(model, processor, split.query_texts, cache=False))[0]
+    assert facts["file"] == "queries.npy" and len(queries) == len(set(split.query_texts))
+    assert np.allclose(np.sort(queries, axis=0), np.sort(expected, axis=0), atol=2e-3)
+    build = ProductIndex.build
+    monkeypatch.setattr(
+        ProductIndex, "build", lambda *words, **options: asked.append(options["queries"]) or build(*words, **options)
+    )
+    index.main(index.IndexArguments(str(vectors), str(run / "index")))
+    monkeypatch.setattr(index, "LEAST_QUERIES", 5)
+    index.main(index.IndexArguments(str(vectors), str(run / "index")))
+    assert asked[0] is None, "too few to measure with"
+    assert np.array_equal(asked[1], queries)
+    (vectors / "queries.npy").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="queries.npy: is missing or damaged"):
+        index.main(index.IndexArguments(str(vectors), str(run / "index")))

@@ -21,8 +21,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 
-import cards
 import gradio as gr
+import markup
 import numpy as np
 from catalogue import PRESENCE, VIEWS, Catalogue, Filters, Query, VisitorError
 from endpoints import Endpoints
@@ -136,16 +136,16 @@ class Page:
     def on_ask(self, text, picture, weight, *rest):
         """A new query: what was asked, the results, and a closed drawer."""
         if not (text or "").strip() and not picture:
-            return None, cards.empty_board(), ""
+            return None, markup.empty_board(), ""
         try:
             query = self.endpoints.query(text, picture, weight)
-        except VisitorError as complaint:
-            return None, cards.problem_board(str(complaint)), ""
+        except VisitorError as error:
+            return None, markup.problem_board(str(error)), ""
         return query, self.show(query, *rest), ""
 
     def on_again(self, query: Query | None, *rest):
         """The same query with other filters."""
-        return cards.empty_board() if query is None else self.show(query, *rest)
+        return markup.empty_board() if query is None else self.show(query, *rest)
 
     def show(self, query, categories, brands, low, high, presence, k, layout, where, yours) -> str:
         """The results of a query."""
@@ -154,31 +154,31 @@ class Page:
             catalogue = self.endpoints.place(where, yours)
             views = VIEWS if layout == SIDE_BY_SIDE else ("fused",)
             found = catalogue.search(query, Filters(categories, brands, low, high, presence), k, views)
-        except VisitorError as complaint:
-            return cards.problem_board(str(complaint))
-        return cards.board(catalogue, query, found, 1000 * (time.perf_counter() - begin))
+        except VisitorError as error:
+            return markup.problem_board(str(error))
+        return markup.board(catalogue, query, found, 1000 * (time.perf_counter() - begin))
 
     def on_open(self, event: gr.EventData, query: Query | None, where, yours) -> str:
         """The drawer that tells why the picked product was found."""
         try:
             catalogue = self.endpoints.place(where, yours)
             row = catalogue.row(event.id)
-        except VisitorError as complaint:
-            raise gr.Error(str(complaint), print_exception=False) from complaint
+        except VisitorError as error:
+            raise gr.Error(str(error), print_exception=False) from error
         if query is None:
             return ""
         hit = catalogue.hit(query, row)
         seen = catalogue.encoder.picture_map(query, catalogue.product_inputs(row))
         overlay = None if seen is None else data_address(with_map(*seen))
-        return cards.drawer(catalogue, query, row, hit, overlay)
+        return markup.drawer(catalogue, query, row, hit, overlay)
 
     def on_similar(self, event: gr.EventData, *rest):
         """Products like the drawer's, with what was typed as a difference."""
         where, yours = rest[-2:]
         try:
             query = self.endpoints.place(where, yours).like(event.id, event._data.get("text") or "")
-        except VisitorError as complaint:
-            return None, cards.problem_board(str(complaint)), ""
+        except VisitorError as error:
+            return None, markup.problem_board(str(error)), ""
         return query, self.show(query, *rest), ""
 
     def on_upload(self, file, progress=gr.Progress()):  # noqa: B008
@@ -190,8 +190,8 @@ class Page:
                 file, lambda batches: progress.tqdm(batches, desc="reading pictures")
             )
         except gr.Error as error:
-            return gr.skip(), cards.problem_board(error.message), gr.skip(), None
-        shown = cards.upload_report(report["products"], report["with_picture"], report["problems"])
+            return gr.skip(), markup.problem_board(error.message), gr.skip(), None
+        shown = markup.upload_report(report["products"], report["with_picture"], report["problems"])
         return yours, shown, "yours", None
 
     def on_choices(self, where, yours):
@@ -203,7 +203,7 @@ class Page:
     def on_tradeoff(self, storage: str, dim: int) -> str:
         """The readouts of a choice of storage and length."""
         tradeoffs = self.endpoints.tradeoffs
-        return cards.tradeoff(tradeoffs.measure(storage, int(dim)), tradeoffs.measure("f32", tradeoffs.whole))
+        return markup.tradeoff(tradeoffs.measure(storage, int(dim)), tradeoffs.measure("f32", tradeoffs.whole))
 
 
 def lay_out(shop: Catalogue) -> gr.Blocks:
@@ -212,7 +212,7 @@ def lay_out(shop: Catalogue) -> gr.Blocks:
     page, (means, examples) = Page(endpoints), judged_facts(shop)
     # the uploads of visitors who left are deleted within the hour
     with gr.Blocks(title="mmfusion: search that looks", delete_cache=(600, 3600)) as blocks:
-        gr.HTML(cards.intro(shop, means))
+        gr.HTML(markup.intro(shop, means))
         asked, yours = gr.State(None, time_to_live=3600), gr.State(None, time_to_live=3600)
         with gr.Tabs():
             with gr.Tab("Search"):
@@ -240,7 +240,7 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
             label="Search",
         )
         go = gr.Button("Search", variant="primary", scale=1, min_width=110, elem_id="go")
-    picks = gr.HTML(cards.chips(examples), js_on_load=PICK)
+    picks = gr.HTML(markup.chips(examples), js_on_load=PICK)
     with gr.Row():
         with gr.Column(min_width=260), gr.Accordion("Search by picture", open=False, elem_id="by-picture"):
             sources = ["upload", "clipboard", "webcam"]
@@ -264,7 +264,7 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
         with gr.Column(min_width=260), gr.Accordion("View", open=False, elem_id="view"):
             layout = gr.Radio([SIDE_BY_SIDE, FUSED_ONLY], value=SIDE_BY_SIDE, label="Show", elem_id="layout")
             k = gr.Slider(4, 24, value=8, step=4, label="Results in each list", elem_id="count")
-    board = gr.HTML(cards.empty_board(), js_on_load=BOARD, elem_id="results")
+    board = gr.HTML(markup.empty_board(), js_on_load=BOARD, elem_id="results")
     drawer = gr.HTML("", js_on_load=DRAWER, elem_id="why")
 
     rest = [category, brand, low, high, presence, k, layout, where, yours]
@@ -353,7 +353,7 @@ def judged_facts(shop: Catalogue) -> tuple[dict[str, float] | None, list[str]]:
 def setup_page(message: str) -> gr.Blocks:
     """What a Space shows that is not set up yet."""
     with gr.Blocks(title="mmfusion: to be set up") as blocks:
-        gr.HTML(cards.problem_board(message))
+        gr.HTML(markup.problem_board(message))
     return blocks
 
 

@@ -25,8 +25,8 @@ def polite(function: Callable) -> Callable:
     def wrapper(*args, **kwargs):
         try:
             return function(*args, **kwargs)
-        except VisitorError as complaint:
-            raise gr.Error(str(complaint), print_exception=False) from complaint
+        except VisitorError as error:
+            raise gr.Error(str(error), print_exception=False) from error
 
     return wrapper
 

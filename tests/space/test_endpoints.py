@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.request import Request, urlopen
 
 import app
-import cards
+import markup
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -331,9 +331,9 @@ def test_a_quote_that_is_not_closed_swallows_no_product(tmp_path, delimiter):
 def test_titles_are_text_whatever_they_hold(shop):
     query = shop.encoder.query("red mug")
     found = shop.search(query, k=12)
-    html = app.cards.board(shop, query, found, 1.0)
-    html += app.cards.drawer(shop, query, 0, shop.hit(query, 0), None) + app.cards.chips([HOSTILE_TITLE])
-    html += app.cards.problem_board(HOSTILE_TITLE) + app.cards.upload_report(1, 1, [HOSTILE_TITLE])
+    html = app.markup.board(shop, query, found, 1.0)
+    html += app.markup.drawer(shop, query, 0, shop.hit(query, 0), None) + app.markup.chips([HOSTILE_TITLE])
+    html += app.markup.problem_board(HOSTILE_TITLE) + app.markup.upload_report(1, 1, [HOSTILE_TITLE])
     assert "&lt;img src=x" in html and "<img src=x" not in html
     assert all("alt=" in tag for tag in re.findall(r"<img[^>]*>", html))
 
@@ -374,7 +374,7 @@ def test_all_splits_are_shown_and_queries_measured_among_the_products_they_are_j
     for view, found in both.search(query, k=24).items():
         assert found.ndcg == alone.search(query)[view].ndcg
         assert {hit.row: hit.grade for hit in found.hits}[12] is None, "nobody judged it"
-    assert "among the 12 products" in cards.intro(both, dict.fromkeys(expected, 0.5))
+    assert "among the 12 products" in markup.intro(both, dict.fromkeys(expected, 0.5))
 
 
 def test_what_others_keep_in_the_prepared_folder_stays(shop, folders, tmp_path, monkeypatch):

@@ -1,12 +1,12 @@
 """The one writer of catalogues in the Hub's retrieval layout; the reader is `layout.py`."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub import DatasetCardData
 
 from modeling_mmfusion.processing_mmfusion import pictures_of
 from training.catalogue.layout import REQUIRED_COLUMNS
@@ -82,14 +82,13 @@ def write_card(
         synthetic (`bool`, *optional*, defaults to `False`): the catalogue is generated; its card and those of models
             that are trained on it say so.
     """
-    lines = ["---", f"pretty_name: {json.dumps(pretty_name)}", f"license: {license}"]
-    lines += ["annotations_creators:", "- machine-generated", "tags:", "- synthetic"] if synthetic else []
-    lines += ["task_categories:", "- text-retrieval", "configs:"]
+    configs = []
     for name in REQUIRED_COLUMNS:
         written = [split for split in splits if Path(folder, split, f"{name}.parquet").is_file()]
-        if written:
-            lines += [f"- config_name: {name}", "  data_files:"]
-        for split in written:
-            lines += [f"  - split: {split}", f"    path: {split}/{name}.parquet"]
-    lines += ["---", "", body.rstrip(), ""]
-    (Path(folder) / "README.md").write_text("\n".join(lines), encoding="utf-8")
+        files = [{"split": split, "path": f"{split}/{name}.parquet"} for split in written]
+        configs += [{"config_name": name, "data_files": files}] if files else []
+    made = {"annotations_creators": ["machine-generated"], "tags": ["synthetic"]} if synthetic else {}
+    tasks = ["text-retrieval"]
+    data = DatasetCardData(pretty_name=pretty_name, license=license, task_categories=tasks, configs=configs, **made)
+    text = f"---\n{data.to_yaml()}\n---\n\n{body.rstrip()}\n"
+    (Path(folder) / "README.md").write_text(text, encoding="utf-8")

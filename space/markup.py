@@ -1,0 +1,133 @@
+"""What the page shows, as HTML: results side by side, one product's reasons, readouts, empty and error states.
+
+The markup is in page.html, whose macros escape all that comes from a catalogue, a visitor or a model.
+"""
+
+from pathlib import Path
+
+from catalogue import CUTOFF, VIEWS, Catalogue, Found, Hit, Query
+from jinja2 import Environment, FileSystemLoader
+from tradeoff import Tradeoff
+
+VIEW_NAMES = {"fused": "Fused", "text": "Text only", "image": "Image only"}
+VIEW_NOTES = {
+    "fused": "reads the listing and looks at the picture",
+    "text": "the same model, blind to pictures",
+    "image": "the same model, unable to read",
+}
+BLOCK_NAMES = {"text": "text", "lexical": "words", "image": "picture", "cross": "both together", "fused": "vector"}
+
+environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
+environment.globals |= {"views": VIEWS, "view_names": VIEW_NAMES, "view_notes": VIEW_NOTES}
+environment.globals |= {"block_names": BLOCK_NAMES, "cutoff": CUTOFF}
+page = environment.get_template("page.html").module
+
+
+def intro(catalogue: Catalogue, means: dict[str, float] | None) -> str:
+    """The page's head: what this is, and the three views' nDCG on the catalogue's judged queries."""
+    judged = (len(catalogue.judged_texts), int(catalogue.measured.sum())) if means else (0, 0)
+    return str(page.intro(catalogue.name, len(catalogue), means, *judged))
+
+
+def chips(texts: list[str]) -> str:
+    """Example queries as buttons."""
+    return str(page.chips(texts))
+
+
+def empty_board() -> str:
+    """What is shown before the first query."""
+    return str(page.empty_board())
+
+
+def problem_board(message: str) -> str:
+    """What went wrong and what to do, in place of results."""
+    return str(page.problem_board(message))
+
+
+def board(catalogue: Catalogue, query: Query, views: dict[str, Found], milliseconds: float) -> str:
+    """Result lists side by side, or one alone.
+
+    Args:
+        catalogue (`Catalogue`): where the results are from.
+        query (`Query`): what was asked.
+        views (`dict[str, Found]`): view to its results.
+        milliseconds (`float`): how long the search took, once the query was a vector.
+    """
+    like = title_of(catalogue.products[catalogue.rows[query.like]]) if query.like else ""
+    lanes = [
+        {"view": view, "ndcg": found.ndcg, "cards": [_card(catalogue, view, hit, views) for hit in found.hits]}
+        for view, found in views.items()
+    ]
+    return str(page.board(query, like, shares_of(query.shares), lanes, len(catalogue), milliseconds))
+
+
+def _card(catalogue: Catalogue, view: str, hit: Hit, views: dict[str, Found]) -> tuple:
+    """What the macro `card` takes: a result, how it was judged, how it differs from other views, its bar's width."""
+    judgment = {None: "", 0: "", 1: "near"}.get(hit.grade, "relevant")
+    width = min(100 * max(hit.score, 0) / max(views[view].hits[0].score, 1e-9), 100)
+    return _shown(catalogue, hit.row, hit), hit, judgment, marks(view, hit, views), width
+
+
+def _shown(catalogue: Catalogue, row: int, hit: Hit) -> dict:
+    """What a card and a drawer show of a product."""
+    product = catalogue.products[row]
+    found = {"id": product["_id"], "title": title_of(product), "price": str(product.get("price") or "")}
+    return found | {"thumbnail": catalogue.thumbnail(row), "shares": shares_of(hit.contributions)}
+
+
+def marks(view: str, hit: Hit, views: dict[str, Found]) -> list[tuple[str, str]]:
+    """How a result differs from the other views' lists: pairs of a CSS class and words."""
+    found = {name: {other.row for other in of.hits} for name, of in views.items() if name != view}
+    if view != "fused":
+        missing = "fused" in found and hit.row not in found["fused"]
+        return [("away", f"#{hit.ranks['fused']} when fused")] if missing else []
+    missed = [name for name, rows in found.items() if hit.row not in rows]
+    if len(missed) == 2:
+        return [("new", f"only here; #{hit.ranks['text']} by text, #{hit.ranks['image']} by image")]
+    return [("new", f"#{hit.ranks[name]} by {name}") for name in missed]
+
+
+def title_of(product: dict) -> str:
+    """A product's title, or what stands in for it."""
+    return str(product.get("title") or product.get("description") or product["_id"])[:120]
+
+
+def shares_of(parts: dict[str, float]) -> dict[str, float]:
+    """The share of each block; parts below zero add nothing."""
+    total = sum(max(value, 0) for value in parts.values()) or 1
+    return {name: max(value, 0) / total for name, value in parts.items()}
+
+
+def drawer(catalogue: Catalogue, query: Query, row: int, hit: Hit, overlay: str | None) -> str:
+    """One product's reasons: its picture with the map, its blocks in numbers, and what to search for next."""
+    product = catalogue.products[row]
+    facts = [str(product[name]) for name in ("brand", "category", "price") if product.get(name)]
+    ranks = ", ".join(f"{hit.ranks[view]} {VIEW_NAMES[view].lower()}" for view in VIEWS)
+    judged = {None: "", 0: "Judged not relevant. ", 1: "Judged near. "}.get(hit.grade, "Judged relevant. ")
+    description = str(product.get("description") or "")[:600]
+    shown = _shown(catalogue, row, hit)
+    return str(page.drawer(shown, description, facts, query.shares, hit, ranks, judged, overlay))
+
+
+def upload_report(count: int, pictured: int, lines: list[str]) -> str:
+    """What was read of a visitor's file and what was not."""
+    return str(page.upload_report(count, pictured, lines[:12]))
+
+
+def tradeoff(found: Tradeoff, whole: Tradeoff) -> str:
+    """A choice of storage and length beside full float32 vectors."""
+    million, whole_million = found.bytes_per_product / 1000, whole.bytes_per_product / 1000
+    rows = [
+        ("quality", "nDCG@10", found.ndcg, whole.ndcg, "{:.3f}", False),
+        ("same best ten", "overlap with full vectors", found.overlap, 1.0, "{:.0%}", False),
+        ("memory", "GB for a million products", million, whole_million, "{:.2f}", True),
+        ("latency", "ms for a scan of 20,000 products", found.milliseconds, whole.milliseconds, "{:.2f}", True),
+    ]
+    return str(page.tradeoff(found, whole, [_gauge(*row) for row in rows if row[2] is not None]))
+
+
+def _gauge(name: str, unit: str, value: float, whole: float, form: str, less_is_better: bool) -> dict:
+    share = value / whole if whole else 0
+    is_good = share <= 1 if less_is_better else share >= 0.97
+    shown = {"value": form.format(value), "whole": form.format(whole)}
+    return {"name": name, "unit": unit, "share": share, "is_good": is_good} | shown

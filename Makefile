@@ -30,17 +30,20 @@ RELEASE = $(if $(TAG),--tag "$(TAG)") --collection mmfusion
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test space screenshots load hub release results ablation recipe multishop bench catalogue
+.PHONY: help quickstart test test-fast space screenshots load hub release results ablation recipe multishop bench catalogue
 .PHONY: lint format lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 quickstart: $(VENV)/installed  ## train, evaluate, index and search on DATA (default: the demo shop), into RUN
 	$(PYTHON) -m training.quickstart --data "$(DATA)" --output "$(RUN)"
 
-test: $(VENV)/installed  ## run all tests
-	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest
+test: $(VENV)/installed  ## run all tests, a file at a time on each core
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile
+
+test-fast: $(VENV)/installed  ## run the tests that take no longer than five seconds
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile -m "not slow and not browser"
 
 space: $(VENV)/installed  ## open the Space on the run in RUN; without one the quickstart is run first
 	test -d "$(RUN)/model" || $(PYTHON) -m training.quickstart --data "$(DATA)" --output "$(RUN)"
@@ -112,9 +115,10 @@ catalogue: $(VENV)/installed  ## measure embedding, search at a million products
 	$(PYTHON) -m training.benchmarks.catalogue --data "$(HM),$(FASHION),$(AMAZON),$(IKEA)"
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
-lint: $(VENV)/installed  ## check style
+lint: $(VENV)/installed  ## check style, and the types of the package
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 format: $(VENV)/installed  ## mend style
 	$(VENV)/bin/ruff check --fix .

@@ -40,7 +40,7 @@ def existing_file(name: str | Path, what: str) -> Path:
     return path
 
 
-def check_whole(folder: str | Path, marked: bool = False) -> None:
+def check_whole(folder: str | os.PathLike, marked: bool = False) -> None:
     """Sees to it that a folder is as [`new_folder`] left it.
 
     Args:

@@ -118,7 +118,7 @@ def import_openvino():
 
     OpenVINO runs with a stub where the telemetry's package is not there (`openvino.tools.ovc.telemetry_stub`).
     """
-    sys.modules.setdefault("openvino_telemetry", None)
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # typeshed knows modules alone
     import openvino
 
     return openvino

@@ -25,7 +25,7 @@ def digest_of(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def encoder_fingerprint(model: MMFusionModel, processor: MMFusionProcessor, what: str) -> str:
+def encoder_fingerprint(model: "MMFusionModel | StoredModel", processor: MMFusionProcessor, what: str) -> str:
     """A digest of all that decides what one encoder says: its weights and configuration, pooling, tokenizer or image
     preprocessing.
 
@@ -56,14 +56,14 @@ def encoder_fingerprint(model: MMFusionModel, processor: MMFusionProcessor, what
     return digest.hexdigest()
 
 
-def towers_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
+def towers_fingerprint(model: "MMFusionModel | StoredModel", processor: MMFusionProcessor) -> str:
     """A digest of all that decides what the towers say, and of how a product becomes text."""
     settings = json.loads(processor.to_json_string(), object_hook=_without_auto_map)
     parts = [encoder_fingerprint(model, processor, what) for what in ("text", "picture", "query")]
     return digest_of(json.dumps(settings, sort_keys=True), *parts)
 
 
-def model_fingerprint(model: MMFusionModel, processor: MMFusionProcessor) -> str:
+def model_fingerprint(model: "MMFusionModel | StoredModel", processor: MMFusionProcessor) -> str:
     """A digest of all that decides the vectors: the towers', and the heads' and the fusion network's weights and
     configuration; their length is apart, so that vectors of all lengths are one model's."""
     facts = {name: value for name, value in _own_settings(model.config).items() if name not in APART}
@@ -141,7 +141,7 @@ def _tokenizer_facts(tokenizer) -> list:
     return [*facts, {name: part for name, part in parts.items() if name not in ("truncation", "padding")}]
 
 
-def _update_with_weights(digest, model: MMFusionModel, wanted: Callable[[str], bool]) -> None:
+def _update_with_weights(digest, model: "MMFusionModel | StoredModel", wanted: Callable[[str], bool]) -> None:
     for name, tensor in sorted(model.state_dict().items()):
         if wanted(name):
             digest.update(name.encode())

@@ -467,7 +467,9 @@ class MMFusionProductHeads(nn.Module):
         weights = self.router(usable.to(text.dtype), known, usable)
         alone = together = image
         if self.cell_attention is not None:
-            alone, together = (torch.cat([image, seen], dim=-1) for seen in self._look_at_cells(text, states))
+            alone, together = (
+                torch.cat([image, seen], dim=-1) for seen in look_at_cells(self.cell_attention, text, states)
+            )
         image_mask = states.has_image[:, None]
         cross = self.cross_head(text, together, states.text_mask[:, None] | ~image_mask, image_mask)
         found = {
@@ -484,10 +486,14 @@ class MMFusionProductHeads(nn.Module):
         usable["cross"] = torch.ones_like(states.text_mask)
         return torch.stack([usable[name] for name in self.blocks], dim=-1)
 
-    def _look_at_cells(self, text: torch.Tensor, states: MMFusionStates) -> tuple[torch.Tensor, torch.Tensor]:
-        cells = states.image_states.flatten(1, 2)
-        cell_mask = states.image_mask[..., None].expand(-1, -1, states.image_states.shape[2]).flatten(1)
-        return self.cell_attention(text, cells, cell_mask)
+
+def look_at_cells(
+    attention: MMFusionCellAttention, text: torch.Tensor, states: MMFusionStates
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `attention` sees in the cells of all of a product's pictures; see there."""
+    cells = states.image_states.flatten(1, 2)
+    cell_mask = states.image_mask[..., None].expand(-1, -1, states.image_states.shape[2]).flatten(1)
+    return attention(text, cells, cell_mask)
 
 
 def join_blocks(blocks: dict[str, torch.Tensor], weights: torch.Tensor, dims: dict[str, int]) -> torch.Tensor:

@@ -174,11 +174,12 @@ class ProductIndex:
         check_threads(threads)
         with self._one_change:
             rows = np.flatnonzero(self.catalogue.passing({})[: self.catalogue.size])
-            if queries is not None:
-                queries = check_measured_queries(queries, self.dim)
-            elif len(rows):
+            if queries is None:
                 some = np.random.default_rng(0).permutation(rows)[:SAMPLED]
-                queries = pseudo_queries(self.graph.stored(some).astype(np.float32), list(self.blocks.values()))
+                vectors = self.graph.stored(some).astype(np.float32)
+                queries = pseudo_queries(vectors, list(self.blocks.values())) if len(rows) else vectors
+            else:
+                queries = check_measured_queries(queries, self.dim)
             with self._lock.changing():
                 if len(rows):
                     self.measured = self.graph.choose_width(recall, rows, queries, threads)
@@ -331,14 +332,14 @@ class ProductIndex:
                 don't fit.
         """
         with self._one_change:
-            table, vectors = self._check_change(products, vectors, threads)
+            table, checked = self._check_change(products, vectors, threads)
             if known := [one for one in table.column("_id").to_pylist() if one in self]:
                 raise ProductIndexError(f"product {known[0]!r} is in the index already; update it")
             for start in range(0, len(table), CHANGED_TOGETHER):
                 part = self.catalogue.conform(table.slice(start, CHANGED_TOGETHER)).to_pylist()
                 rows = np.array(self.catalogue.next_rows(len(part)))
                 self._rows_without_words.update(rows.tolist())
-                self._store(rows, part, vectors[start : start + CHANGED_TOGETHER], threads)
+                self._store(rows, part, checked[start : start + CHANGED_TOGETHER], threads)
 
     def update(self, products: pa.Table | list[dict], vectors: np.ndarray | None = None, threads: int = 1) -> None:
         """Changes products, all of them or, after an error, none. Columns that are not given keep their values.
@@ -442,7 +443,12 @@ class ProductIndex:
             generation = last_generation(folder) + 1
             with writing(folder, generation):
                 files = {**kept, **self._write_parts(folder, generation, set(kept))}
-                manifest = {"format": FORMAT, "generation": generation, "count": len(self), "dim": self.dim}
+                manifest: dict[str, Any] = {
+                    "format": FORMAT,
+                    "generation": generation,
+                    "count": len(self),
+                    "dim": self.dim,
+                }
                 manifest |= {"dtype": self.graph.dtype, "model": self.model, "blocks": self.blocks}
                 manifest |= {
                     "search": asdict(self.measured),
@@ -575,7 +581,7 @@ class ProductIndex:
         return self.graph.ranked(query, np.flatnonzero(mask), k)
 
     def _results(self, query: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> list[SearchResult]:
-        parts = [{}] * len(rows)
+        parts: list[dict[str, float]] = [{}] * len(rows)
         if self.blocks and len(rows):
             starts = np.cumsum([0, *self.blocks.values()])[:-1]
             sums = np.add.reduceat(self.graph.stored(rows).astype(np.float32) * query, starts, axis=1).tolist()

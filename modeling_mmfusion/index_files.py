@@ -23,7 +23,7 @@ from .errors import ProductIndexError, one_line
 try:
     import fcntl
 except ImportError:  # Windows has none: there, see to it yourself that one process saves at a time
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 2
 MANIFEST = "index.json"
@@ -177,15 +177,16 @@ def saving(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProductIndexError(f"{folder}: can't be made ({error.strerror})") from error
-    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        if fcntl:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX)
         check_target(folder)
         yield
     finally:
-        if fcntl:
-            os.close(handle)
+        os.close(handle)
 
 
 @contextmanager

@@ -220,7 +220,7 @@ class VectorGraph:
 
     def save_basis(self, file: Path) -> None:
         """Writes the directions whose parts the graph holds, as a `.npy` file."""
-        np.save(file, self.basis, allow_pickle=False)
+        np.save(file, np.asarray(self.basis), allow_pickle=False)
 
     def best(self, queries: np.ndarray, k: int, threads: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
         """The best `k` rows and their scores for each of `queries` `(Q, dim)`, best first; ties go to the lower row.

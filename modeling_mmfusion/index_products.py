@@ -200,7 +200,7 @@ def _matches(column: pa.ChunkedArray, wanted: Any) -> pa.ChunkedArray:
     return pc.is_in(column, value_set=pa.array(values, type=kind))
 
 
-def number_of(value: Any) -> int | float:
+def number_of(value: Any) -> Any:
     """A number, or a string that is one, as a number.
 
     Raises:

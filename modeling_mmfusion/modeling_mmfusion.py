@@ -133,7 +133,7 @@ class MMFusionPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = []
+    _no_split_modules: list[str] = []
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -347,11 +347,11 @@ class MMFusionModel(MMFusionPreTrainedModel):
         if states is None and pixel_values is None:
             raise ValueError("give input_ids or states, or pixel_values, or both")
         if pixel_values is None:
-            return self._embed(*self._query_blocks(states), states)
+            return self._embed(self._query_blocks(states), states)
         pictures = self.get_product_features(pixel_values=pixel_values, image_mask=image_mask, view="image")
         if states is None:
             return pictures
-        texts = self._embed(*self._query_blocks(states), states)
+        texts = self._embed(self._query_blocks(states), states)
         share = image_weight * pictures.states.has_image[:, None]
         mixed = F.normalize((1 - share) * texts.pooler_output + share * pictures.pooler_output, dim=-1)
         return MMFusionFeatures(mixed, block_lengths(split_blocks(mixed, self.output_dims)), states)
@@ -470,6 +470,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
         queries = self.get_query_features(query_input_ids, query_attention_mask, states=query_states)
         if product_inputs:
             product_states = self.encode_products(**product_inputs, states=product_states)
+        if product_states is None:
+            raise ValueError("give product_states, or inputs of the product tower")
         products = self._product_views(product_states, views)
         embeds = {view: features.pooler_output for view, features in zip(views, products, strict=True)}
         scale, bias = self.logit_scale()
@@ -527,13 +529,14 @@ class MMFusionModel(MMFusionPreTrainedModel):
         """Widths of the blocks of the vectors that the model returns, after truncation."""
         return self.config.truncated_dims(self.config.truncate_dim or self.config.embedding_dim)
 
-    def _embed(self, blocks, weights, states) -> MMFusionFeatures:
+    def _embed(self, found: tuple[dict[str, torch.Tensor], torch.Tensor], states) -> MMFusionFeatures:
+        blocks, weights = found
         return MMFusionFeatures(join_blocks(blocks, weights, self.output_dims), weights, states)
 
     def _product_views(self, states: MMFusionStates, views: tuple[str, ...]) -> list[MMFusionFeatures]:
         if unknown := set(views) - set(VIEWS):
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {min(unknown)!r}")
-        return [self._embed(*found, states) for found in self.product_heads(states, self.text_head, views)]
+        return [self._embed(found, states) for found in self.product_heads(states, self.text_head, views)]
 
     def _query_blocks(self, states):
         own_encoder = self.config.query_config is not None
@@ -608,10 +611,11 @@ class MMFusionModel(MMFusionPreTrainedModel):
         """Zeros in place of the images' states, and a mask that is False."""
         sizes, cell_dim = image_sizes_of(self.config)
         text = states.text_features
-        states.image_features = text.new_zeros(len(text), 1, sum(sizes))
-        states.image_mask = torch.zeros(len(text), 1, dtype=torch.bool, device=text.device)
+        batch = text.shape[0]
+        states.image_features = text.new_zeros(batch, 1, sum(sizes))
+        states.image_mask = torch.zeros(batch, 1, dtype=torch.bool, device=text.device)
         if self.config.cross_attention:
-            states.image_states = text.new_zeros(len(text), 1, 1, cell_dim)
+            states.image_states = text.new_zeros(batch, 1, 1, cell_dim)
 
 
 def mask_or_true(mask: torch.Tensor | None, shape: torch.Size, device: torch.device) -> torch.Tensor:

@@ -173,7 +173,7 @@ class MMFusionProcessor(ProcessorMixin):
         given = {name: values for name, values in (("text", text), ("image", images)) if values is not None}
         rows = zip(*given.values(), strict=True)
         inputs = self.process_products([dict(zip(given, row, strict=True)) for row in rows])
-        if images is None:
+        if text is not None and images is None:
             queries = self.process_queries(text)
             # not query_input_ids: sentence-transformers' trainer takes each name that ends so for another column
             inputs.update(query_tokens=queries["input_ids"], query_mask=queries["attention_mask"])

@@ -20,7 +20,8 @@ class MMFusionQueryModel(MMFusionModel):
 
     def __init__(self, config: MMFusionConfig):
         super().__init__(config)
-        self.vision_model = self.product_heads = self.logit_scale = None
+        for name in ("vision_model", "product_heads", "logit_scale"):
+            setattr(self, name, None)
         if config.query_config is not None:
             self.text_model = self.text_head = None
 

@@ -16,17 +16,23 @@ from training.benchmarks.ablate import AblateArguments
 def arguments(towers, shop, tmp_path) -> AblateArguments:
     """Three variants, two seeds and two epochs on the tiny shop."""
     recipe = {
-        "data": {"path": str(shop)},
+        "data": {"path": [str(shop)]},
         "model": {"text": str(towers["text"]), "vision": str(towers["vision"]), "config": TINY_DIMS},
         "fuse": {"epochs": 2, "batch_size": 12},
         "output": str(tmp_path / "ablation"),
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     results = str(tmp_path / "results" / "fusion.json")
-    options = {"variants": "experts,gated,text only", "tests": str(shop), "seeds": "0,1", "results": results}
+    options = {
+        "variants": ["experts", "gated", "text only"],
+        "tests": [str(shop)],
+        "seeds": [0, 1],
+        "results": results,
+    }
     return AblateArguments(recipe=str(tmp_path / "recipe.yaml"), **options)
 
 
+@pytest.mark.slow
 def test_variants_and_seeds_are_trained_once_and_compared(arguments, shop, monkeypatch, capsys):
     results = ablate.main(arguments)
     assert json.loads(Path(arguments.results).read_text())["variants"] == results["variants"]
@@ -50,20 +56,21 @@ def test_variants_and_seeds_are_trained_once_and_compared(arguments, shop, monke
     trained = []
     monkeypatch.setattr(ablate, "train_variant", lambda recipe, *rest: trained.append(recipe.seed) or 1 / 0)
     assert ablate.main(arguments)["variants"] == results["variants"], "nothing is trained again"
-    arguments.seeds = "0,1,2"
+    arguments.seeds = [0, 1, 2]
     with pytest.raises(ZeroDivisionError):
         ablate.main(arguments)
     assert trained == [2]
 
 
 def test_truncation_and_missing_pictures_are_measured_and_undone(arguments, shop):
-    arguments.variants, arguments.seeds = "experts", "0"
+    arguments.variants, arguments.seeds = ["experts"], [0]
     found = ablate.main(arguments)["variants"]["experts"]["data"][str(shop)]
     assert found["1/4 of the dimensions"] != found["fused"]
     expected = {"fused", "text", "image", "half the pictures", "no pictures"}
     assert set(found) == expected | {"1/2 of the dimensions", "1/4 of the dimensions"}
 
 
+@pytest.mark.slow
 def test_stages_that_variants_share_are_trained_once(arguments, tmp_path, monkeypatch):
     recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     recipe |= {name: {"epochs": 1, "batch_size": 12, "text": "full"} for name in ("domain", "align")}
@@ -75,17 +82,17 @@ def test_stages_that_variants_share_are_trained_once(arguments, tmp_path, monkey
         return fit(*words, **options)
 
     monkeypatch.setattr(ablate, "fit", counted)
-    arguments.seeds, arguments.variants = "0", "full recipe,no align stage,no fuse stage"
+    arguments.seeds, arguments.variants = [0], ["full recipe", "no align stage", "no fuse stage"]
     shared = ablate.main(arguments)["variants"]
     assert trained == [["domain"], ["align"], ["fuse"], ["fuse"]]
-    arguments.variants, recipe["output"] = "no fuse stage", str(tmp_path / "other")
+    arguments.variants, recipe["output"] = ["no fuse stage"], str(tmp_path / "other")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     alone = ablate.main(arguments)["variants"]["no fuse stage"]
     assert trained[4:] == [["domain"], ["align"]] and alone["data"] == shared["no fuse stage"]["data"]
 
 
 def test_an_unknown_variant_is_named(arguments):
-    arguments.variants = "experts,magic"
+    arguments.variants = ["experts", "magic"]
     with pytest.raises(DataError, match="unknown variant 'magic'; use some of experts, weighted_mean"):
         ablate.main(arguments)
 

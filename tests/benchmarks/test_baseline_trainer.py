@@ -17,11 +17,11 @@ def arguments(towers, tmp_path) -> BaselineArguments:
     corpus[4]["image"] = None
     shop = write_shop(tmp_path / "shop", corpus, queries, qrels)
     options = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "output": str(tmp_path / "baseline")}
-    return BaselineArguments(str(shop), text=str(towers["text"]), vision=str(towers["vision"]), **options)
+    return BaselineArguments([str(shop)], text=str(towers["text"]), vision=str(towers["vision"]), **options)
 
 
 def test_the_baseline_trains_on_our_pairs_once_and_is_measured_in_three_views(arguments, tmp_path, monkeypatch):
-    split = load_split(arguments.data, "train")
+    split = load_split(arguments.data[0], "train")
     sampler = PairSampler(Judgments(positives_of(split)), 1, 4, seed=0)
     ours = [pair for number in (1, 2) for batch in sampler.epoch(number) for pair in batch]
     (texts,) = baseline_trainer.text_pairs(arguments, [split]).values()
@@ -39,7 +39,7 @@ def test_the_baseline_trains_on_our_pairs_once_and_is_measured_in_three_views(ar
 
 
 def test_pictures_are_scored_by_the_models_own_features(arguments):
-    split = load_split(arguments.data, "test")
+    split = load_split(arguments.data[0], "test")
     pictures = baseline_trainer.pooled_pictures(arguments, [split])
     assert pictures.keys() == {digest for digest in split.picture_digests if digest}
     model = baseline_trainer.with_pictures(baseline_trainer.SentenceTransformer(arguments.text), pictures)

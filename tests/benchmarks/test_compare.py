@@ -16,7 +16,7 @@ def arguments(model, processor, shop, tmp_path) -> CompareArguments:
     models["text only"] = models["ours"]
     views = {"text only": "text"}
     files = {"output": str(tmp_path / "kept"), "results": str(tmp_path / "table.json")}
-    return CompareArguments(models, views, str(shop), **files)
+    return CompareArguments(models, views, [str(shop)], **files)
 
 
 def test_a_row_a_system_and_nothing_is_measured_twice(arguments, shop, tmp_path, monkeypatch, capsys):

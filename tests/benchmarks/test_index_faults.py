@@ -9,6 +9,7 @@ from training.benchmarks.faults import fuzz_files, kill_saves, read_while_updati
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 
 
+@pytest.mark.slow
 def test_a_killed_save_leaves_the_old_or_the_new_state(tmp_path):
     seen = kill_saves(tmp_path / "index", 50)
     assert seen["killed"] > 10 and seen["old state"] and seen["new state"]

@@ -16,7 +16,7 @@ from training.scale import planning
 def arguments(model, processor, shop, tmp_path):
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
-    options = {"count": 400, "model": str(tmp_path / "model"), "data": str(shop), "judged": str(shop), "dim": 22}
+    options = {"count": 400, "model": str(tmp_path / "model"), "data": [str(shop)], "judged": str(shop), "dim": 22}
     files = {"work": str(tmp_path / "work"), "output": str(tmp_path / "results.json"), "plot": str(tmp_path / "p.png")}
     return SearchBenchArguments(**options, **files)
 
@@ -26,7 +26,7 @@ def test_tasks_run_and_plans_are_made_of_their_figures(arguments, tmp_path, monk
         search_speed, "in_a_process", lambda given, task: search_speed.main(replace(given, task=task)) | {"x": 1}
     )
     monkeypatch.setitem(search_speed.TASKS, "end", lambda _: {"int8 p50 ms": 6.0, "int8 p99 ms": 9.0})
-    contestants = "ours i8,ours f32"
+    contestants = ["ours i8", "ours f32"]
     search_speed.main(replace(arguments, contestants=contestants))
     report = json.loads((tmp_path / "results.json").read_text())
     figures, summary = report["figures"], report["summary"]
@@ -76,7 +76,7 @@ def test_generated_vectors_are_compared_at_several_counts(tmp_path, monkeypatch)
     }
     assert search_speed.at_recall(found, 0.99)["queries/s"] == 9
     assert search_speed.at_recall(found, 0.99, "p50 ms")["queries/s"] == 8
-    for wrong in ("2000", "x", "-1", "0"):
+    for wrong in ([2000], [100, 5000]):
         with pytest.raises(DataError, match="write numbers below --count 2000"):
             search_speed.main(SearchBenchArguments(**(options | {"smaller": wrong})))
 

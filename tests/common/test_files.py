@@ -64,7 +64,7 @@ FOLDERS = {
         engines.EngineArguments(given.vectors, output=str(given.output))
     ),
     "training.export": lambda given: export.main(
-        export.ExportArguments(given.model, str(given.output.parent), given.output.name)
+        export.ExportArguments(given.model, str(given.output.parent), [given.output.name])
     ),
     "training.benchmarks.ablate": lambda given: ablate.main(
         ablate.AblateArguments(
@@ -75,7 +75,7 @@ FOLDERS = {
     ),
     "training.benchmarks.compare": lambda given: compare.main(compare.CompareArguments(output=str(given.output))),
     "training.benchmarks.baseline_trainer": lambda given: baseline_trainer.main(
-        baseline_trainer.BaselineArguments(str(given.shop), output=str(given.output))
+        baseline_trainer.BaselineArguments([str(given.shop)], output=str(given.output))
     ),
     "training.benchmarks.search_speed": lambda given: search_speed.main(
         search_speed.SearchBenchArguments(work=str(given.output), output=str(given.output / "report.json"))
@@ -231,6 +231,7 @@ with files.new_folder(sys.argv[1], "me") as partial:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renames", [0, 1])
 def test_a_kill_at_any_rename_leaves_the_old_folder_or_brings_it_back(tmp_path, renames):
     with new_folder(tmp_path / "out", "me") as partial:

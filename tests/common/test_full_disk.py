@@ -62,6 +62,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_costs_nothing_that_was_there(folder, tmp_path):
     before = contents(folder)
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MMFUSION_CACHE": str(tmp_path)}

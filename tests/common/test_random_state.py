@@ -42,6 +42,7 @@ def test_numbers_go_on_as_if_none_had_been_drawn_even_after_an_error():
     assert state() == before
 
 
+@pytest.mark.slow
 def test_an_empty_and_a_warm_cache_give_the_same_model(towers, shop, tmp_path, monkeypatch):
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
     run_encoder, runs = states._run_encoder, []
@@ -83,6 +84,7 @@ FULL_DISK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", FULL_DISK)
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, what):
     code = "from training.common.cli import run; from dataclasses import dataclass\n"

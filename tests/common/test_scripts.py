@@ -98,6 +98,7 @@ def test_a_recipe_that_is_an_option_of_its_own_is_kept():
     assert parse(QuickstartArguments, "", words).recipe == "mine.yaml"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [[str(ROOT / "training" / "train.py")], ["-m", "training.train"]])
 def test_train_runs_by_its_path_and_as_a_module_from_any_folder(tmp_path, script):
     words = [*script, "--data.path", "./nowhere", "--output", str(tmp_path / "run")]

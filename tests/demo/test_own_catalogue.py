@@ -19,7 +19,7 @@ from training.features.shards import read_vectors_manifest
 from training.scale import engines
 from training.scale.engines import EngineArguments
 
-README = (ROOT / "README.md").read_text()
+READMES = (ROOT / "README.md").read_text(), (ROOT / "training" / "README.md").read_text()
 PRODUCTS = 300
 LINKED = (
     "training",
@@ -35,7 +35,7 @@ LINKED = (
 
 def section(title: str) -> list[str]:
     """The commands of a section, in their order."""
-    text = re.search(rf"^## {title}\n(.*?)(?=^## )", README, re.S | re.M)[1]
+    (text,) = (found[1] for text in READMES if (found := re.search(rf"^## {title}\n(.*?)(?=^## )", text, re.S | re.M)))
     commands = []
     for block in re.findall(r"^ *```bash\n(.*?)^ *```", text, re.S | re.M):
         commands += re.sub(r"\\\n *", "", block).splitlines()
@@ -111,9 +111,11 @@ def run(shop, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_readmes_commands_on_an_own_catalogue_keep_all_products(shop, run):
-    prepared, trained, evaluated, embedded, indexed, searched, space, hub = section("Your catalogue")
+    prepared, trained, embedded, indexed, searched = section("Your catalogue")
+    evaluated, space, hub = section("Measure, show, share")
     run(prepared)
     report = json.loads((shop / "data/myshop/prepare_report.json").read_text())
     assert report["products"]["read"] == report["products"]["written"] == PRODUCTS
@@ -149,6 +151,7 @@ def test_readmes_commands_on_an_own_catalogue_keep_all_products(shop, run):
     assert built == names
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_readmes_commands_for_catalogues_of_any_size(shop, run):
     assert (shop / "runs/myshop/vectors").is_dir(), "the test above comes first"
@@ -160,6 +163,7 @@ def test_readmes_commands_for_catalogues_of_any_size(shop, run):
         assert engines.main(EngineArguments(str(shop / "runs/myshop/vectors"), to)) == PRODUCTS
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_readmes_commands_on_the_quickstarts_run(shop, run):
     (shop / "runs" / "quickstart").symlink_to("myshop")

@@ -20,6 +20,7 @@ def run(tmp_path_factory):
     return arguments
 
 
+@pytest.mark.slow
 def test_fused_is_above_text_and_above_image(run):
     with open(f"{run.output}/report.json") as file:
         report = json.load(file)
@@ -43,6 +44,7 @@ def test_a_second_run_does_nothing_again_and_a_changed_seed_trains(run, capfd, m
     assert trained == [1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs real catalogues in ../shared/data")
 def test_the_model_is_measured_on_a_real_catalogue(run, tmp_path):
     arguments = evaluate.EvaluateArguments(f"{run.output}/model", str(SHARED_DATA / "amazon"), "dev")

@@ -222,6 +222,7 @@ def test_one_run_at_a_time(saved, shop, tmp_path):
             embed.main(embed_arguments(saved, shop, tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_runs_that_are_killed_at_random_moments_leave_the_old_or_the_new_state(tmp_path):
     code = "import sys; from pathlib import Path; from training.benchmarks.faults import kill_embedding; "
     done = run_module("-c", code + "print(kill_embedding(Path(sys.argv[1]), 24))", str(tmp_path / "shops"))
@@ -230,6 +231,7 @@ def test_runs_that_are_killed_at_random_moments_leave_the_old_or_the_new_state(t
     assert seen["killed"] >= 5 and seen["new state"] and seen["old state"] + seen["nothing yet"], seen
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(saved, tmp_path):
     shop = big_shop(tmp_path / "shop")
     embed.main(embed_arguments(saved, shop, tmp_path / "one"))

@@ -68,6 +68,7 @@ def query_vectors(model: MMFusionModel, inputs) -> np.ndarray:
     return model.get_query_features(**inputs).pooler_output.numpy()
 
 
+@pytest.mark.slow
 def test_exported_towers_name_no_source_file_of_the_machine(exported):
     files = [file for name in ("onnx", "openvino") for file in (exported[0] / name).glob("*_tower*")]
     assert len(files) >= 6
@@ -134,7 +135,7 @@ def test_towers_that_disagree_are_refused_and_the_old_ones_stay(exported, saved,
     before = (other / "onnx" / "export.json").read_text()
     for name in ("onnx", "openvino"):
         with pytest.raises(DataError, match=rf"^{name}/product_tower: vectors differ .* more than 1e-04") as caught:
-            export.main(ExportArguments(str(other), str(other), name))
+            export.main(ExportArguments(str(other), str(other), [name]))
         assert "\n" not in str(caught.value)
     assert (other / "onnx" / "export.json").read_text() == before
     assert not list(other.glob(".*.partial"))
@@ -144,7 +145,7 @@ def test_a_tower_that_8_bits_change_too_much_is_refused(exported, tmp_path, monk
     monkeypatch.setattr(export, "export_onnx", lambda case, file: shutil.copy(exported[0] / "onnx" / file.name, file))
     monkeypatch.setattr(exporting, "MIN_INT8_COSINE", 1.01)
     with pytest.raises(DataError, match="^onnx/query_tower_int8: the cosine of a vector .* less than 1.01"):
-        export.main(ExportArguments(str(exported[0]), str(tmp_path), "onnx", "int8"))
+        export.main(ExportArguments(str(exported[0]), str(tmp_path), ["onnx"], "int8"))
     assert not list(tmp_path.iterdir())
 
 
@@ -179,6 +180,7 @@ def test_missing_packages_and_folders_are_named(exported, monkeypatch, tmp_path)
         export.main(ExportArguments(str(exported[0]), str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_signals_are_handled_when_openvino_towers_are_gone(exported):
     """In a process of its own, for where they are not it dies."""
     code = """
@@ -201,6 +203,7 @@ def test_signals_are_handled_when_openvino_towers_are_gone(exported):
     assert subprocess.run(words, cwd=ROOT).returncode == 0
 
 
+@pytest.mark.slow
 def test_openvino_reports_to_nobody(tmp_path):
     code = "from modeling_mmfusion.exported import import_openvino; import_openvino()"
     variables = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
@@ -208,11 +211,14 @@ def test_openvino_reports_to_nobody(tmp_path):
     assert not (tmp_path / "intel").exists(), "its telemetry keeps its files there"
 
 
+@pytest.mark.slow
 def test_the_wheels_towers_survive_export_and_8_bits(tmp_path):
     model, processor = new_model(ModelArguments())
     for part in (model, processor):
         part.save_pretrained(tmp_path / "model")
-    measured = export.main(ExportArguments(str(tmp_path / "model"), str(tmp_path), "onnx", "int8"))["onnx"]["measured"]
+    measured = export.main(ExportArguments(str(tmp_path / "model"), str(tmp_path), ["onnx"], "int8"))["onnx"][
+        "measured"
+    ]
     assert max(measured[tower]["max_difference"] for tower in ("query_tower", "product_tower")) < 1e-5
     assert measured["query_tower_int8"]["min_cosine"] > 0.97
     whole, small = (tmp_path / "onnx" / f"{name}.onnx" for name in ("query_tower", "query_tower_int8"))

@@ -53,6 +53,7 @@ runpy.run_path(folder + "/app.py", run_name="__main__")
 PARTS = ("dataset", "base", "model", "adapter", "metric", "space")
 
 
+@pytest.mark.slow
 def test_a_stranger_loads_all_that_was_pushed_and_the_space_starts(release, hub, tmp_path):
     for name in PARTS:
         push_folder(release, name, tag="v1", collection="mmfusion", private=name == "model")
@@ -298,6 +299,7 @@ def test_without_a_login_or_with_a_folder_of_another_id_nothing_is_sent(release,
     assert not hub.requests
 
 
+@pytest.mark.slow
 def test_strangers_are_a_process_of_their_own_and_say_what_is_wrong(release, hub):
     commit = push_folder(release, "dataset", private=True)
     found = loaders.load_as_stranger("dataset", IDS["dataset"], commit)
@@ -307,6 +309,7 @@ def test_strangers_are_a_process_of_their_own_and_say_what_is_wrong(release, hub
         loaders.load_as_stranger("dataset", IDS["dataset"], commit)
 
 
+@pytest.mark.slow
 def test_the_cards_numbers_are_measured_again(release, hub, monkeypatch, capsys):
     for name in ("dataset", "model"):
         push_folder(release, name, tag="v1")
@@ -331,6 +334,7 @@ def test_the_cards_numbers_are_measured_again(release, hub, monkeypatch, capsys)
         check.main(check.CheckArguments("me/nowhere"))
 
 
+@pytest.mark.slow
 def test_a_dataset_of_the_hub_is_another_one_after_each_commit(release, hub, tmp_path):
     """Its name stays, so a run that only remembers the name would keep results of other data."""
     folder = shutil.copytree(release.hub / "dataset", tmp_path / "dataset")

@@ -24,7 +24,7 @@ def test_hard_negatives_are_the_best_that_stay_below_the_relevant_one(saved, mod
     products = embed_products(model, product_features(model, processor, split))
     queries, _ = embed_queries(model, query_features(model, processor, split.query_texts))
     scores, rows = queries @ products.T, {name: number for number, name in enumerate(split.product_ids)}
-    (found,) = read_scores(output, 1)
+    (found,) = read_scores([output], 1)
     assert report["with"] == len(found) > 3 and report["scores"] == sum(map(len, found.values()))
     for number, query in enumerate(split.queries):
         relevant = [rows[product] for product in split.qrels[query["_id"]]]
@@ -39,7 +39,7 @@ def test_hard_negatives_are_the_best_that_stay_below_the_relevant_one(saved, mod
 def test_a_teachers_scores_hold_the_relevant_products_too(saved, shop, tmp_path):
     output = str(tmp_path / "teacher.parquet")
     mine.main(MineArguments(saved, str(shop), output, depth=12, keep_relevant=True, scale=20.0))
-    (found,) = read_scores(output, 1)
+    (found,) = read_scores([output], 1)
     assert all(len(scores) == 12 for scores in found.values()) and max(found["q-mug-red"].values()) > 1
 
 
@@ -48,12 +48,12 @@ def test_files_of_scores_are_refused_by_name(tmp_path):
     pq.write_table(pq.read_table(write_wrong(tmp_path)), tmp_path / "wrong.parquet")
     for name in ("none", "wrong"):
         with pytest.raises(DataError, match=rf"{name}.parquet: no file of scores with the columns query-id"):
-            read_scores(str(tmp_path / f"{name}.parquet"), 1)
+            read_scores([str(tmp_path / f"{name}.parquet")], 1)
     with pytest.raises(DataError, match="nowhere.parquet: no such file; give a file that training.mine wrote"):
-        read_scores("nowhere.parquet", 1)
+        read_scores(["nowhere.parquet"], 1)
     with pytest.raises(DataError, match="1 files of scores for 2 catalogues"):
-        read_scores("nowhere.parquet", 2)
-    assert read_scores(None, 2) == [None, None]
+        read_scores(["nowhere.parquet"], 2)
+    assert read_scores([], 2) == [None, None]
 
 
 def write_wrong(tmp_path):

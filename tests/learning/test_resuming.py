@@ -41,6 +41,7 @@ def killed(towers, shop, tmp_path, monkeypatch):
     return kill
 
 
+@pytest.mark.slow
 def test_a_training_does_not_go_on_with_other_data(towers, shop, tmp_path, killed, capfd):
     arguments = killed(after=2)
     corpus, queries, qrels = shop_rows()
@@ -54,6 +55,7 @@ def test_a_training_does_not_go_on_with_other_data(towers, shop, tmp_path, kille
     )
 
 
+@pytest.mark.slow
 def test_what_differs_of_a_recipe_is_named_and_what_decides_nothing_is_not(towers, tmp_path, killed, capfd):
     arguments = killed(after=2)
     facts = recipe_facts(arguments)
@@ -96,6 +98,7 @@ def test_a_damaged_checkpoint_is_told_of_and_training_starts_anew(killed, tmp_pa
     assert (tmp_path / "run" / "model").is_dir()
 
 
+@pytest.mark.slow
 def test_an_older_whole_checkpoint_is_taken_where_the_last_is_damaged(
     towers, shop, killed, tmp_path, monkeypatch, capfd
 ):
@@ -131,6 +134,7 @@ def test_a_changed_model_of_a_finished_stage_is_neither_gone_on_from_nor_replace
     assert file.read_bytes() == changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["progress.json", "progress.json, cut", "align"])
 def test_only_the_very_model_of_a_finished_stage_is_gone_on_from(towers, shop, killed, tmp_path, capfd, damaged):
     arguments = killed(after=7)
@@ -148,6 +152,7 @@ def test_only_the_very_model_of_a_finished_stage_is_gone_on_from(towers, shop, k
     )
 
 
+@pytest.mark.slow
 def test_a_training_killed_between_two_stages_ends_bitwise_alike(towers, shop, tmp_path, monkeypatch):
     expected = weights(train.main(recipe(towers, shop, tmp_path / "whole", **TWO_STAGES)))
     arguments = recipe(towers, shop, tmp_path / "run", **TWO_STAGES)

@@ -44,6 +44,7 @@ def stopped_in(owner, name: str, monkeypatch, arguments, call: int = 1):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is gone with the training"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, call", [("_step", 1), ("_step", 4), ("_measure", 2), ("_measure", 3), ("_save", 1)])
 def test_in_the_loop_a_checkpoint_is_saved_and_the_end_is_bitwise_alike(
     towers, shop, tmp_path, monkeypatch, capfd, name, call
@@ -58,6 +59,7 @@ def test_in_the_loop_a_checkpoint_is_saved_and_the_end_is_bitwise_alike(
     assert "going on in epoch" in (said := told(capfd)) or "its epochs are done" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner, name", [(starting, "new_model"), (stages, "stage_sets"), (stages, "calibrate_stage")])
 def test_outside_the_loop_it_ends_at_once_in_one_line(towers, shop, tmp_path, monkeypatch, capfd, owner, name):
     arguments = recipe(towers, shop, tmp_path / "run", fuse={"epochs": 1})
@@ -102,6 +104,7 @@ SCRIPT = [str(ROOT / "training" / "train.py"), "--recipe", "{recipe}"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_group_that_gets_the_signal_saves_with_its_workers_alive(towers, shop, tmp_path, workers):
     process, said = launched(
@@ -113,6 +116,7 @@ def test_a_group_that_gets_the_signal_saves_with_its_workers_alive(towers, shop,
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_launcher_that_dies_takes_the_training_along(towers, shop, tmp_path):
     launcher = [*ACCELERATE, "--config_file", str(ROOT / "training" / "accelerate" / "cpu.yaml"), *SCRIPT]
     process, said = launched(towers, shop, tmp_path, launcher)
@@ -121,6 +125,7 @@ def test_a_launcher_that_dies_takes_the_training_along(towers, shop, tmp_path):
     assert said.count(SAVED) == 1, said
 
 
+@pytest.mark.slow
 def test_any_of_several_processes_stops_all(towers, shop, tmp_path):
     config = str(ROOT / "training" / "accelerate" / "multi_cpu.yaml")
     process, said = launched(
@@ -134,6 +139,7 @@ def test_any_of_several_processes_stops_all(towers, shop, tmp_path):
     assert [path.name for path in (tmp_path / "run").glob("*checkpoint*")] == ["checkpoint-1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, line, status", [(signal.SIGTERM, SAVED, 143), (signal.SIGINT, "interrupted", 130)])
 def test_the_quickstart_passes_signals_on_and_waits(towers, shop, tmp_path, number, line, status):
     words = ["--data", "{shop}", "--output", "{output}", "--recipe", "{recipe}"]

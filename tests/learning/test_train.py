@@ -65,6 +65,7 @@ def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers,
     ]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(towers, shop, tmp_path):
     states = []
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
@@ -115,7 +116,7 @@ def test_wrong_towers_and_fields_are_named_in_one_line(towers, shop, tmp_path):
 
 def test_several_catalogues_are_trained_on_together(towers, shop, tmp_path):
     other = write_shop(tmp_path / "other")
-    arguments = recipe(towers, f"{shop}, {other}", tmp_path / "run", epochs=1)
+    arguments = recipe(towers, f"{shop},{other}", tmp_path / "run", epochs=1)
     train.main(arguments)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2 and lines[1]["dev"]["fused"]["recall@100"] == 1
@@ -135,6 +136,7 @@ def test_catalogues_with_one_picture_and_with_lists_are_mixed(towers, shop, tmp_
     load_model(train.main(arguments))
 
 
+@pytest.mark.slow
 def test_a_share_of_the_trained_weights_lies_between_start_and_end(towers, shop, tmp_path):
     states = []
     for share in (0.0, 0.25, 1.0):
@@ -239,6 +241,7 @@ def test_the_query_router_learns_from_whole_dev_corpora_and_only_it(model, proce
     assert torch.linalg.matrix_rank(turned, rtol=1e-4) <= calibration.DIRECTIONS
 
 
+@pytest.mark.slow
 def test_several_processes_on_a_cpu_train_one_model(towers, shop, tmp_path):
     arguments = recipe(towers, shop, tmp_path / "run", epochs=1)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(asdict(arguments)))

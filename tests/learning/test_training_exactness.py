@@ -71,6 +71,7 @@ def without_dropout(towers) -> MMFusionModel:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
 @pytest.mark.parametrize("encoders", [{}, {"text": "full"}, {"text": "full", "vision": "full"}])
 def test_chunks_and_replay_change_no_gradient(towers, processor, shop, encoders, loss):
@@ -85,6 +86,7 @@ def test_chunks_and_replay_change_no_gradient(towers, processor, shop, encoders,
     assert ("text_model" in trained, "vision_model" in trained) == ("text" in encoders, "vision" in encoders)
 
 
+@pytest.mark.slow
 def test_a_replay_draws_the_same_random_numbers(towers, processor, shop):
     model = make_model(towers)  # with dropout and modality dropout
     options = {"text": "full", "chunk_size": 4}
@@ -122,6 +124,7 @@ PARALLEL_STAGES = (
 )
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(towers, processor, shop, tmp_path):
     # not forked: a process whose autograd has run can't be
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
@@ -150,6 +153,7 @@ STAGES = {
 }
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_bitwise_like_one_that_was_not(towers, shop, tmp_path, monkeypatch):
     def stages():
         return {name: {**options, "fused_weight": float(name == "fuse")} for name, options in STAGES.items()}
@@ -204,6 +208,7 @@ def test_a_checkpoint_that_is_half_written_or_of_another_recipe_is_not_used(
     assert not list((tmp_path / "run").glob("*checkpoint*"))
 
 
+@pytest.mark.slow
 def test_stages_chain_in_one_command_or_one_by_one(towers, shop, tmp_path):
     stages = {"align": {"epochs": 1, "fused_weight": 0.0, "text": "full"}, "fuse": {"epochs": 1}}
     together = load_model(train.main(recipe(towers, shop, tmp_path / "run", **stages)))[0].state_dict()
@@ -220,6 +225,7 @@ def test_stages_chain_in_one_command_or_one_by_one(towers, shop, tmp_path):
             assert torch.equal(value, apart[name]), "frozen in the second stage"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text, vision", [("frozen", "full"), ("full", "frozen"), ("lora", "frozen"), ("lora", "lora")]
 )
@@ -236,6 +242,7 @@ def test_only_what_a_stage_trains_changes(towers, shop, tmp_path, monkeypatch, t
             assert all(name.endswith("weight") and "norm" not in name.lower() for name in changed)
 
 
+@pytest.mark.slow
 def test_an_adapter_holds_encoders_and_heads_and_equals_its_merge(towers, shop, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "SELECTION_NOISE", 1.0)  # keep the last epoch
     base = train.main(recipe(towers, shop, tmp_path / "base", fuse={"epochs": 1}))

@@ -146,6 +146,7 @@ def test_a_corrupt_picture_is_trained_without_counted_once_and_stops_nothing(tow
     assert "1 x unreadable image (trained without it); first: " in out and "corpus.parquet row 7, field image" in out
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_stops_with_advice_and_the_run_goes_on(towers, shop, tmp_path):
     def run_in_a_process(*words: str) -> subprocess.CompletedProcess:
         paths = [str(path) for path in (towers["text"], towers["vision"], shop, tmp_path / "run")]
@@ -186,6 +187,7 @@ def train_with_a_worker(text: str, vision: str, shop: str, output: str, *words: 
         sys.exit(fail(str(error)))
 
 
+@pytest.mark.slow
 def test_training_stops_early_and_mixes_catalogues_and_learns_from_a_teacher(towers, shop, tmp_path):
     from training import mine
 

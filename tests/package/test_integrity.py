@@ -43,7 +43,7 @@ def uses(folder) -> dict:
     return {
         "evaluate": lambda: evaluate.main(EvaluateArguments(model, shop)),
         "embed": lambda: embed.main(EmbedArguments(model, shop, output=str(folder / "other"))),
-        "export": lambda: export.main(ExportArguments(model, str(folder / "exported"), "onnx")),
+        "export": lambda: export.main(ExportArguments(model, str(folder / "exported"), ["onnx"])),
         "search": lambda: Searcher(folder / "run"),
     }
 

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 import torch
 from helpers import ROOT, WITHOUT_PACKAGE, picture, run_python
 
@@ -23,6 +24,7 @@ model.save_pretrained(folder + "/again")
 """
 
 
+@pytest.mark.slow
 def test_a_saved_folder_loads_without_the_package(model, processor, tmp_path):
     from safetensors.torch import load_file
 
@@ -48,6 +50,7 @@ def test_a_saved_model_carries_these_files_and_no_others(model, processor, tmp_p
     assert {file.name for file in tmp_path.glob("*.py")} == {f"{name}_mmfusion.py" for name in names}
 
 
+@pytest.mark.slow
 def test_search_comes_from_the_package_when_it_is_asked_for():
     code = """
 import sys
@@ -63,6 +66,7 @@ assert "usearch" in sys.modules and not hasattr(modeling_mmfusion, "Nothing")
     assert ran.returncode == 0, ran.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_importing_the_package_needs_neither_timm_nor_torchvision_nor_usearch():
     code = """
 import sys

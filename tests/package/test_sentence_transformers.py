@@ -110,6 +110,7 @@ def test_unknown_tasks_are_refused(parts, tmp_path):
         encoder.encode(QUERIES, task="queries")
 
 
+@pytest.mark.slow
 def test_a_folder_loads_and_is_saved_again_without_the_package(parts, tmp_path):
     save(parts, tmp_path)
     (tmp_path / "mug.png").write_bytes(picture("red"))

@@ -225,6 +225,7 @@ def test_milvus_finds_the_same_products(folder, tmp_path):
         engine.close()
 
 
+@pytest.mark.slow
 def test_milvus_is_exact_in_another_process_than_the_one_that_loaded(milvus, shop):
     with closing(MilvusEngine(milvus)) as engine:
         for where in FILTERS:

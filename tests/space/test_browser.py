@@ -5,9 +5,13 @@ from browser import DESKTOP, PHONE, chromium, open_page
 from helpers import picture
 from space_shop import HOSTILE_TITLE, make_zip
 
-pytestmark = pytest.mark.skipif(
-    chromium() is None, reason="no Chromium is installed (Debian: apt-get install chromium), so the page is not tried"
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        chromium() is None,
+        reason="no Chromium is installed (Debian: apt-get install chromium), so the page is not tried",
+    ),
+]
 
 
 def search(page, text: str) -> None:
@@ -22,6 +26,7 @@ def titles(page, view: str) -> list[str]:
     return page.locator(f"#results .{view} .title").all_inner_texts()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_a_visit(url, size, tmp_path):
     """Type a query, click a result, go on from it, change a filter, give a picture, bring products."""

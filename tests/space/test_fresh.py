@@ -45,6 +45,7 @@ def python(card, tmp_path_factory) -> str:
     return python
 
 
+@pytest.mark.slow
 def test_the_space_starts_as_the_hub_would_start_it(card, python, towers, tmp_path):
     make_model(towers).save_pretrained(tmp_path / "model")
     MMFusionProcessor.from_towers(text=towers["text"], vision=towers["vision"]).save_pretrained(tmp_path / "model")

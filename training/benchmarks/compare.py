@@ -88,7 +88,7 @@ def kept_report(arguments: CompareArguments, model: str, path: str, views: tuple
     file = Path(arguments.output) / f"{key}.json"
     if file.is_file():
         return read_json(file)
-    return evaluate.main(EvaluateArguments(model, path, arguments.split, str(file), ",".join(views)))
+    return evaluate.main(EvaluateArguments(model, path, arguments.split, str(file), list(views)))
 
 
 def ratios(rows: dict[str, dict]) -> dict[str, dict[str, float]]:
@@ -108,6 +108,23 @@ def format_comparison(results: dict) -> str:
     for name, cells in results["rows"].items():
         shown = [_cell(cells[path][METRIC]) if path in cells else "" for path in paths]
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def format_best(results: dict) -> str:
+    """A Markdown table: a row a catalogue, ours beside the best of the others, which may be another one in each.
+
+    Our own views and the oracle, which is no system, are left out of the others.
+    """
+    rows = dict(results["rows"])
+    ours = rows.pop("mmfusion, fused")
+    others = {name: cells for name, cells in rows.items() if not name.startswith("mmfusion, ") and name != "oracle"}
+    lines = [f"| {METRIC}, {results['split']} | mmfusion | best other system | which |", "| --- | --- | --- | --- |"]
+    for path, found in ours.items():
+        best = max(
+            (name for name in others if path in others[name]), key=lambda name: others[name][path][METRIC]["mean"]
+        )
+        lines.append(f"| {Path(path).name} | {_cell(found[METRIC])} | {_cell(others[best][path][METRIC])} | {best} |")
     return "\n".join(lines)
 
 

@@ -1,11 +1,12 @@
-"""Copies reports of runs to hub_card/results/ and writes their tables into README.md.
+"""Copies reports of runs to hub_card/results/ and writes their tables into its README.md, and one into the project's.
 
     python -m training.benchmarks.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
-Every number in README comes from a file in hub_card/results/, and every file there from a run's report.json or from
+Every number there comes from a file in hub_card/results/, and every file there from a run's report.json or from
 `ablate`, `compare`, `training_speed`, `catalogue` or `space_load` in training/benchmarks/.
 """
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
 from training.benchmarks.ablate import format_table
 from training.benchmarks.ablation_plot import draw_ablation
-from training.benchmarks.compare import format_comparison
+from training.benchmarks.compare import format_best, format_comparison
 from training.benchmarks.embedding import format_embed_figures
 from training.benchmarks.faults import format_faults
 from training.benchmarks.search_speed import format_search
@@ -26,6 +27,13 @@ from training.evaluation.report import format_report
 from training.scale.planning import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")
+TARGETS = {"best": "multishop"} | {
+    kind: kind for kind in ("results", "ablation", "recipe", "multishop", "bench", "catalogue", "load")
+}
+MARKERS = {
+    kind: (f"<!-- {kind}: written by `make {target}` -->", f"<!-- end of {kind} -->")
+    for kind, target in TARGETS.items()
+}
 PLANS = "1000000:100,100000000:1000,500000000:5000"
 
 
@@ -36,7 +44,7 @@ class ResultsArguments:
     Args:
         runs: Run folder by the name of its results file.
         copy: Copy the runs' reports and the picture first; else the copies in hub_card/results/ are shown.
-        readme: File whose part between the two markers is written.
+        readmes: Files whose parts between two markers are written; each has the tables that it has markers of.
         picture: Name of the run whose results.png is copied; pictures of catalogues of unclear licence stay out.
         ablations: Results of training.benchmarks.ablate to show, with commas between.
         recipe: Results of training.benchmarks.ablate on the stages to show.
@@ -51,7 +59,7 @@ class ResultsArguments:
 
     runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
     copy: bool = True
-    readme: str = "README.md"
+    readmes: list[str] = field(default_factory=lambda: ["README.md", "hub_card/results/README.md"])
     picture: str = "quickstart"
     ablations: list[str] = field(
         default_factory=lambda: [f"hub_card/results/fusion_{name}.json" for name in ("ablation", "fashion")]
@@ -72,12 +80,17 @@ def main(arguments: ResultsArguments) -> None:
         copy_runs(arguments)
     for name in (*arguments.ablations, arguments.recipe):
         draw_ablation(read_results(name), Path(name).with_suffix(".png"))
-    readme = Path(arguments.readme)
-    text = readme.read_text(encoding="utf-8")
-    for kind, tables in tables_of(arguments).items():
-        text = insert_tables(text, kind, tables)
-    write_text(readme, text)
-    print(f"wrote {readme} and {RESULTS}/", flush=True)
+    found, shown = tables_of(arguments), set()
+    for readme in map(Path, arguments.readmes):
+        text = readme.read_text(encoding="utf-8")
+        for kind, tables in found.items():
+            if MARKERS[kind][0] in text:
+                text = insert_tables(text, kind, tables)
+                shown.add(kind)
+        write_text(readme, text)
+    if missing := [MARKERS[kind][0] for kind in found if kind not in shown]:
+        raise DataError(f"{', '.join(arguments.readmes)}: none has the line {missing[0]!r}")
+    print(f"wrote {', '.join(arguments.readmes)} and {RESULTS}/", flush=True)
 
 
 def copy_runs(arguments: ResultsArguments) -> None:
@@ -89,12 +102,13 @@ def copy_runs(arguments: ResultsArguments) -> None:
 
 
 def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
-    """README's tables by kind, each kind being the make target that measures it."""
+    """The tables by kind; see `MARKERS`."""
     plans = make_plans(SizeArguments(plans=PLANS, results=arguments.search, embedding=arguments.embedding))
     return {
         "results": [markdown(read_results(RESULTS / f"{name}.json")) for name in arguments.runs],
         "ablation": [format_table(read_results(name)) for name in arguments.ablations],
         "recipe": [format_table(read_results(arguments.recipe))],
+        "best": [format_best(read_results(arguments.multishop))],
         "multishop": [format_comparison(read_results(arguments.multishop))],
         "bench": [format_figures(read_results(arguments.bench))],
         "catalogue": [
@@ -119,21 +133,17 @@ def markdown(report: dict) -> str:
 
 
 def insert_tables(text: str, kind: str, tables: list[str]) -> str:
-    """The text with the tables, one after the other, between the two markers of their kind.
+    """The text with the tables, one after the other, between the two markers of their kind; data sets by their names.
 
     Raises:
         DataError: if a marker is missing.
     """
-    start, end = markers(kind)
+    start, end = MARKERS[kind]
     if start not in text or end not in text:
         raise DataError(f"the README lacks the lines {start!r} and {end!r}")
     before, rest = text.split(start)
-    return "\n\n".join([before + start, *(table.strip() for table in tables), end]) + rest.split(end)[1]
-
-
-def markers(kind: str) -> tuple[str, str]:
-    """The lines before and after the tables of a kind."""
-    return f"<!-- {kind}: written by `make {kind}` -->", f"<!-- end of {kind} -->"
+    tables = [re.sub(r"(?:\.\./|[\w-]+/)*data/(?=\w)", "", table.strip()) for table in tables]
+    return "\n\n".join([before + start, *tables, end]) + rest.split(end)[1]
 
 
 if __name__ == "__main__":

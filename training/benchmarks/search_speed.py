@@ -444,7 +444,7 @@ def end_to_end(arguments: SearchBenchArguments) -> dict:
 
     work = Path(arguments.work)
     model = str(work / "run" / "model")
-    export.main(export.ExportArguments(model, model, "onnx", "int8"))
+    export.main(export.ExportArguments(model, model, ["onnx"], "int8"))
     index, built = work / "run" / "index", work / "run" / f"index_i8_{arguments.count}"
     index.unlink(missing_ok=True)
     index.symlink_to(built.resolve())

@@ -15,11 +15,10 @@ import pyarrow as pa
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
 from modeling_mmfusion.index import ProductIndex
-from modeling_mmfusion.model_folder import load_model
 from training.catalogue.layout import load_split
 from training.common.cli import run
 from training.common.files import check_output_file
-from training.features.states import embed_products, embed_queries, product_features, query_features
+from training.features.encoder import Encoder
 from training.learning.scores import COLUMNS, write_scores
 
 
@@ -53,10 +52,9 @@ class MineArguments:
 def main(arguments: MineArguments) -> dict:
     """Mines, writes the file and returns how many queries got negatives and how many there are."""
     check_output_file(arguments.output, ".parquet")
-    model, processor = load_model(arguments.model)
+    encoder = Encoder.load(arguments.model)
     split = load_split(arguments.data, arguments.split)
-    products = embed_products(model, product_features(model, processor, split))
-    queries, _ = embed_queries(model, query_features(model, processor, split.query_texts))
+    products, queries = encoder.embed_products(split), encoder.embed_queries(split.query_texts)
     rows = {product_id: row for row, product_id in enumerate(split.product_ids)}
     index = ProductIndex.build(products, pa.table({"_id": split.product_ids}))
     columns = {name: [] for name in COLUMNS}

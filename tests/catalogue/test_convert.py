@@ -26,7 +26,7 @@ from training.convert import main
 from training.evaluation import measuring
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.product_retrieval.metrics import per_query
-from training.evaluation.rankers import rank_by_encoder
+from training.evaluation.rankers import TextRanker
 
 GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}  # of the Shopping Queries paper
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
@@ -578,8 +578,8 @@ def test_our_model_and_others_rank_judged_products_alone(tmp_path, model, proces
     assert [line[2] for line in lines if line[0] == "8"] == ["B0E"]
     encoder = SentenceTransformer(modules=[Transformer(str(make_text_tower(tmp_path / "bert"))), Pooling(16)])
     encoder.save_pretrained(str(tmp_path / "encoder"))
-    ranked = rank_by_encoder(
-        tmp_path / "encoder", load_split(output, "test"), 9, among=[np.array([1, 3]), np.array([0])]
+    ranked = TextRanker(tmp_path / "encoder").rank(
+        load_split(output, "test"), 9, among=[np.array([1, 3]), np.array([0])]
     )
     assert [sorted(rows.tolist()) for rows in ranked] == [[1, 3], [0]]
     assert (

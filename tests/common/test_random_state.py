@@ -13,8 +13,8 @@ from helpers import ROOT, expect_same, losses, recipe, weights
 
 from training import train
 from training.common.random_state import random_state_kept
-from training.features import states
-from training.features.encoders import resolve_tower
+from training.features import encoder
+from training.features.pretrained import resolve_tower
 from training.learning import starting
 from training.learning.options import ModelArguments
 
@@ -45,14 +45,14 @@ def test_numbers_go_on_as_if_none_had_been_drawn_even_after_an_error():
 @pytest.mark.slow
 def test_an_empty_and_a_warm_cache_give_the_same_model(towers, shop, tmp_path, monkeypatch):
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
-    run_encoder, runs = states._run_encoder, []
+    run_encoder, runs = encoder._run_encoder, []
 
     def run_and_draw(*words):
         draw()
         runs.append(words)
         return run_encoder(*words)
 
-    monkeypatch.setattr(states, "_run_encoder", run_and_draw)
+    monkeypatch.setattr(encoder, "_run_encoder", run_and_draw)
     stages = {"align": {"epochs": 1, "fused_weight": 0.0}, "fuse": {"epochs": 2}}
     cold = weights(train.main(recipe(towers, shop, tmp_path / "cold", **stages)))
     encoded = len(runs)
@@ -78,7 +78,7 @@ def test_the_first_conversion_of_a_tower_draws_no_random_numbers(tmp_path, monke
 
 
 FULL_DISK = {
-    "tower": "from training.features.encoders import resolve_tower; resolve_tower('efficientnet-lite0')",
+    "tower": "from training.features.pretrained import resolve_tower; resolve_tower('efficientnet-lite0')",
     "features": "import numpy as np; from training.features.cache import cached_features; "
     "cached_features('key', lambda: ({'text_features': np.zeros((1000, 1000))}, []))",
 }

@@ -17,7 +17,7 @@ from training.catalogue.layout import load_split
 from training.evaluation import measuring, report
 from training.evaluation.product_retrieval.metrics import measure_of, per_query
 from training.evaluation.statistics import bootstrap_interval, paired_difference
-from training.features.states import embed_products, product_features, query_features
+from training.features.encoder import Encoder, embed_products
 
 
 def by_hand(ranking, judged, k):
@@ -155,7 +155,10 @@ def test_report_has_views_slices_and_comparisons(model, processor, tmp_path):
     for number, query in enumerate(queries):
         query["slice"], query["novel"] = ("text", "image")[number % 2], number < 3
     split = load_split(write_shop(tmp_path, corpus, queries, qrels), "test")
-    features = product_features(model, processor, split), query_features(model, processor, split.query_texts)
+    features = (
+        Encoder(model, processor).product_states(split),
+        Encoder(model, processor).query_states(split.query_texts),
+    )
     values = measuring.evaluate(model, split, *features)
     report = json.loads(json.dumps(evaluate.make_report(values, split)))
     assert (report["n_queries"], report["n_products"]) == (12, 12)

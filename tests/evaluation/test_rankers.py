@@ -12,7 +12,7 @@ from training import evaluate
 from training.catalogue.layout import load_split
 from training.evaluation import measuring
 from training.evaluation.options import EvaluateArguments
-from training.evaluation.rankers import best_rows, is_other_encoder, rank_by_ranks, rank_by_words
+from training.evaluation.rankers import RankFusion, WordRanker, best_rows, is_other_encoder
 
 
 @pytest.fixture
@@ -32,17 +32,17 @@ def test_bm25_ranks_by_shared_rare_words(tmp_path):
     corpus[5]["description"] = "a zebra, and a mug"
     queries = [{**queries[0], "text": "ZEBRA mug"}, {**queries[1], "text": "quux"}]
     split = load_split(write_shop(tmp_path, corpus, queries, qrels[:2]), "test")
-    found, unknown = rank_by_words(split, 12)
+    found, unknown = WordRanker().rank(split, 12)
     assert found[0] == 5 and sorted(found[1:].tolist()) == [0, 1, 2], "products without a shared word are not found"
     assert len(unknown) == 0
 
 
 def test_reciprocal_ranks_by_hand():
     first, second = [np.array([3, 1, 2])], [np.array([2, 3])]
-    (found,) = rank_by_ranks([first, second], depth=9)
+    (found,) = RankFusion([first, second]).rank(None, depth=9)
     scores = {3: 1 / 61 + 1 / 62, 2: 1 / 63 + 1 / 61, 1: 1 / 62}
     assert found.tolist() == sorted(scores, key=lambda row: -scores[row]) == [3, 2, 1]
-    assert rank_by_ranks([first, second], depth=1)[0].tolist() == [3]
+    assert RankFusion([first, second]).rank(None, depth=1)[0].tolist() == [3]
 
 
 def test_other_views_are_measured_beside_ours_and_compared(saved, shop, tmp_path):

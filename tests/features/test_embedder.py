@@ -34,9 +34,9 @@ from training.catalogue.layout import load_products
 from training.common.files import claim_folder, only_process
 from training.features import embedder
 from training.features.backends import TorchTowers
+from training.features.encoder import Encoder, embed_products
 from training.features.options import EmbedArguments
 from training.features.shards import iterate_shards, read_vectors, read_vectors_manifest
-from training.features.states import embed_products, product_features
 from training.features.windows import done_ahead, product_batches
 
 pytestmark = pytest.mark.usefixtures("small_windows")
@@ -67,7 +67,7 @@ def test_vectors_are_those_of_the_evaluation_and_the_manifest_tells_of_them(save
     vectors, products = read_vectors(tmp_path / "out")
     model, processor = load_model(saved)
     split = load_products(shop, "test")
-    expected = embed_products(model, product_features(model, processor, split))
+    expected = embed_products(model, Encoder(model, processor).product_states(split))
     np.testing.assert_allclose(vectors, expected, atol=1e-3)
     assert vectors.dtype == np.float32 and products.column("_id").to_pylist() == split.product_ids
     assert products.column_names == ["_id", "hash", "title", "description", "category", "brand", "price"]

@@ -15,10 +15,10 @@ import yaml
 from accelerate import Accelerator
 from helpers import ROOT, recipe
 
+from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.model_folder import load_model
 from training import train
-from training.learning import stages
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_full_disk_stops_in_one_line_and_leaves_nothing_half_written(towers, s
     def no_space(*words, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    owner, name = (Accelerator, "save_state") if what == "a checkpoint" else (stages.MMFusionModel, "save_pretrained")
+    owner, name = (Accelerator, "save_state") if what == "a checkpoint" else (MMFusionModel, "save_pretrained")
     with monkeypatch.context() as full:
         full.setattr(owner, name, no_space)
         with pytest.raises(DataError, match="can't be written .*No space left on device.*is the disk full") as caught:

@@ -5,7 +5,7 @@ import pytest
 from modeling_mmfusion.errors import DataError
 from training import mine
 from training.catalogue.layout import load_split
-from training.features.states import embed_products, embed_queries, product_features, query_features
+from training.features.encoder import Encoder, embed_products, embed_queries
 from training.learning.scores import read_scores
 from training.mine import MineArguments
 
@@ -21,8 +21,8 @@ def test_hard_negatives_are_the_best_that_stay_below_the_relevant_one(saved, mod
     output = str(tmp_path / "negatives.parquet")
     report = mine.main(MineArguments(saved, str(shop), output, count=3, max_share=0.99))
     split = load_split(shop, "train")
-    products = embed_products(model, product_features(model, processor, split))
-    queries, _ = embed_queries(model, query_features(model, processor, split.query_texts))
+    products = embed_products(model, Encoder(model, processor).product_states(split))
+    queries, _ = embed_queries(model, Encoder(model, processor).query_states(split.query_texts))
     scores, rows = queries @ products.T, {name: number for number, name in enumerate(split.product_ids)}
     (found,) = read_scores([output], 1)
     assert report["with"] == len(found) > 3 and report["scores"] == sum(map(len, found.values()))

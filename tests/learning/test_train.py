@@ -23,7 +23,7 @@ from training import train
 from training.catalogue.layout import load_split
 from training.catalogue.writing import CORPUS_FEATURES, write_split
 from training.common.cli import parse, run
-from training.features.states import product_features, query_features
+from training.features.encoder import Encoder
 from training.learning import calibration, stage, stages, starting
 from training.learning.options import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments
 from training.learning.sampling import Judgments
@@ -169,8 +169,8 @@ def test_another_fusion_type_starts_from_fine_tuned_encoders(towers, shop, tmp_p
 
 def dev_data(model, processor, shop):
     split = load_split(shop, "dev")
-    queries = query_features(model, processor, split.query_texts)
-    return Judgments(positives_of(split)), queries, product_features(model, processor, split)
+    queries = Encoder(model, processor).query_states(split.query_texts)
+    return Judgments(positives_of(split)), queries, Encoder(model, processor).product_states(split)
 
 
 def test_the_text_block_starts_at_the_principal_axes_strongest_first(towers, processor, shop):

@@ -20,6 +20,7 @@ from modeling_mmfusion.model_folder import load_model
 from training import train
 from training.catalogue.layout import load_split
 from training.common.distributed import Share
+from training.features.encoder import Encoder
 from training.learning import stage, stages, starting
 from training.learning.checkpoints import Checkpoints
 from training.learning.gradient_cache import forward_backward
@@ -35,7 +36,7 @@ def gradients(model, processor, shop, options: StageArguments, seed=5, accelerat
     accelerator = accelerator or Accelerator()
     split = load_split(shop, "train")
     choose_trained(model, options)
-    data = query_set(model, processor, split, options)
+    data = query_set(Encoder(model, processor), split, options)
     sampler = PairSampler(data.judgments, 1, 12, seed=0)
     share = Share(accelerator.process_index, accelerator.num_processes)
     pairs = [(number, number) for number in range(11)]  # not a multiple of anything

@@ -15,6 +15,7 @@ from training import train
 from training.catalogue.layout import hide_modality, load_split
 from training.common.cli import parse
 from training.common.distributed import Share
+from training.features.encoder import Encoder
 from training.learning.options import ModelArguments, StageArguments, TrainArguments
 from training.learning.sampling import PairSampler
 from training.learning.training_set import (
@@ -29,7 +30,7 @@ from training.learning.training_set import (
 
 
 def test_titles_look_for_the_pictures_of_all_products_that_share_them(model, processor, shop):
-    data = title_set(model, processor, load_split(shop, "train"), StageArguments())
+    data = title_set(Encoder(model, processor), load_split(shop, "train"), StageArguments())
     assert len(data.queries.states) == 4 and data.judgments.of_titles
     assert [sorted(positives) for positives in data.judgments.positives] == [
         [0, 1, 2],
@@ -38,14 +39,14 @@ def test_titles_look_for_the_pictures_of_all_products_that_share_them(model, pro
         [9, 10, 11],
     ]
     texts_only = hide_modality(load_split(shop, "train"), "text")
-    assert title_set(model, processor, texts_only, StageArguments()) is None
+    assert title_set(Encoder(model, processor), texts_only, StageArguments()) is None
 
 
 @pytest.mark.parametrize("encoders", [{}, {"text": "full"}, {"text": "full", "vision": "full"}])
 def test_a_batch_of_titles_encodes_no_listings(model, processor, shop, encoders):
     stage = StageArguments(**encoders, title_image_weight=1.0, chunk_size=5)
     split = load_split(shop, "train")
-    data = title_set(model, processor, split, stage)
+    data = title_set(Encoder(model, processor), split, stage)
     sampler = PairSampler(data.judgments, 3, 12, seed=0)
     _, batch, chunks = BatchInputs([data], [sampler], [(0, sampler.epoch(0)[0])], processor, stage, Share())[0]
     products = torch.zeros(12, model.config.embedding_dim)
@@ -85,7 +86,7 @@ def test_hard_negatives_are_judged_or_mined_ones_that_are_not_relevant(tmp_path)
 @pytest.mark.parametrize("encoders", [{}, {"text": "full"}, {"vision": "full"}, {"text": "full", "vision": "full"}])
 def test_a_batch_gives_the_same_vectors_whether_encoders_are_cached_or_run(model, processor, shop, encoders):
     stage = StageArguments(**encoders, chunk_size=5)
-    data = query_set(model, processor, load_split(shop, "train"), stage)
+    data = query_set(Encoder(model, processor), load_split(shop, "train"), stage)
     sampler = PairSampler(data.judgments, 1, 12, seed=0)
     pairs = [(number, (5 * number) % 12) for number in range(12)]
     for row, product in pairs:
@@ -109,22 +110,29 @@ def test_a_batch_gives_the_same_vectors_whether_encoders_are_cached_or_run(model
 @pytest.mark.parametrize("options", [{}, {"text": "full"}])
 def test_what_tells_like_queries_is_what_the_encoder_says_before_the_stage(model, processor, shop, options):
     split = load_split(shop, "train")
-    found = query_set(model, processor, split, StageArguments(**options)).judgments.query_features
+    found = query_set(Encoder(model, processor), split, StageArguments(**options)).judgments.query_features
     expected = model.encode_queries(**processor.process_queries(split.query_texts)).text_features.detach().numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_without_topical_batches_no_encoder_runs_that_is_trained(model, processor, shop):
-    data = query_set(model, processor, load_split(shop, "train"), StageArguments(text="full", topical_share=0.0))
+    data = query_set(
+        Encoder(model, processor), load_split(shop, "train"), StageArguments(text="full", topical_share=0.0)
+    )
     assert data.judgments.query_features is None and data.queries.states is None
-    assert title_set(model, processor, load_split(shop, "train"), StageArguments()).judgments.query_features is None
+    assert (
+        title_set(Encoder(model, processor), load_split(shop, "train"), StageArguments()).judgments.query_features
+        is None
+    )
 
 
 def test_joined_catalogues_keep_their_judgments_and_their_problems(model, processor, shop, tmp_path):
     corpus, queries, qrels = shop_rows()
     corpus[0]["image"] = {"bytes": b"broken", "path": "x.png"}
     other = load_split(write_shop(tmp_path / "other", corpus[:6], queries[:6], qrels[:6]), "train")
-    sets = [query_set(model, processor, split, StageArguments()) for split in (load_split(shop, "train"), other)]
+    sets = [
+        query_set(Encoder(model, processor), split, StageArguments()) for split in (load_split(shop, "train"), other)
+    ]
     joined = join_sets(sets)
     assert len(joined.queries.states) == 18 and len(joined.products.states) == 18
     assert [next(iter(positives)) for positives in joined.judgments.positives] == list(range(18))

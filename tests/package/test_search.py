@@ -15,8 +15,8 @@ from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
 from training import embed, index, search
 from training.catalogue.layout import load_split
+from training.features.encoder import Encoder, embed_queries
 from training.features.shards import read_sampled_queries, read_vectors, read_vectors_manifest
-from training.features.states import embed_queries, query_features
 
 
 def write_run(folder, model, processor, shop, **options):
@@ -173,7 +173,7 @@ def test_an_index_is_measured_with_the_catalogues_own_queries(run, shop, monkeyp
     queries = read_sampled_queries(vectors)
     split = load_split(shop, "test")
     model, processor = load_model(run / "model", device="cpu")
-    expected = embed_queries(model, query_features(model, processor, split.query_texts, cache=False))[0]
+    expected = embed_queries(model, Encoder(model, processor).query_states(split.query_texts, cache=False))[0]
     assert facts["file"] == "queries.npy" and len(queries) == len(set(split.query_texts))
     assert np.allclose(np.sort(queries, axis=0), np.sort(expected, axis=0), atol=2e-3)
     build = ProductIndex.build

@@ -33,7 +33,7 @@ from training.catalogue.layout import load_split
 from training.catalogue.writing import write_card, write_split
 from training.evaluation.measuring import evaluate
 from training.evaluation.measuring import quantize as evaluated_as
-from training.features.states import product_features, query_features
+from training.features import encoder as trained
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,10 @@ def test_search_gives_what_the_model_ranks_first(client, shop):
 
 def test_compare_measures_as_the_evaluation_does(client, shop, folders):
     split, model, processor = load_split(folders / "shop", "test"), shop.encoder.model, shop.encoder.processor
-    products, queries = product_features(model, processor, split), query_features(model, processor, split.query_texts)
+    products, queries = (
+        trained.Encoder(model, processor).product_states(split),
+        trained.Encoder(model, processor).query_states(split.query_texts),
+    )
     values = evaluate(model, split, products, queries, metrics=("ndcg@10",))
     for row, query in enumerate(split.queries):
         answer = client.predict(query=f" {query['text']}  ", k=3, api_name="/compare")

@@ -23,9 +23,9 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.model_folder import load_model, prepare_for_inference
+from modeling_mmfusion.model_folder import prepare_for_inference
 from training.benchmarks.ablation_plot import draw_ablation
 from training.catalogue.layout import RetrievalSplit, hide_modality, load_split
 from training.common.cli import Seed, parse, run
@@ -34,7 +34,7 @@ from training.common.files import check_output_file, claim_folder, read_json, wr
 from training.evaluation.measuring import evaluate, without_pictures
 from training.evaluation.report import slice_masks
 from training.evaluation.statistics import paired_difference, summarise
-from training.features.states import TowerStates
+from training.features.encoder import Encoder, TowerStates
 from training.learning.options import StageArguments, TrainArguments
 from training.learning.provenance import data_fingerprint, inputs_fingerprint
 from training.learning.stages import STAGES, fit, save_model
@@ -170,19 +170,17 @@ def train_variant(recipe: TrainArguments, tests: list[str], loaded: dict) -> tup
             loaded[path, split] = load_split(path, split)
         return loaded[path, split]
 
-    model, processor = train_stages(recipe, load)
+    encoder = train_stages(recipe, load)
     found = {"data": {}, "slices": {}}
     for path in tests:
         split = hide_modality(load(path, "test"), recipe.data.modality)
-        states = measured_states(model, processor, split, changed_encoders(recipe))
-        found["data"][path] = measure_conditions(model, split, *states)
+        states = measured_states(encoder, split, changed_encoders(recipe))
+        found["data"][path] = measure_conditions(encoder.model, split, *states)
         found["slices"][path] = {name: np.flatnonzero(mask).tolist() for name, mask in slice_masks(split).items()}
-    return model, found
+    return encoder.model, found
 
 
-def train_stages(
-    recipe: TrainArguments, load: Callable[[str, str], RetrievalSplit]
-) -> tuple[MMFusionModel, MMFusionProcessor]:
+def train_stages(recipe: TrainArguments, load: Callable[[str, str], RetrievalSplit]) -> Encoder:
     """Trains a recipe stage by stage, each from the same seed; what variants have in common is trained once.
 
     The model after `domain` and `align` is kept below the recipe's output, by all that decided it.
@@ -191,10 +189,10 @@ def train_stages(
     names = [name for name in STAGES if getattr(recipe, name).epochs > 0]
     nothing = dataclasses.replace(recipe, **{name: StageArguments(epochs=0) for name in STAGES})
     set_seed(recipe.seed)
-    model, processor = start_model(recipe.model, Path(recipe.output), [])
-    prepare_for_inference(model, str(accelerator.device))
+    encoder = start_model(recipe.model, Path(recipe.output), [])
+    prepare_for_inference(encoder.model, str(accelerator.device))
     if not names:
-        return fit(accelerator, model, processor, nothing, load=load)[0], processor
+        return fit(accelerator, encoder, nothing, load=load)[0]
     begun, start = nothing, recipe.model.start
     for name in names:
         stage = {name: getattr(recipe, name)}
@@ -202,15 +200,15 @@ def train_stages(
         key = inputs_fingerprint(begun)
         folder = Path(recipe.output) / "stages" / key
         if folder.is_dir():
-            (model, processor), start = load_model(folder), str(folder)
+            encoder, start = Encoder.load(folder), str(folder)
             continue
         alone = dataclasses.replace(nothing, model=dataclasses.replace(recipe.model, start=start), **stage)
         set_seed(recipe.seed)
-        model, _, _ = fit(accelerator, model, processor, alone, load=load)
+        encoder, _, _ = fit(accelerator, encoder, alone, load=load)
         if name != STAGES[-1]:
-            save_model(accelerator, model, processor, folder)
+            save_model(accelerator, encoder, folder)
         start = str(folder)
-    return model, processor
+    return encoder
 
 
 def changed_encoders(recipe: TrainArguments) -> set[str]:

@@ -40,8 +40,8 @@ from training.evaluation.measuring import measure_rankings
 from training.evaluation.product_retrieval.metrics import DEFAULT_METRICS
 from training.evaluation.rankers import best_rows, listing_texts
 from training.evaluation.report import format_report, make_report
-from training.features.encoders import resolve_tower
-from training.features.states import picture_features
+from training.features.encoder import Encoder
+from training.features.pretrained import resolve_tower
 from training.learning.options import ModelArguments
 from training.learning.sampling import Judgments, PairSampler
 from training.learning.starting import new_model
@@ -138,11 +138,11 @@ def main(arguments: BaselineArguments) -> dict[str, dict]:
 
 def pooled_pictures(arguments: BaselineArguments, splits: list[RetrievalSplit]) -> dict[str, np.ndarray]:
     """The image encoder's pooled output of each product with a picture, by [`picture_name`]."""
-    model, processor = new_model(ModelArguments(arguments.text, arguments.vision))
-    prepare_for_inference(model)
-    width, found = model.product_heads.image_norm.sizes[0], {}
+    encoder = Encoder(*new_model(ModelArguments(arguments.text, arguments.vision)))
+    prepare_for_inference(encoder.model)
+    width, found = encoder.model.product_heads.image_norm.sizes[0], {}
     for split in splits:
-        arrays = picture_features(model, processor, split).arrays
+        arrays = encoder.picture_states(split).arrays
         for row in np.flatnonzero(arrays["image_mask"][:, 0]).tolist():
             found[picture_name(split, row)] = arrays["image_features"][row, 0, :width]
     return found

@@ -17,7 +17,7 @@ from training.common.environment import digest, environment
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import OTHER_VIEWS, views_of
 from training.evaluation.options import EvaluateArguments
-from training.features.encoders import resolve_tower
+from training.features.pretrained import resolve_tower
 from training.learning.provenance import data_fingerprint, files_fingerprint
 
 METRIC = "ndcg@10"

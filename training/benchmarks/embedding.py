@@ -49,8 +49,8 @@ from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.features.embedder import CatalogueEmbedder, inputs_of
-from training.features.encoders import resolve_tower
 from training.features.options import EmbedArguments
+from training.features.pretrained import resolve_tower
 from training.features.shards import vectors_of
 from training.features.windows import prepare_batch, product_batches
 from training.learning.options import ModelArguments

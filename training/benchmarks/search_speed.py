@@ -35,16 +35,14 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion import index_graph
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.fingerprint import model_fingerprint
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_graph import unit
-from modeling_mmfusion.model_folder import load_model
 from training.catalogue.layout import load_products, load_split
 from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, claim_folder, read_json, write_json
 from training.evaluation.measuring import measure_rankings
-from training.features.states import embed_products, embed_queries, product_features, query_features
+from training.features.encoder import Encoder
 
 matplotlib.use("Agg")
 SPLITS = ("train", "dev", "test")
@@ -181,24 +179,24 @@ def prepare_products(
     arguments: SearchBenchArguments, work: Path, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """Vectors of products and their jittered copies, and of real queries."""
-    model, processor = load_model(arguments.model, device="cpu", truncate_dim=arguments.dim)
-    model.save_pretrained(work / "run" / "model")
-    processor.save_pretrained(work / "run" / "model")
+    encoder = Encoder.load(arguments.model, device="cpu", truncate_dim=arguments.dim)
+    encoder.model.save_pretrained(work / "run" / "model")
+    encoder.processor.save_pretrained(work / "run" / "model")
     real, found, texts = [], [], []
     for data in arguments.data:
         for split in SPLITS:
             if Path(data, split).is_dir() or not Path(data).is_dir():
                 products = load_products(data, split)
-                real.append(embed_products(model, product_features(model, processor, products)))
+                real.append(encoder.embed_products(products))
         test = load_split(data, "test")
         texts += test.query_texts
-        found.append(embed_queries(model, query_features(model, processor, test.query_texts))[0])
+        found.append(encoder.embed_queries(test.query_texts))
     chosen = rng.permutation(len(texts))[: arguments.queries]
     real = rng.permutation(np.unique(np.concatenate(real), axis=0))
     vectors = jitter(real, arguments.count, work / "vectors.npy", rng)
     write_json(work / "texts.json", [texts[place] for place in chosen])
-    facts = {"blocks": model.output_dims}
-    write_json(work / "model.json", facts | {"fingerprint": model_fingerprint(model, processor)})
+    facts = {"blocks": encoder.model.output_dims}
+    write_json(work / "model.json", facts | {"fingerprint": encoder.fingerprint})
     return vectors, np.concatenate(found)[chosen], {"of real products": len(real)}
 
 
@@ -471,10 +469,8 @@ def quality(arguments: SearchBenchArguments) -> dict:
 
     The 8-bit graph holds main directions alone, as it does of a large catalogue.
     """
-    model, processor = load_model(arguments.model, device="cpu")
-    split = load_split(arguments.judged, "test")
-    vectors = embed_products(model, product_features(model, processor, split))
-    queries = embed_queries(model, query_features(model, processor, split.query_texts))[0]
+    encoder, split = Encoder.load(arguments.model, device="cpu"), load_split(arguments.judged, "test")
+    vectors, queries = encoder.embed_products(split), encoder.embed_queries(split.query_texts)
     figures = {"products": len(vectors), "dim": vectors.shape[1]}
     index_graph.MANY = len(vectors)
     for name in ("f32", "bf16", "i8", "b1", "b1, 50 candidates"):

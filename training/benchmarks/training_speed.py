@@ -30,12 +30,12 @@ from peft import LoraConfig
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.model_folder import load_model, prepare_for_inference
 from training.catalogue.layout import load_split
 from training.common.cli import run
 from training.common.distributed import Share
 from training.common.environment import environment
 from training.common.files import check_output_file, read_json, write_json
+from training.features.encoder import Encoder
 from training.learning.adapters import ENCODERS, EXCLUDED, HEADS, add_lora
 from training.learning.gradient_cache import forward_backward
 from training.learning.losses import alignment_loss
@@ -184,9 +184,9 @@ def run_ours(arguments: BenchArguments, options: dict) -> tuple[float, float, in
     """Memory before, seconds and pairs of our training steps."""
     stage = StageArguments(batch_size=arguments.batch_size, chunk_size=arguments.chunk_size, **PLAIN, **options)
     accelerator = Accelerator()
-    model, processor = load_model(arguments.model, device="cpu")
-    prepare_for_inference(model, "cpu")
-    data = query_set(model, processor, load_split(arguments.data, "train"), stage)
+    encoder = Encoder.load(arguments.model, device="cpu")
+    model, processor = encoder.model, encoder.processor
+    data = query_set(encoder, load_split(arguments.data, "train"), stage)
     encoders = {name for name in ("text", "vision") if getattr(stage, name) == "lora"}
     peft_model = add_lora(model, LoraArguments(), encoders) if encoders else model
     trained = choose_trained(model, stage)

@@ -8,12 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 import modeling_mmfusion
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.configuration_mmfusion import VIEWS
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.fingerprint import digest_of, model_fingerprint
+from modeling_mmfusion.fingerprint import digest_of
 from modeling_mmfusion.index import ProductIndex
-from modeling_mmfusion.model_folder import load_model
 from training.catalogue.layout import RetrievalSplit
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.product_retrieval.metrics import (
@@ -22,22 +21,16 @@ from training.evaluation.product_retrieval.metrics import (
     per_query,
 )
 from training.evaluation.rankers import (
+    Ranker,
+    RankFusion,
+    TextRanker,
+    WordRanker,
     best_rows,
     is_other_encoder,
     judged_rows,
-    rank_by_encoder,
-    rank_by_ranks,
-    rank_by_words,
 )
 from training.features.cache import cached_features
-from training.features.states import (
-    TowerStates,
-    embed_products,
-    embed_queries,
-    product_features,
-    product_texts,
-    query_features,
-)
+from training.features.encoder import Encoder, TowerStates, embed_products, embed_queries
 
 SCHEMA = 1
 QUERY_BATCH = 256
@@ -84,7 +77,8 @@ def evaluate(
     Returns:
         `dict`: view to metric to values of shape `(queries,)`.
     """
-    rankings = rank(model, products, queries, views, depth_of(metrics))
+    vectors, depth = embed_queries(model, queries)[0], depth_of(metrics)
+    rankings = {view: ViewRanker(model, products, vectors, view).rank(split, depth) for view in views}
     return {view: measure_rankings(split, found, metrics) for view, found in rankings.items()}
 
 
@@ -93,37 +87,46 @@ def depth_of(metrics: tuple[str, ...]) -> int:
     return max(measure_of(name).params["cutoff"] for name in metrics)
 
 
-def rank(
-    model: MMFusionModel,
-    products: TowerStates,
-    queries: TowerStates,
-    views: tuple[str, ...],
-    depth: int,
-    quantization: str = "f32",
-    ann: bool = False,
-    among: list[np.ndarray] | None = None,
-    embed: Callable[[MMFusionModel, TowerStates, str], np.ndarray] = embed_products,
-) -> dict[str, list[np.ndarray]]:
-    """Rows of the best products for each query in each view; see [`EvaluateArguments`].
+class ViewRanker:
+    """One of our views: products' vectors by inner product to the queries'.
 
-    Exact search ranks the rows `among` alone, for each query, if they are given. `embed` gives a view's vectors.
+    Args:
+        model (`MMFusionModel`): in eval mode.
+        products (`TowerStates`): of the split's corpus.
+        queries (`np.ndarray` of shape `(Q, dim)`): the queries' vectors.
+        view (`str`): `fused`, `text` or `image`.
+        quantization (`str`, *optional*, defaults to `"f32"`): how products' vectors are stored; see [`quantize`].
+        ann (`bool`, *optional*, defaults to `False`): search by the approximate index; then `among` is not heeded.
+        embed (`Callable`, *optional*, defaults to `embed_products`): gives the view's vectors.
     """
-    vectors, _ = embed_queries(model, queries)
-    rankings = {}
-    for view in (view for view in views if view in VIEWS):
-        found = quantize(embed(model, products, view), quantization)
-        rankings[view] = search_index(vectors, found, depth) if ann else search_exact(vectors, found, depth, among)
-    return rankings
+
+    def __init__(
+        self,
+        model: MMFusionModel,
+        products: TowerStates,
+        queries: np.ndarray,
+        view: str,
+        quantization: str = "f32",
+        ann: bool = False,
+        embed: Callable[[MMFusionModel, TowerStates, str], np.ndarray] = embed_products,
+    ):
+        self.queries = queries
+        self.vectors = lambda: quantize(embed(model, products, view), quantization)
+        self.ann = ann
+
+    def rank(self, split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
+        """See [`Ranker`]."""
+        if self.ann:
+            return search_index(self.queries, self.vectors(), depth)
+        return search_exact(self.queries, self.vectors(), depth, among)
 
 
-def kept_vectors(
-    model: MMFusionModel, processor: MMFusionProcessor, split: RetrievalSplit
-) -> Callable[[MMFusionModel, TowerStates, str], np.ndarray]:
+def kept_vectors(encoder: Encoder, split: RetrievalSplit) -> Callable[[MMFusionModel, TowerStates, str], np.ndarray]:
     """[`embed_products`] for a whole split, which takes the vectors that an earlier evaluation kept below
     `cache_folder()` of the same model, data and code of ours."""
     sources = sorted(Path(modeling_mmfusion.__file__).parent.glob("*.py"))
-    facts = [model_fingerprint(model, processor), str(model.output_dims), *(file.read_text() for file in sources)]
-    key = digest_of(*facts, *product_texts(processor, split), *split.picture_digests)
+    facts = [encoder.fingerprint, str(encoder.model.output_dims), *(file.read_text() for file in sources)]
+    key = digest_of(*facts, *encoder.product_texts(split), *split.picture_digests)
 
     def embed(model: MMFusionModel, products: TowerStates, view: str) -> np.ndarray:
         arrays, _ = cached_features(
@@ -205,29 +208,11 @@ def measure_views(
     """Rankings and metrics of the views that were asked for, of any kind of model."""
     depth, found = depth_of(metrics), MeasuredViews({})
     rankings, among = found.rankings, judged_rows(split) if arguments.judged_only else None
-    if arguments.model == "bm25":
-        rankings["bm25"] = rank_by_words(split, depth, among)
-    elif is_other_encoder(arguments.model):
-        rankings["text"] = rank_by_encoder(arguments.model, split, depth, arguments.batch_size, among)
-    else:
-        needed = [view for view in VIEWS if view in views or {"rrf", "oracle"} & set(views) and view != "fused"]
-        model, processor = load_model(arguments.model, truncate_dim=arguments.truncate_dim)
-        products = product_features(model, processor, split, arguments.batch_size)
-        embed = kept_vectors(model, processor, split)
-        if arguments.missing_images:
-            products, embed = without_pictures(products, arguments.missing_images), embed_products
-        queries = query_features(model, processor, split.query_texts)
-        _, weights = embed_queries(model, queries)
-        found.dim, found.shares = (
-            model.config.projection_dim,
-            dict(zip(model.config.blocks, weights.T**2, strict=True)),
-        )
-        how = {"quantization": arguments.quantization, "ann": arguments.ann, "among": among, "embed": embed}
-        rankings |= rank(model, products, queries, tuple(needed), depth, **how)
-        if {"bm25", "rrf"} & set(views):
-            rankings["bm25"] = rank_by_words(split, depth, among)
-        if "rrf" in views:
-            rankings["rrf"] = rank_by_ranks([rankings[name] for name in ("bm25", "text", "image")], depth)
+    for view, ranker in rankers_of(arguments, split, views, found).items():
+        rankings[view] = ranker.rank(split, depth, among)
+    if "rrf" in views:
+        parts = [rankings[name] for name in ("bm25", "text", "image")]
+        rankings["rrf"] = RankFusion(parts).rank(split, depth, among)
     values = {view: measure_rankings(split, rows, metrics) for view, rows in rankings.items()}
     if "oracle" in views and "image" in values:
         values["oracle"] = {name: np.maximum(values["text"][name], values["image"][name]) for name in metrics}
@@ -236,6 +221,31 @@ def measure_views(
     if arguments.judged_only:
         found.values["random"] = random_floor(split, metrics)
     return found
+
+
+def rankers_of(
+    arguments: EvaluateArguments, split: RetrievalSplit, views: tuple[str, ...], found: MeasuredViews
+) -> dict[str, Ranker]:
+    """A ranker for each view of a model but those that are made of others' rankings; of ours `found` learns the
+    vectors' length and the queries' shares."""
+    if arguments.model == "bm25":
+        return {"bm25": WordRanker()}
+    if is_other_encoder(arguments.model):
+        return {"text": TextRanker(arguments.model, arguments.batch_size)}
+    encoder = Encoder.load(arguments.model, truncate_dim=arguments.truncate_dim)
+    products, embed = encoder.product_states(split, arguments.batch_size), kept_vectors(encoder, split)
+    if arguments.missing_images:
+        products, embed = without_pictures(products, arguments.missing_images), embed_products
+    model, queries = encoder.model, encoder.query_states(split.query_texts)
+    queries, weights = embed_queries(model, queries)
+    found.dim = model.config.projection_dim
+    found.shares = dict(zip(model.config.blocks, weights.T**2, strict=True))
+    needed = [view for view in VIEWS if view in views or {"rrf", "oracle"} & set(views) and view != "fused"]
+    how = {"quantization": arguments.quantization, "ann": arguments.ann, "embed": embed}
+    rankers: dict[str, Ranker] = {view: ViewRanker(model, products, queries, view, **how) for view in needed}
+    if {"bm25", "rrf"} & set(views):
+        rankers["bm25"] = WordRanker(encoder.processor.product_fields)
+    return rankers
 
 
 def without_pictures(products: TowerStates, share: float, seed: int = 0) -> TowerStates:

@@ -1,6 +1,7 @@
 """Rankings by what a model is to be compared with: words (BM25), other encoders, and several rankings as one."""
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from safetensors import SafetensorError
@@ -8,14 +9,14 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index_words import ProductWords, best_rows, fuse_rankings
-from modeling_mmfusion.processing_mmfusion import join_fields
+from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS, join_fields
 from training.catalogue.layout import RetrievalSplit
 
 
-def listing_texts(split: RetrievalSplit) -> list[str]:
-    """Each product of a split as the text that our models read."""
+def listing_texts(split: RetrievalSplit, fields: list[str] | tuple[str, ...] = PRODUCT_FIELDS) -> list[str]:
+    """Each product of a split as the text of some fields, by default those that our models read."""
     columns = [name for name in split.corpus.column_names if name != "image"]
-    return [join_fields(product) for product in split.corpus.select_columns(columns)]
+    return [join_fields(product, fields) for product in split.corpus.select_columns(columns)]
 
 
 def judged_rows(split: RetrievalSplit) -> list[np.ndarray]:
@@ -24,72 +25,97 @@ def judged_rows(split: RetrievalSplit) -> list[np.ndarray]:
     return [np.array(sorted(row_of[product] for product in split.qrels[query["_id"]])) for query in split.queries]
 
 
-def rank_by_words(split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
+class Ranker(Protocol):
+    """Anything that ranks a split's products for its queries: our views, and all that they are compared with."""
+
+    def rank(self, split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
+        """Rows of the corpus for each query, best first.
+
+        Args:
+            split (`RetrievalSplit`): corpus and queries.
+            depth (`int`): products a query.
+            among (`list[np.ndarray]`, *optional*): rows to rank for each query; the whole corpus if not given.
+        """
+
+
+class WordRanker:
     """BM25 (k1 1.5, b 0.75, no stop words, no stemming) over the products' texts.
 
-    Args:
-        split (`RetrievalSplit`): corpus and queries.
-        depth (`int`): products a query.
-        among (`list[np.ndarray]`, *optional*): rows to rank for each query; the whole corpus if not given.
+    Ranks only products that share a word with the query, unless `among` says which to rank.
 
-    Returns:
-        `list[np.ndarray]`: rows of the corpus for each query, best first; only products that share a word with it,
-        unless `among` says which to rank.
+    Args:
+        fields (`list[str]`, *optional*): of the products, in their order; those of `processor.product_fields`.
 
     References:
         The library bm25s, https://huggingface.co/papers/2407.03618.
     """
-    words = ProductWords.build(listing_texts(split))
-    rankings = []
-    for number, text in enumerate(tqdm(split.query_texts, desc="BM25", unit="query", leave=False)):
-        if among:
-            rankings.append(best_rows(words.scores(text), depth, among[number]))
-        else:
-            rankings.append(words.best(text, depth))
-    return rankings
+
+    def __init__(self, fields: list[str] | tuple[str, ...] = PRODUCT_FIELDS):
+        self.fields = fields
+
+    def rank(self, split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
+        """See [`Ranker`]."""
+        words = ProductWords.build(listing_texts(split, self.fields))
+        rankings = []
+        for number, text in enumerate(tqdm(split.query_texts, desc="BM25", unit="query", leave=False)):
+            if among:
+                rankings.append(best_rows(words.scores(text), depth, among[number]))
+            else:
+                rankings.append(words.best(text, depth))
+        return rankings
 
 
-def rank_by_encoder(
-    name: str, split: RetrievalSplit, depth: int, batch_size: int = 32, among: list[np.ndarray] | None = None
-) -> list[np.ndarray]:
+class TextRanker:
     """The products' texts by cosine to the query, with any text model of sentence-transformers.
 
     Args:
         name (`str`): its folder or Hub id; models with code of their own are not run.
-        split (`RetrievalSplit`): corpus and queries.
-        depth (`int`): products a query.
         batch_size (`int`, *optional*, defaults to 32): texts at a time.
-        among (`list[np.ndarray]`, *optional*): rows to rank for each query; the whole corpus if not given.
-
-    Raises:
-        DataError: if it can't be loaded.
     """
-    from sentence_transformers import SentenceTransformer
 
-    try:
-        encoder = SentenceTransformer(str(name))
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{name}: can't load it as a sentence-transformers model: {one_line(error)}") from error
-    options = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": False}
-    products = encoder.encode_document(listing_texts(split), **options)
-    queries = encoder.encode_query(split.query_texts, **options)
-    return [
-        best_rows(products @ query, depth, rows)
-        for query, rows in zip(queries, among or [None] * len(queries), strict=True)
-    ]
+    def __init__(self, name: str, batch_size: int = 32):
+        self.name = name
+        self.batch_size = batch_size
+
+    def rank(self, split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
+        """See [`Ranker`].
+
+        Raises:
+            DataError: if the model can't be loaded.
+        """
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            encoder = SentenceTransformer(str(self.name))
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+            raise DataError(
+                f"{self.name}: can't load it as a sentence-transformers model: {one_line(error)}"
+            ) from error
+        options = {"batch_size": self.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+        products = encoder.encode_document(listing_texts(split), **options)
+        queries = encoder.encode_query(split.query_texts, **options)
+        return [
+            best_rows(products @ query, depth, rows)
+            for query, rows in zip(queries, among or [None] * len(queries), strict=True)
+        ]
 
 
-def rank_by_ranks(rankings: list[list[np.ndarray]], depth: int) -> list[np.ndarray]:
+class RankFusion:
     """Reciprocal rank fusion of several rankings of the same corpus: the sum of `1 / (60 + rank)`.
 
     Args:
         rankings (`list[list[np.ndarray]]`): of each system the rows for each query, best first.
-        depth (`int`): products a query.
 
     References:
         Cormack et al., Reciprocal Rank Fusion outperforms Condorcet (SIGIR 2009).
     """
-    return [fuse_rankings(rows_of_systems, depth) for rows_of_systems in zip(*rankings, strict=True)]
+
+    def __init__(self, rankings: list[list[np.ndarray]]):
+        self.rankings = rankings
+
+    def rank(self, split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
+        """See [`Ranker`]; `among` has been heeded by the rankings."""
+        return [fuse_rankings(rows_of_systems, depth) for rows_of_systems in zip(*self.rankings, strict=True)]
 
 
 def is_other_encoder(name: str) -> bool:

@@ -14,13 +14,12 @@ from matplotlib.figure import Figure
 
 from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.configuration_mmfusion import VIEWS
-from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit, load_split
 from training.common.cli import run
 from training.common.files import beside, check_output_file, new_file
 from training.evaluation.measuring import search_exact
-from training.features.states import TowerStates, embed_products, embed_queries, product_features, query_features
+from training.features.encoder import Encoder, TowerStates, embed_products, embed_queries
 
 RELEVANT, OTHER = "#2e9e5b", "#dddddd"
 
@@ -97,11 +96,10 @@ def _draw_product(axis, split: RetrievalSplit, query: int, row: int) -> None:
 def main(arguments: SheetArguments) -> Path:
     """Draws, writes the picture and returns its path."""
     output = check_output_file(arguments.output or beside(arguments.model, "results.png"))
-    model, processor = load_model(arguments.model)
+    encoder = Encoder.load(arguments.model)
     split = load_split(arguments.data, arguments.split)
-    products = product_features(model, processor, split)
-    queries = query_features(model, processor, split.query_texts)
-    figure = draw_sheet(model, split, products, queries, arguments.queries, arguments.k)
+    products, queries = encoder.product_states(split), encoder.query_states(split.query_texts)
+    figure = draw_sheet(encoder.model, split, products, queries, arguments.queries, arguments.k)
     with new_file(output) as partial:
         figure.savefig(partial, dpi=110, facecolor="white")
     plt.close(figure)

@@ -13,7 +13,7 @@ import numpy as np
 from modeling_mmfusion.checksums import check_whole
 from training.common.files import cannot_write, new_shared_folder
 from training.common.random_state import random_state_kept
-from training.features.encoders import cache_folder
+from training.features.pretrained import cache_folder
 
 Found = tuple[dict[str, np.ndarray], list[tuple[int, str]]]  # arrays by name; (row, reason) of what can't be read
 

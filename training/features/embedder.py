@@ -23,6 +23,7 @@ from training.catalogue.stream import ROW, stream_products
 from training.common.errors import Problems
 from training.common.files import beside
 from training.features.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
+from training.features.encoder import Encoder
 from training.features.options import EmbedArguments
 from training.features.shards import (
     KnownVectors,
@@ -33,7 +34,6 @@ from training.features.shards import (
     write_shard,
     write_vectors_manifest,
 )
-from training.features.states import embed_queries, query_features
 from training.features.windows import ProductInputs, embed_windows
 
 WRITER = "training.embed"
@@ -148,7 +148,7 @@ class CatalogueEmbedder:
         texts = sample_queries(self.arguments.data)
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
-        return embed_queries(self.model, query_features(self.model, self.processor, texts, cache=False))[0]
+        return Encoder(self.model, self.processor).embed_queries(texts, cache=False)
 
     def run(self, shards: list[int], progress: Callable[[int], Any] = lambda count: None) -> Iterator[dict[str, Any]]:
         """Embeds some shards, in ascending order, and writes them.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from modeling_mmfusion import MMFusionProcessor
-from training.features.states import BATCH_SIZE, read_pictures
+from training.features.encoder import BATCH_SIZE, read_pictures
 
 
 @dataclass

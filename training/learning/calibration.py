@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from modeling_mmfusion import MMFusionModel
-from training.features.states import TowerStates
+from training.features.encoder import TowerStates
 from training.learning.losses import info_nce
 from training.learning.options import StageArguments
 from training.learning.sampling import Judgments, PairSampler, epoch_batches

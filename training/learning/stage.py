@@ -19,7 +19,7 @@ from training.catalogue.layout import RetrievalSplit
 from training.common.distributed import Share
 from training.common.stopping import leave_to_parent
 from training.evaluation.measuring import evaluate
-from training.features.states import product_texts, query_features, text_features
+from training.features.encoder import Encoder
 from training.learning.adapters import add_lora
 from training.learning.calibration import (
     calibrate_query_router,
@@ -82,8 +82,7 @@ class StageRun:
 
 def train_stage(
     accelerator: Accelerator,
-    model: MMFusionModel,
-    processor: MMFusionProcessor,
+    encoder: Encoder,
     stage: StageArguments,
     lora: LoraArguments,
     data: StageData,
@@ -96,8 +95,7 @@ def train_stage(
 
     Args:
         accelerator (`Accelerator`): device, precision and processes.
-        model (`MMFusionModel`): trained in place.
-        processor (`MMFusionProcessor`): the model's.
+        encoder (`Encoder`): model and processor; trained in place.
         stage (`StageArguments`): what is trained, losses and schedule.
         lora (`LoraArguments`): for stages that train encoders through adapters.
         data (`StageData`): what it learns from.
@@ -107,10 +105,10 @@ def train_stage(
         A line an epoch (loss, learning rate, inverse temperature, pairs a second, dev metrics), and the PEFT model
         around `model` if the stage trains adapters, else `None`.
     """
-    forget_familiar_texts(model)
+    forget_familiar_texts(encoder.model)
     encoders = {name for name in ("text", "vision") if getattr(stage, name) == "lora"}
-    peft_model = add_lora(model, lora, encoders) if encoders else None
-    trained = choose_trained(model, stage)
+    peft_model = add_lora(encoder.model, lora, encoders) if encoders else None
+    trained = choose_trained(encoder.model, stage)
     samplers = [
         PairSampler(
             some.judgments,
@@ -124,38 +122,45 @@ def train_stage(
     ]
     steps = stage.epochs * len(epoch_batches(samplers, 0, run.seed))
     optimizer = torch.optim.AdamW(parameter_groups(trained, stage))
-    wrapped, optimizer = accelerator.prepare(peft_model or model, optimizer)
+    wrapped, optimizer = accelerator.prepare(peft_model or encoder.model, optimizer)
     # not prepared: accelerate would take a step for each process, and one step here is one batch over all processes
     scheduler = get_cosine_schedule_with_warmup(optimizer, int(stage.warmup * steps), steps)
     trainer = _Trainer(
-        accelerator, model, wrapped, processor, stage, data, run, samplers, trained, optimizer, scheduler
+        accelerator,
+        encoder.model,
+        wrapped,
+        encoder.processor,
+        stage,
+        data,
+        run,
+        samplers,
+        trained,
+        optimizer,
+        scheduler,
     )
     lines = trainer.run_epochs()
-    model.eval()
+    encoder.model.eval()
     accelerator.free_memory()
     return lines, peft_model
 
 
-def calibrate_stage(
-    model: MMFusionModel, processor: MMFusionProcessor, stage: StageArguments, data: StageData, seed: int
-) -> None:
+def calibrate_stage(encoder: Encoder, stage: StageArguments, data: StageData, seed: int) -> None:
     """Fits what a stage's epochs don't: which texts are familiar and, of fused products, how far blocks are trusted.
 
     Args:
-        model (`MMFusionModel`): the trained model, in eval mode; changed in place.
-        processor (`MMFusionProcessor`): the model's.
+        encoder (`Encoder`): model and processor; the trained model, in eval mode; changed in place.
         stage (`StageArguments`): the stage.
         data (`StageData`): what it learned from; without dev splits the blocks' weights stay as they are.
         seed (`int`): seed of batches and samples.
     """
     found = []
     if stage.fused_weight > 0 and data.dev:
-        states = [measured_states(model, processor, split, trained_encoders(stage)) for split in data.dev]
+        states = [measured_states(encoder, split, trained_encoders(stage)) for split in data.dev]
         found = [(Judgments(positives_of(split)), q, p) for split, (p, q) in zip(data.dev, states, strict=True)]
-        calibrate_routers(model, found, stage, seed)
-    learn_from_texts(model, processor, data.train, stage, seed)
+        calibrate_routers(encoder.model, found, stage, seed)
+    learn_from_texts(encoder, data.train, stage, seed)
     if found:
-        calibrate_query_router(model, found, seed)
+        calibrate_query_router(encoder.model, found, seed)
 
 
 def choose_trained(model: MMFusionModel, stage: StageArguments) -> dict[str, torch.nn.Parameter]:
@@ -205,18 +210,16 @@ def parameter_groups(parameters: dict[str, torch.nn.Parameter], stage: StageArgu
     ]
 
 
-def learn_from_texts(
-    model: MMFusionModel, processor: MMFusionProcessor, splits: list[RetrievalSplit], stage: StageArguments, seed: int
-) -> None:
+def learn_from_texts(encoder: Encoder, splits: list[RetrievalSplit], stage: StageArguments, seed: int) -> None:
     """Shows the model which texts it was trained on; of a text encoder that was trained, a sample of them."""
     keep, queries, products = stage.text == "frozen", [], []
     for split in splits:
-        texts = split.query_texts, product_texts(processor, split)
+        texts = split.query_texts, encoder.product_texts(split)
         if not keep:
             texts = [[some[row] for row in sample_rows(len(some), seed)] for some in texts]
-        queries.append(query_features(model, processor, texts[0], cache=keep))
-        products.append(text_features(model, processor, texts[1], cache=keep))
-    learn_familiar_texts(model, queries, products)
+        queries.append(encoder.query_states(texts[0], cache=keep))
+        products.append(encoder.text_states(texts[1], cache=keep))
+    learn_familiar_texts(encoder.model, queries, products)
 
 
 @dataclass
@@ -380,7 +383,7 @@ class _Trainer:
             return {}
         found = []
         for split in self.data.dev:
-            states = measured_states(self.model, self.processor, split, trained_encoders(self.stage))
+            states = measured_states(Encoder(self.model, self.processor), split, trained_encoders(self.stage))
             found.append(evaluate(self.model, split, *states))
         return {
             view: {name: float(np.mean([part[view][name].mean() for part in found])) for name in metrics}

@@ -10,7 +10,6 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast, broadcast_object_list, set_seed
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.model_folder import prepare_for_inference
 from training.catalogue.layout import NothingToMeasure, RetrievalSplit, hide_modality, load_split
@@ -20,7 +19,7 @@ from training.common.errors import Problems
 from training.common.files import RUN, cannot_write, check_folder, claim_folder, new_folder, write_json, write_text
 from training.common.random_state import random_state_kept
 from training.common.stopping import Stop
-from training.features.states import product_texts, query_features, text_features
+from training.features.encoder import Encoder
 from training.learning.adapters import merged, save_adapter
 from training.learning.calibration import sample_rows, start_text_head
 from training.learning.checkpoints import Checkpoints
@@ -53,10 +52,10 @@ def train(arguments: TrainArguments, stop: Stop) -> Path:
         write_json(output / "environment.json", environment())
     set_seed(arguments.seed)  # here, so that nothing before decides what the heads are drawn from
     with accelerator.main_process_first():  # the first call may convert a tower into the cache
-        model, processor = start_model(arguments.model, output, checkpoints.done)
-    prepare_for_inference(model, str(accelerator.device))
+        encoder = start_model(arguments.model, output, checkpoints.done)
+    prepare_for_inference(encoder.model, str(accelerator.device))
     checkpoints.restore_random_state()
-    _, lines, problems = fit(accelerator, model, processor, arguments, checkpoints)
+    _, lines, problems = fit(accelerator, encoder, arguments, checkpoints)
     if accelerator.is_main_process:
         for found in problems:
             found.report()
@@ -126,24 +125,23 @@ def check_batches(arguments: TrainArguments, processes: int) -> None:
 
 def fit(
     accelerator: Accelerator,
-    model: MMFusionModel,
-    processor: MMFusionProcessor,
+    encoder: Encoder,
     arguments: TrainArguments,
     checkpoints: Checkpoints | None = None,
     load: Callable[[str, str], RetrievalSplit] = load_split,
-) -> tuple[MMFusionModel, list[dict], list[Problems]]:
+) -> tuple[Encoder, list[dict], list[Problems]]:
     """Runs the recipe's stages that are left.
 
     Args:
         accelerator (`Accelerator`): device and processes.
-        model (`MMFusionModel`): with new heads, or that of the last stage that is done.
-        processor (`MMFusionProcessor`): the model's.
+        encoder (`Encoder`): model and processor; with new heads, or that of the last stage that is done.
         arguments (`TrainArguments`): the recipe.
         checkpoints (`Checkpoints`, *optional*): the run folder's; without it nothing is written.
         load (`Callable`, *optional*, defaults to `load_split`): gives a catalogue's split by path and name.
 
     Returns:
-        The trained model, a line an epoch of each stage (see [`train_stage`]), and what was wrong with the data.
+        The trained model with its processor, a line an epoch of each stage (see [`train_stage`]), and what was wrong
+        with the data.
     """
     output, data = Path(arguments.output), arguments.data
     with accelerator.main_process_first(), random_state_kept():
@@ -154,36 +152,36 @@ def fit(
     lines = list(checkpoints.lines) if checkpoints else []
     if not done and arguments.model.start is None:
         trains_texts = any(getattr(arguments, name).text != "frozen" for name in stages)
-        _start_text_head(accelerator, model, processor, train, sample=trains_texts)
+        _start_text_head(accelerator, encoder, train, sample=trains_texts)
     for name in [name for name in stages if name not in done]:
         stage = getattr(arguments, name)
         base = _base(arguments, stages, name)
         if checkpoints and "lora" in (stage.text, stage.vision) and base == output / "base":
-            save_model(accelerator, model, processor, base)
+            save_model(accelerator, encoder, base)
         with accelerator.main_process_first():  # the first process fills the cache of features
-            sets = stage_sets(model, processor, stage, arguments, train)
+            sets = stage_sets(encoder, stage, arguments, train)
         share_topics(accelerator, sets)
         stage_run = StageRun(name, arguments.seed, arguments.workers, checkpoints)
         stage_data = StageData(sets, train, dev)
-        found, peft_model = train_stage(accelerator, model, processor, stage, arguments.lora, stage_data, stage_run)
+        found, peft_model = train_stage(accelerator, encoder, stage, arguments.lora, stage_data, stage_run)
         lines += found
         result = output / ("model" if name == stages[-1] else name)
         if checkpoints:  # first of all the model, so that no fault behind the last epoch costs the training
-            save_model(accelerator, merged(model, peft_model), processor, result)
+            save_model(accelerator, Encoder(merged(encoder.model, peft_model), encoder.processor), result)
             if accelerator.is_main_process:
                 write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
                 draw_training(lines, output / "training.png")
-        calibrate_stage(model, processor, stage, stage_data, arguments.seed)
+        calibrate_stage(encoder, stage, stage_data, arguments.seed)
         if checkpoints and peft_model is not None and accelerator.is_main_process:
             with new_folder(output / "adapter", WRITER) as folder:
                 save_adapter(peft_model, folder, str(base))
-        model = merged(model, peft_model)
+        encoder = Encoder(merged(encoder.model, peft_model), encoder.processor)
         if checkpoints:
-            save_model(accelerator, model, processor, result)
+            save_model(accelerator, encoder, result)
             checkpoints.finish(name, result, lines)
     if not stages and checkpoints:
-        save_model(accelerator, model, processor, output / "model")
-    return model, lines, [split.problems for split in train + dev]
+        save_model(accelerator, encoder, output / "model")
+    return encoder, lines, [split.problems for split in train + dev]
 
 
 def dev_splits(
@@ -208,8 +206,7 @@ def dev_splits(
 
 
 def stage_sets(
-    model: MMFusionModel,
-    processor: MMFusionProcessor,
+    encoder: Encoder,
     stage: StageArguments,
     arguments: TrainArguments,
     splits: list[RetrievalSplit],
@@ -220,13 +217,10 @@ def stage_sets(
     if view_weights(stage):
         negatives, teacher = (read_scores(files, len(splits)) for files in (data.negatives, data.teacher))
         kinds.append(
-            [
-                query_set(model, processor, split, stage, *some)
-                for split, *some in zip(splits, negatives, teacher, strict=True)
-            ]
+            [query_set(encoder, split, stage, *some) for split, *some in zip(splits, negatives, teacher, strict=True)]
         )
     if stage.title_image_weight > 0:
-        kinds.append([found for split in splits if (found := title_set(model, processor, split, stage))])
+        kinds.append([found for split in splits if (found := title_set(encoder, split, stage))])
     kinds = [[join_sets(sets)] if data.mixed and len(sets) > 1 else sets for sets in kinds]
     sets = [data for sets in kinds for data in sets]
     if not sets:
@@ -248,25 +242,25 @@ def share_topics(accelerator: Accelerator, sets: list[TrainingSet]) -> None:
             judgments.query_features = broadcast(features).cpu().numpy()
 
 
-def save_model(accelerator: Accelerator, model: MMFusionModel, processor: MMFusionProcessor, folder: Path) -> None:
+def save_model(accelerator: Accelerator, encoder: Encoder, folder: Path) -> None:
     """Saves weights, configuration, processor and code as one folder, which appears whole or not at all."""
     if accelerator.is_main_process:
         with new_folder(folder, WRITER) as partial, cannot_write(partial):
-            model.save_pretrained(partial)
-            processor.save_pretrained(partial)
+            encoder.model.save_pretrained(partial)
+            encoder.processor.save_pretrained(partial)
     accelerator.wait_for_everyone()
 
 
-def _start_text_head(accelerator, model, processor, splits: list[RetrievalSplit], sample: bool) -> None:
+def _start_text_head(accelerator, encoder, splits: list[RetrievalSplit], sample: bool) -> None:
     """Starts the text head from all texts, whose features frozen encoders need anyway, or from a sample of them."""
     states = []
     with accelerator.main_process_first():
         for split in splits:
-            texts = product_texts(processor, split)
+            texts = encoder.product_texts(split)
             if sample:
                 texts = [texts[row] for row in sample_rows(len(texts), SAMPLE_SEED)]
-            states += [query_features(model, processor, split.query_texts), text_features(model, processor, texts)]
-    start_text_head(model, states)
+            states += [encoder.query_states(split.query_texts), encoder.text_states(texts)]
+    start_text_head(encoder.model, states)
 
 
 def _base(arguments: TrainArguments, stages: list[str], name: str) -> Path:

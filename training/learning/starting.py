@@ -10,16 +10,17 @@ from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.fingerprint import TOWERS
 from modeling_mmfusion.model_folder import load_model
-from training.features.encoders import resolve_tower
+from training.features.encoder import Encoder
+from training.features.pretrained import resolve_tower
 from training.learning.options import ModelArguments
 
 
-def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> tuple[MMFusionModel, MMFusionProcessor]:
+def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> Encoder:
     """The model that training goes on with: of the last stage that is done, of `start`, or a new one."""
     if done:
         folder = output / done[-1]
-        return load_model(folder if folder.is_dir() else output / "model", device="cpu")
-    return new_model(arguments) if arguments.start is None else load_model(arguments.start, device="cpu")
+        return Encoder.load(folder if folder.is_dir() else output / "model", device="cpu")
+    return Encoder(*new_model(arguments)) if arguments.start is None else Encoder.load(arguments.start, device="cpu")
 
 
 def check_fields(arguments: ModelArguments) -> None:

@@ -6,18 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, Dataset
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor
+from modeling_mmfusion import MMFusionProcessor
 from training.catalogue.layout import RetrievalSplit
 from training.common.distributed import Share
-from training.features.states import (
-    TowerStates,
-    picture_features,
-    product_features,
-    product_texts,
-    query_features,
-    read_pictures,
-    text_features,
-)
+from training.features.encoder import Encoder, TowerStates, read_pictures
 from training.learning.gradient_cache import Chunk
 from training.learning.losses import view_weights
 from training.learning.options import StageArguments
@@ -79,8 +71,7 @@ def trained_encoders(stage: StageArguments) -> set[str]:
 
 
 def query_set(
-    model: MMFusionModel,
-    processor: MMFusionProcessor,
+    encoder: Encoder,
     split: RetrievalSplit,
     stage: StageArguments,
     negatives: dict[str, dict[str, float]] | None = None,
@@ -89,8 +80,7 @@ def query_set(
     """The queries and judgments of a split.
 
     Args:
-        model (`MMFusionModel`): whose frozen encoders run, or ran in an earlier run.
-        processor (`MMFusionProcessor`): the model's.
+        encoder (`Encoder`): model and processor; whose frozen encoders run, or ran in an earlier run.
         split (`RetrievalSplit`): the catalogue.
         stage (`StageArguments`): tells which encoders are frozen.
         negatives (`dict`, *optional*): query id to product id to score of mined hard negatives.
@@ -98,22 +88,20 @@ def query_set(
     """
     trained, texts = trained_encoders(stage), split.query_texts
     # of an encoder that is trained, what it says before the stage tells which queries are alike
-    before = query_features(model, processor, texts) if "text" not in trained or stage.topical_share else None
+    before = encoder.query_states(texts) if "text" not in trained or stage.topical_share else None
     rows = {product_id: row for row, product_id in enumerate(split.product_ids)}
     judgments = Judgments(
         positives_of(split),
         negatives_of(split, negatives or {}, rows),
-        [copies_of(product_texts(processor, split), split.picture_digests)],
+        [copies_of(encoder.product_texts(split), split.picture_digests)],
         [_by_row((teacher or {}).get(query["_id"], {}), rows) for query in split.queries] if teacher else [],
         None if before is None else before.arrays["text_features"],
     )
     queries = Inputs(texts=texts) if "text" in trained else Inputs(before)
-    return TrainingSet(queries, product_inputs(model, processor, split, trained), judgments, [split])
+    return TrainingSet(queries, product_inputs(encoder, split, trained), judgments, [split])
 
 
-def title_set(
-    model: MMFusionModel, processor: MMFusionProcessor, split: RetrievalSplit, stage: StageArguments
-) -> TrainingSet | None:
+def title_set(encoder: Encoder, split: RetrievalSplit, stage: StageArguments) -> TrainingSet | None:
     """Titles as queries for the products' pictures; of products that share a title each is relevant.
 
     The products are without text, which the pictures' view does not see. Batches are drawn at random: of like titles
@@ -129,15 +117,14 @@ def title_set(
     if not titles:
         return None
     trained, texts = trained_encoders(stage), list(titles)
-    queries = Inputs(texts=texts) if "text" in trained else Inputs(query_features(model, processor, texts))
+    queries = Inputs(texts=texts) if "text" in trained else Inputs(encoder.query_states(texts))
     judgments = Judgments(list(titles.values()), copies=[same_values(split.picture_digests)], of_titles=True)
-    products = product_inputs(model, processor, split, trained, with_texts=False)
+    products = product_inputs(encoder, split, trained, with_texts=False)
     return TrainingSet(queries, products, judgments, [split])
 
 
 def product_inputs(
-    model: MMFusionModel,
-    processor: MMFusionProcessor,
+    encoder: Encoder,
     split: RetrievalSplit,
     trained: set[str],
     with_texts: bool = True,
@@ -146,33 +133,31 @@ def product_inputs(
     are trained."""
     arrays, texts, pictures = {}, None, None
     if not with_texts:
-        arrays |= without_text(model, processor, len(split.product_ids))
+        arrays |= without_text(encoder, len(split.product_ids))
     elif "text" in trained:
-        texts = product_texts(processor, split)
+        texts = encoder.product_texts(split)
     else:
-        arrays |= text_features(model, processor, product_texts(processor, split)).arrays
+        arrays |= encoder.text_states(encoder.product_texts(split)).arrays
     if "vision" in trained and "image" in split.corpus.column_names:
         pictures = split.corpus.select_columns(["image"])
     else:
-        arrays |= picture_features(model, processor, split).arrays
+        arrays |= encoder.picture_states(split).arrays
     return Inputs(TowerStates(arrays) if arrays else None, texts, pictures)
 
 
 @torch.no_grad()
-def without_text(model: MMFusionModel, processor: MMFusionProcessor, count: int) -> dict[str, np.ndarray]:
+def without_text(encoder: Encoder, count: int) -> dict[str, np.ndarray]:
     """The text's part of the states of `count` products that have none; one row, seen `count` times."""
-    states = model.encode_products(**processor.process_products([{}]).to(model.device))
+    states = encoder.model.encode_products(**encoder.processor.process_products([{}]).to(encoder.model.device))
     found = {name: tensor.cpu().numpy() for name, tensor in states.items() if not name.startswith("image_")}
     return {name: np.broadcast_to(array, (count, *array.shape[1:])) for name, array in found.items()}
 
 
-def measured_states(
-    model: MMFusionModel, processor: MMFusionProcessor, split: RetrievalSplit, trained: set[str]
-) -> tuple[TowerStates, TowerStates]:
+def measured_states(encoder: Encoder, split: RetrievalSplit, trained: set[str]) -> tuple[TowerStates, TowerStates]:
     """What the encoders now say of a split's products and queries; of those that change nothing is kept on disk."""
     keep_texts = "text" not in trained
-    products = product_features(model, processor, split, keep_texts=keep_texts, keep_pictures="vision" not in trained)
-    return products, query_features(model, processor, split.query_texts, cache=keep_texts)
+    products = encoder.product_states(split, keep_texts=keep_texts, keep_pictures="vision" not in trained)
+    return products, encoder.query_states(split.query_texts, cache=keep_texts)
 
 
 def join_sets(sets: list[TrainingSet]) -> TrainingSet:

@@ -13,15 +13,8 @@ from modeling_mmfusion.fingerprint import model_fingerprint, towers_fingerprint
 from modeling_mmfusion.model_folder import load_model
 from training.catalogue.layout import load_split
 from training.catalogue.writing import CORPUS_FEATURES
-from training.features import states
-from training.features.states import (
-    embed_products,
-    embed_queries,
-    picture_features,
-    product_features,
-    query_features,
-    text_features,
-)
+from training.features import encoder
+from training.features.encoder import Encoder, embed_products, embed_queries
 from training.learning import training_set
 
 
@@ -42,14 +35,14 @@ def odd_shop(tmp_path):
 
 def test_vectors_are_those_of_the_model_product_by_product(model, processor, tmp_path):
     split = load_split(odd_shop(tmp_path), "test")
-    vectors = embed_products(model, product_features(model, processor, split, batch_size=4))
+    vectors = embed_products(model, Encoder(model, processor).product_states(split, batch_size=4))
     products = [dict(product) for product in split.corpus]
     products[7]["image"] = None
     with torch.no_grad():
         alone = [model.get_product_features(**processor.process_products([p])).pooler_output for p in products]
     np.testing.assert_allclose(vectors, torch.cat(alone).numpy(), atol=1e-4)  # cells are kept in half precision
     texts = split.query_texts
-    found, weights = embed_queries(model, query_features(model, processor, texts, batch_size=5))
+    found, weights = embed_queries(model, Encoder(model, processor).query_states(texts, batch_size=5))
     with torch.no_grad():
         expected = [model.get_query_features(**processor.process_queries([text])).pooler_output for text in texts]
     np.testing.assert_allclose(found, torch.cat(expected).numpy(), atol=1e-6)
@@ -59,7 +52,7 @@ def test_vectors_are_those_of_the_model_product_by_product(model, processor, tmp
 def test_an_unreadable_picture_is_counted_each_time_also_from_the_cache(model, processor, tmp_path):
     for _ in range(2):
         split = load_split(odd_shop(tmp_path), "test")
-        features = product_features(model, processor, split)
+        features = Encoder(model, processor).product_states(split)
         assert features.arrays["image_mask"][:, 0].tolist() == [n not in (1, 4, 7) for n in range(12)]
         (line,) = split.problems.lines()
         assert line.startswith("1 x unreadable image") and "corpus.parquet row 7, field image" in line
@@ -67,48 +60,48 @@ def test_an_unreadable_picture_is_counted_each_time_also_from_the_cache(model, p
 
 def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, processor, tmp_path, monkeypatch):
     shop = odd_shop(tmp_path)
-    first = product_features(model, processor, load_split(shop, "test"))
-    queries = query_features(model, processor, ["red mug"])
+    first = Encoder(model, processor).product_states(load_split(shop, "test"))
+    queries = Encoder(model, processor).query_states(["red mug"])
 
     def towers_run(*args):
         raise AssertionError("the towers ran")
 
-    monkeypatch.setattr(states, "_run_encoder", towers_run)
-    again = product_features(model, processor, load_split(shop, "test"))
+    monkeypatch.setattr(encoder, "_run_encoder", towers_run)
+    again = Encoder(model, processor).product_states(load_split(shop, "test"))
     for name, array in (first.arrays | queries.arrays).items():
-        found = again if name in first.arrays else query_features(model, processor, ["red mug"])
+        found = again if name in first.arrays else Encoder(model, processor).query_states(["red mug"])
         np.testing.assert_array_equal(found.arrays[name], first.arrays.get(name, array))
     with torch.no_grad():
         model.product_heads.missing_image.weight.add_(1)  # not a tower: the features stay
-    product_features(model, processor, load_split(shop, "test"))
+    Encoder(model, processor).product_states(load_split(shop, "test"))
     with pytest.raises(AssertionError, match="the towers ran"):
-        query_features(model, processor, ["red  mug"])
+        Encoder(model, processor).query_states(["red  mug"])
     with pytest.raises(AssertionError, match="the towers ran"):
-        product_features(model, processor, load_split(write_shop(tmp_path / "other"), "test"))
+        Encoder(model, processor).product_states(load_split(write_shop(tmp_path / "other"), "test"))
     with torch.no_grad():
         model.text_model.embeddings.word_embeddings.weight[5] += 1
     with pytest.raises(AssertionError, match="the towers ran"):
-        product_features(model, processor, load_split(shop, "test"))
-    pictures = picture_features(model, processor, load_split(shop, "test"))
+        Encoder(model, processor).product_states(load_split(shop, "test"))
+    pictures = Encoder(model, processor).picture_states(load_split(shop, "test"))
     np.testing.assert_array_equal(pictures.arrays["image_features"], first.arrays["image_features"])
 
 
 def test_a_text_that_products_share_is_encoded_once(model, processor, monkeypatch):
     texts, encoded = ["red mug", "a big blue mug", "red mug", "", "a big blue mug"], []
-    run_encoder = states._run_encoder
+    run_encoder = encoder._run_encoder
 
     def counted(encode, some, *rest):
         encoded.extend(some)
         return run_encoder(encode, some, *rest)
 
-    monkeypatch.setattr(states, "_run_encoder", counted)
-    found = text_features(model, processor, texts, batch_size=2)
+    monkeypatch.setattr(encoder, "_run_encoder", counted)
+    found = Encoder(model, processor).text_states(texts, batch_size=2)
     assert encoded == ["red mug", "a big blue mug", ""] and found.arrays["text_mask"].tolist() == [True] * 3 + [
         False,
         True,
     ]
     for row, text in enumerate(texts):
-        alone = text_features(model, processor, [text], cache=False).arrays
+        alone = Encoder(model, processor).text_states([text], cache=False).arrays
         for name, array in found.arrays.items():
             np.testing.assert_allclose(array[row], alone[name][0], atol=1e-6, err_msg=name)
 
@@ -116,12 +109,12 @@ def test_a_text_that_products_share_is_encoded_once(model, processor, monkeypatc
 @pytest.mark.parametrize("name", ["rows.json", "text_features.npy"])
 def test_a_damaged_cache_is_told_and_computed_again(model, processor, tmp_path, capsys, name):
     shop = odd_shop(tmp_path)
-    first = product_features(model, processor, load_split(shop, "test")).arrays["text_features"].copy()
+    first = Encoder(model, processor).product_states(load_split(shop, "test")).arrays["text_features"].copy()
     damaged = [file for file in (tmp_path / "cache" / "features").rglob(name)]
     for file in damaged:
         file.write_bytes(file.read_bytes()[:-2])
     assert damaged
-    again = product_features(model, processor, load_split(shop, "test"))
+    again = Encoder(model, processor).product_states(load_split(shop, "test"))
     np.testing.assert_array_equal(again.arrays["text_features"], first)
     assert capsys.readouterr().out.count("is damaged and computed again") == len(damaged)
 
@@ -168,10 +161,10 @@ def test_features_of_lists_of_pictures_are_found_again(model, processor, tmp_pat
         product["image"] = [product["image"], red][: 1 + row % 2]
     features = datasets.Features({**CORPUS_FEATURES, "image": datasets.List(datasets.Image())})
     pq.write_table(pa.Table.from_pylist(corpus, schema=features.arrow_schema), shop / "test" / "corpus.parquet")
-    first = picture_features(model, processor, load_split(shop, "test")).arrays
+    first = Encoder(model, processor).picture_states(load_split(shop, "test")).arrays
     assert first["image_mask"].sum(axis=1).tolist() == [1 + row % 2 for row in range(12)]
-    monkeypatch.setattr(states, "_run_encoder", lambda *words: 1 / 0)
-    again = picture_features(model, processor, load_split(shop, "test")).arrays
+    monkeypatch.setattr(encoder, "_run_encoder", lambda *words: 1 / 0)
+    again = Encoder(model, processor).picture_states(load_split(shop, "test")).arrays
     np.testing.assert_array_equal(again["image_features"], first["image_features"])
     split = load_split(shop, "test")
     assert training_set.copies_of([""] * 12, split.picture_digests).tolist() == [*range(6), *range(6)]

@@ -5,6 +5,7 @@ network turns cached features into vectors in no time. Catalogues of any size go
 nothing: pictures are read by threads while the tower computes.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.fingerprint import digest_of, encoder_fingerprint
+from modeling_mmfusion.fingerprint import digest_of, encoder_fingerprint, model_fingerprint
+from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit, rows_of
 from training.features.cache import Found, cached_features
@@ -49,114 +51,147 @@ def to_model_dtype(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
-def product_features(
-    model: MMFusionModel,
-    processor: MMFusionProcessor,
-    split: RetrievalSplit,
-    batch_size: int = BATCH_SIZE,
-    keep_texts: bool = True,
-    keep_pictures: bool = True,
-) -> TowerStates:
-    """Runs the product tower's encoders over a catalogue's split, or takes what an earlier run kept.
-
-    An unreadable picture is counted in `split.problems` and its product embedded from its other pictures and text.
+class Encoder:
+    """A model and its processor, and what its frozen encoders said of products and queries, which is kept.
 
     Args:
         model (`MMFusionModel`): in eval mode.
         processor (`MMFusionProcessor`): the model's.
-        split (`RetrievalSplit`): the catalogue.
-        batch_size (`int`, *optional*, defaults to 16): products a batch.
-        keep_texts (`bool`, *optional*, defaults to `True`): keep the texts' features below `cache_folder()`.
-        keep_pictures (`bool`, *optional*, defaults to `True`): keep the pictures' features there.
     """
-    texts = text_features(model, processor, product_texts(processor, split), batch_size, keep_texts)
-    pictures = picture_features(model, processor, split, batch_size, keep_pictures)
-    return TowerStates({**texts.arrays, **pictures.arrays})
 
+    def __init__(self, model: MMFusionModel, processor: MMFusionProcessor):
+        self.model = model
+        self.processor = processor
 
-def product_texts(processor: MMFusionProcessor, split: RetrievalSplit) -> list[str]:
-    """Each product of a split as text."""
-    columns = [name for name in split.corpus.column_names if name != "image"]
-    return [processor.product_text(product) for product in rows_of(split.corpus, columns)]
+    @classmethod
+    def load(cls, name: str | os.PathLike, device: str | None = None, truncate_dim: int | None = None) -> "Encoder":
+        """That of a model folder or Hub id; see [`load_model`]."""
+        return cls(*load_model(name, device, truncate_dim))
 
+    @property
+    def fingerprint(self) -> str:
+        """See [`model_fingerprint`]."""
+        return model_fingerprint(self.model, self.processor)
 
-def text_features(
-    model: MMFusionModel,
-    processor: MMFusionProcessor,
-    texts: list[str],
-    batch_size: int = BATCH_SIZE,
-    cache: bool = True,
-) -> TowerStates:
-    """The part of the states of products that comes from their texts; variants that share a text are encoded once."""
+    def embed_products(self, split: RetrievalSplit, view: str = "fused") -> np.ndarray:
+        """Vectors `(N, embedding_dim)` of a split's products, float32."""
+        return embed_products(self.model, self.product_states(split), view)
 
-    def compute() -> Found:
-        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        distinct = list(places)
+    def embed_queries(self, texts: list[str], cache: bool = True) -> np.ndarray:
+        """Vectors `(N, embedding_dim)` of queries, float32."""
+        return embed_queries(self.model, self.query_states(texts, cache))[0]
 
-        def encode(rows: list[int]) -> MMFusionStates:
-            inputs = processor.process_products([{"text": distinct[row]} for row in rows]).to(model.device)
-            return model.encode_products(**inputs)
+    def product_states(
+        self,
+        split: RetrievalSplit,
+        batch_size: int = BATCH_SIZE,
+        keep_texts: bool = True,
+        keep_pictures: bool = True,
+    ) -> TowerStates:
+        """Runs the product tower's encoders over a catalogue's split, or takes what an earlier run kept.
 
-        found = _run_encoder(encode, distinct, batch_size, "text encoder")
-        rows = [places[text] for text in texts]
-        return {name: array[rows] for name, array in found.items() if not name.startswith("image_")}, []
+        An unreadable picture is counted in `split.problems` and its product embedded from its other pictures and text.
 
-    key = digest_of(encoder_fingerprint(model, processor, "text"), *texts)
-    arrays, _ = cached_features(key, compute) if cache else compute()
-    return _with_lexical(model, arrays, texts, lambda some: processor.process_products([{"text": t} for t in some]))
+        Args:
+            split (`RetrievalSplit`): the catalogue.
+            batch_size (`int`, *optional*, defaults to 16): products a batch.
+            keep_texts (`bool`, *optional*, defaults to `True`): keep the texts' features below `cache_folder()`.
+            keep_pictures (`bool`, *optional*, defaults to `True`): keep the pictures' features there.
+        """
+        texts = self.text_states(self.product_texts(split), batch_size, keep_texts)
+        pictures = self.picture_states(split, batch_size, keep_pictures)
+        return TowerStates({**texts.arrays, **pictures.arrays})
 
+    def product_texts(self, split: RetrievalSplit) -> list[str]:
+        """Each product of a split as text."""
+        columns = [name for name in split.corpus.column_names if name != "image"]
+        return [self.processor.product_text(product) for product in rows_of(split.corpus, columns)]
 
-def picture_features(
-    model: MMFusionModel,
-    processor: MMFusionProcessor,
-    split: RetrievalSplit,
-    batch_size: int = BATCH_SIZE,
-    cache: bool = True,
-) -> TowerStates:
-    """The part of the states of products that comes from their pictures; unreadable ones go to `split.problems`."""
-    if "image" not in split.corpus.column_names:
-        with torch.inference_mode():
-            one = _to_arrays(model.encode_products(**processor.process_products([{}]).to(model.device)))
-        shapes = {name: array for name, array in one.items() if name.startswith("image_")}
-        count = len(split.product_ids)
-        return TowerStates({name: np.zeros((count, *a.shape[1:]), dtype=a.dtype) for name, a in shapes.items()})
+    def text_states(
+        self,
+        texts: list[str],
+        batch_size: int = BATCH_SIZE,
+        cache: bool = True,
+    ) -> TowerStates:
+        """The part of products' states that comes from their texts; variants that share a text are encoded once."""
 
-    def compute() -> Found:
-        bad_rows, side = [], processor.min_side
+        def compute() -> Found:
+            places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+            distinct = list(places)
 
-        def encode(rows: list[int]) -> MMFusionStates:
-            found = [split.corpus[row].get("image") for row in rows]
-            read = (read_pictures(some, row, bad_rows, side) for some, row in zip(found, rows, strict=True))
-            inputs = processor.process_products([{"image": pictures} for pictures in read]).to(model.device)
-            return model.encode_products(**inputs)
+            def encode(rows: list[int]) -> MMFusionStates:
+                inputs = self.processor.process_products([{"text": distinct[row]} for row in rows]).to(
+                    self.model.device
+                )
+                return self.model.encode_products(**inputs)
 
-        found = _run_encoder(encode, [""] * len(split.product_ids), batch_size, f"image encoder: {split.name}")
-        return {name: array for name, array in found.items() if name.startswith("image_")}, sorted(bad_rows)
+            found = _run_encoder(encode, distinct, batch_size, "text encoder")
+            rows = [places[text] for text in texts]
+            return {name: array[rows] for name, array in found.items() if not name.startswith("image_")}, []
 
-    key = digest_of(encoder_fingerprint(model, processor, "picture"), *split.picture_digests) if cache else ""
-    arrays, bad_rows = cached_features(key, compute) if cache else compute()
-    for row, reason in bad_rows:
-        split.problems.add("unreadable image (embedded without it)", f"{split.where(row, 'image')}: {reason}")
-    if model.config.fusion_type != "experts":  # the baselines share the cache, and see no cells
-        arrays = {name: array for name, array in arrays.items() if name != "image_states"}
-    return TowerStates(arrays)
+        key = digest_of(encoder_fingerprint(self.model, self.processor, "text"), *texts)
+        arrays, _ = cached_features(key, compute) if cache else compute()
+        return _with_lexical(
+            self.model, arrays, texts, lambda some: self.processor.process_products([{"text": t} for t in some])
+        )
 
+    def picture_states(
+        self,
+        split: RetrievalSplit,
+        batch_size: int = BATCH_SIZE,
+        cache: bool = True,
+    ) -> TowerStates:
+        """The part of products' states that comes from their pictures; unreadable ones go to `split.problems`."""
+        if "image" not in split.corpus.column_names:
+            with torch.inference_mode():
+                one = _to_arrays(
+                    self.model.encode_products(**self.processor.process_products([{}]).to(self.model.device))
+                )
+            shapes = {name: array for name, array in one.items() if name.startswith("image_")}
+            count = len(split.product_ids)
+            return TowerStates({name: np.zeros((count, *a.shape[1:]), dtype=a.dtype) for name, a in shapes.items()})
 
-def query_features(
-    model: MMFusionModel, processor: MMFusionProcessor, texts: list[str], cache: bool = True, batch_size: int = 64
-) -> TowerStates:
-    """Runs the query tower's encoder over texts, or takes what an earlier run kept."""
-    texts = [processor.query_text(text) for text in texts]
+        def compute() -> Found:
+            bad_rows, side = [], self.processor.min_side
 
-    def compute() -> Found:
-        def encode(rows: list[int]) -> MMFusionStates:
-            return model.encode_queries(**processor.process_queries([texts[row] for row in rows]).to(model.device))
+            def encode(rows: list[int]) -> MMFusionStates:
+                found = [split.corpus[row].get("image") for row in rows]
+                read = (read_pictures(some, row, bad_rows, side) for some, row in zip(found, rows, strict=True))
+                inputs = self.processor.process_products([{"image": pictures} for pictures in read]).to(
+                    self.model.device
+                )
+                return self.model.encode_products(**inputs)
 
-        return _run_encoder(encode, texts, batch_size, "query tower"), []
+            found = _run_encoder(encode, [""] * len(split.product_ids), batch_size, f"image encoder: {split.name}")
+            return {name: array for name, array in found.items() if name.startswith("image_")}, sorted(bad_rows)
 
-    key = digest_of(encoder_fingerprint(model, processor, "query"), *texts) if cache else ""
-    arrays, _ = cached_features(key, compute) if cache else compute()
-    return _with_lexical(model, arrays, texts, processor.process_queries)
+        key = (
+            digest_of(encoder_fingerprint(self.model, self.processor, "picture"), *split.picture_digests)
+            if cache
+            else ""
+        )
+        arrays, bad_rows = cached_features(key, compute) if cache else compute()
+        for row, reason in bad_rows:
+            split.problems.add("unreadable image (embedded without it)", f"{split.where(row, 'image')}: {reason}")
+        if self.model.config.fusion_type != "experts":  # the baselines share the cache, and see no cells
+            arrays = {name: array for name, array in arrays.items() if name != "image_states"}
+        return TowerStates(arrays)
+
+    def query_states(self, texts: list[str], cache: bool = True, batch_size: int = 64) -> TowerStates:
+        """Runs the query tower's encoder over texts, or takes what an earlier run kept."""
+        texts = [self.processor.query_text(text) for text in texts]
+
+        def compute() -> Found:
+            def encode(rows: list[int]) -> MMFusionStates:
+                return self.model.encode_queries(
+                    **self.processor.process_queries([texts[row] for row in rows]).to(self.model.device)
+                )
+
+            return _run_encoder(encode, texts, batch_size, "query tower"), []
+
+        key = digest_of(encoder_fingerprint(self.model, self.processor, "query"), *texts) if cache else ""
+        arrays, _ = cached_features(key, compute) if cache else compute()
+        return _with_lexical(self.model, arrays, texts, self.processor.process_queries)
 
 
 @torch.inference_mode()

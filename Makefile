@@ -112,7 +112,7 @@ bench: $(VENV)/installed  ## compare the training's speed and memory with senten
 
 catalogue: $(VENV)/installed  ## measure embedding, search at a million products beside faiss and hnswlib, and faults (four hours)
 	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
-	$(PYTHON) -m training.benchmarks.catalogue --data "$(HM),$(FASHION),$(AMAZON),$(IKEA)"
+	$(PYTHON) -m training.benchmarks.scaling --data "$(HM),$(FASHION),$(AMAZON),$(IKEA)"
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 lint: $(VENV)/installed  ## check style, and the types of the package

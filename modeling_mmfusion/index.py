@@ -89,6 +89,8 @@ class ProductIndex:
         catalogue (`ProductRows`): the products by row.
         model (`str`): fingerprint of the model that made the vectors; queries of another one don't fit.
         blocks (`dict[str, int]`): widths of the vectors' blocks by name, in their order; empty if not known.
+        fields (`list[str]`, *optional*): the columns that make a product's text for BM25, in order: those of the
+            model's `processor.product_fields`.
 
     Example:
 
@@ -101,7 +103,12 @@ class ProductIndex:
     """
 
     def __init__(
-        self, graph: VectorGraph, catalogue: ProductRows, model: str = "", blocks: Mapping[str, int] | None = None
+        self,
+        graph: VectorGraph,
+        catalogue: ProductRows,
+        model: str = "",
+        blocks: Mapping[str, int] | None = None,
+        fields: Sequence[str] = PRODUCT_FIELDS,
     ):
         self.graph = graph
         self.measured = SearchWidth(graph.width, graph.candidates)
@@ -109,6 +116,7 @@ class ProductIndex:
         self.words: ProductWords | None = None
         self.model = model
         self.blocks = dict(blocks or {})
+        self.fields = list(fields)
         self.generation = 0
         self.folder: Path | None = None  # that it was loaded from or saved to
         self.is_view = False
@@ -214,6 +222,7 @@ class ProductIndex:
         progress: bool = False,
         recall: float = 0.99,
         queries: np.ndarray | None = None,
+        fields: Sequence[str] = PRODUCT_FIELDS,
     ) -> "ProductIndex":
         """Indexes vectors, and chooses how widely the graph is searched; see [`~ProductIndex.choose_width`].
 
@@ -231,6 +240,8 @@ class ProductIndex:
             progress (`bool`, *optional*, defaults to `False`): show a progress bar.
             recall (`float`, *optional*, defaults to 0.99): share of the best ten products that searches shall find.
             queries (`np.ndarray` of shape `(Q, dim)`, *optional*): real ones to measure that with.
+            fields (`list[str]`, *optional*): the columns whose words are indexed, in order: those of the model's
+                `processor.product_fields`.
 
         Raises:
             ProductIndexError: if there is nothing to index, the numbers of rows differ, an id is missing, no string
@@ -249,9 +260,9 @@ class ProductIndex:
             raise ProductIndexError(f"the blocks {dict(blocks)} don't make vectors of {vectors.shape[1]} dimensions")
         if queries is not None:
             check_measured_queries(queries, vectors.shape[1])
-        index = cls(VectorGraph.build(vectors, dtype, threads, progress), ProductRows(products), model, blocks)
+        index = cls(VectorGraph.build(vectors, dtype, threads, progress), ProductRows(products), model, blocks, fields)
         if words:
-            index.words = ProductWords.build(index.catalogue.texts())
+            index._index_words()
         index.choose_width(recall, queries, threads)
         index.graph.mend(np.arange(len(vectors)), threads)
         return index
@@ -364,7 +375,7 @@ class ProductIndex:
             for start in range(0, len(table), CHANGED_TOGETHER):
                 changes = self.catalogue.conform(table.slice(start, CHANGED_TOGETHER)).select(names).to_pylist()
                 rows = np.array([self.catalogue.rows[change["_id"]] for change in changes])
-                if {"text", *PRODUCT_FIELDS} & set(names):
+                if {"text", *self.fields} & set(names):
                     self._rows_without_words.update(rows.tolist())
                 whole = [{**a, **b} for a, b in zip(self.catalogue.take(rows), changes, strict=True)]
                 part = None if vectors is None else vectors[start : start + CHANGED_TOGETHER]
@@ -409,9 +420,9 @@ class ProductIndex:
                 return
             rows = np.flatnonzero(self.catalogue.passing({})[: self.catalogue.size])
             graph = VectorGraph.build(self.graph.stored(rows), self.graph.dtype, threads, progress)
-            newest = ProductIndex(graph, ProductRows(self.products), self.model, self.blocks)
+            newest = ProductIndex(graph, ProductRows(self.products), self.model, self.blocks, self.fields)
             if self.words is not None:
-                newest.words = ProductWords.build(newest.catalogue.texts())
+                newest._index_words()
             newest.choose_width(self.measured.wanted, threads=threads)
             newest._own_width = self._own_width
             newest._use_own_width()
@@ -437,7 +448,7 @@ class ProductIndex:
             if MANY_FREE <= len(self.catalogue.free) > self.catalogue.size / 2 and not self.is_view:
                 self.compact()
             if self.words and self._rows_without_words:
-                self.words = ProductWords.build(self.catalogue.texts())
+                self._index_words()
                 self._unsaved.add("words")
             kept = self._files_to_keep(folder)
             generation = last_generation(folder) + 1
@@ -451,6 +462,7 @@ class ProductIndex:
                 }
                 manifest |= {"dtype": self.graph.dtype, "model": self.model, "blocks": self.blocks}
                 manifest |= {
+                    "fields": self.fields,
                     "search": asdict(self.measured),
                     "unreachable": self.graph.unreachable.tolist(),
                     "files": files,
@@ -590,6 +602,10 @@ class ProductIndex:
         found = zip(products, scores.tolist(), parts, strict=True)
         return [SearchResult(product.pop("_id"), score, product, part) for product, score, part in found]
 
+    def _index_words(self) -> None:
+        """Indexes the words of all products as they are now."""
+        self.words = ProductWords.build(self.catalogue.texts(self.fields))
+
     def _check_texts(self, texts: Sequence[str] | None, queries: int) -> None:
         if texts is None:
             return
@@ -680,7 +696,8 @@ class ProductIndex:
             unreachable = manifest.get("unreachable", manifest.get("strays", ()))  # as versions before 0.1 wrote it
             graph = VectorGraph.open(files, manifest["dim"], unreachable, view)
             catalogue = ProductRows(map_table(files["products"]))
-            index = cls(graph, catalogue, manifest["model"], manifest["blocks"])
+            fields = manifest.get("fields", PRODUCT_FIELDS)  # not in indexes of before
+            index = cls(graph, catalogue, manifest["model"], manifest["blocks"], fields)
             index.words = ProductWords.load(files) if "words_data" in files else None
         except (pa.ArrowException, KeyError) as error:
             raise ProductIndexError(f"{folder}: can't be read: {one_line(error)}") from error

@@ -363,7 +363,9 @@ class VectorGraph:
             unsure = [row for row, best in self._own_searches(rows, 1, threads) if row not in best]
         finally:
             self.index.expansion_search = usual
-        count, lost, missed = self.width if self.exact is None else self.count_for(1), [], []
+        lost: list[int] = []
+        missed: list[int] = []
+        count = self.width if self.exact is None else self.count_for(1)
         for row, best, apart in self._missed(unsure, count, threads):
             crowded = 2 * np.count_nonzero(np.abs(apart - np.median(apart)) < CROWD) > len(best)
             (lost if crowded else missed).append(row)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from decimal import Decimal
 from numbers import Real
@@ -78,11 +78,13 @@ class ProductRows:
     def _whole(self, product: dict) -> dict:
         return {name: product.get(name) for name in self.table.column_names}
 
-    def texts(self) -> Iterator[str]:
-        """The text of each row, as our models read it; `""` for free rows."""
+    def texts(self, fields: Sequence[str]) -> Iterator[str]:
+        """Some fields of each row as one text, as [`MMFusionProcessor`] joins them; `""` for free rows."""
         table = self.merged()
         for batch in table.to_batches(max_chunksize=10_000):
-            yield from (join_fields(product) if product["_id"] is not None else "" for product in batch.to_pylist())
+            yield from (
+                join_fields(product, fields) if product["_id"] is not None else "" for product in batch.to_pylist()
+            )
 
     def merged(self) -> pa.Table:
         """The table with all changes, free rows included."""

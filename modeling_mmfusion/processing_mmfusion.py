@@ -5,7 +5,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from urllib.parse import unquote
 
@@ -272,7 +272,7 @@ def pictures_of(image) -> list:
     return [picture for picture in pictures if not is_missing(picture)]
 
 
-def join_fields(product: Mapping, fields: list[str] | tuple[str, ...] = PRODUCT_FIELDS) -> str:
+def join_fields(product: Mapping, fields: Sequence[str] = PRODUCT_FIELDS) -> str:
     """Some fields of a product as one text; `text`, if there is one, comes first."""
     parts = (field_text(name, product.get(name)) for name in ("text", *fields))
     return ". ".join(part.rstrip(". ") for part in parts if part)

@@ -52,7 +52,7 @@ class Query:
     like: str | None = None
 
 
-class Encoder:
+class ShopEncoder:
     """The model: from words, pictures and products to vectors.
 
     Args:
@@ -225,7 +225,7 @@ class Catalogue:
         products (`list[dict]`): `_id`, `title`, `description`, `category`, `brand`, `price` (text).
         pictures (`Callable[[int], bytes | None]`): gives a row's picture.
         vectors (`dict[str, np.ndarray]`): each of `VIEWS` to `(N, dim)`.
-        encoder (`Encoder`): the model that made the vectors.
+        encoder (`ShopEncoder`): the model that made the vectors.
         judged (`dict[str, dict[str, int]]`, *optional*): query text to product id to grade.
         judged_vectors (`np.ndarray`, *optional*): the judged queries' vectors `(Q, dim)`.
         measured (`int`, *optional*): how many of the first products the judgments are of; all if not given. Others are

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from catalogue import Catalogue, Encoder, normalised
+from catalogue import Catalogue, ShopEncoder, normalised
 from pictures import read_picture
 from tqdm.auto import tqdm
 
@@ -51,7 +51,7 @@ def start() -> Catalogue:
     model, data = model_name(), data_name()
     print(f"mmfusion: model {model}, catalogue {data}", flush=True)
     with named_in_errors(model):
-        encoder = Encoder(model)
+        encoder = ShopEncoder(model)
     with named_in_errors(data):
         catalogue = load_catalogue(data, os.environ.get("MMFUSION_SPLIT"), encoder)
     print(f"mmfusion: {len(catalogue):,} products, ready in {time.perf_counter() - started:.0f} s", flush=True)
@@ -98,7 +98,7 @@ def named_in_errors(name: str) -> Iterator[None]:
         raise SetupError(f"{name} can't be read: {type(error).__name__}: {reason}") from error
 
 
-def load_catalogue(data: str, split: str | None, encoder: Encoder) -> Catalogue:
+def load_catalogue(data: str, split: str | None, encoder: ShopEncoder) -> Catalogue:
     """Reads a catalogue in the retrieval layout, with the judged queries if it has them, and its vectors.
 
     All products are shown. Judgments are of the products of one split, `test` if there is one, so queries are measured
@@ -107,7 +107,7 @@ def load_catalogue(data: str, split: str | None, encoder: Encoder) -> Catalogue:
     Args:
         data (`str`): folder or Hub dataset id.
         split (`str` or `None`): show this split alone.
-        encoder (`Encoder`): the model.
+        encoder (`ShopEncoder`): the model.
     """
     cache = cache_of(data)
     splits = [split] if split else datasets.get_dataset_split_names(data, "corpus", cache_dir=cache)
@@ -207,7 +207,7 @@ class CataloguePictures:
 
 
 def prepared_vectors(
-    encoder: Encoder, products: list[dict], pictures: CataloguePictures, queries: list[str]
+    encoder: ShopEncoder, products: list[dict], pictures: CataloguePictures, queries: list[str]
 ) -> dict[str, np.ndarray]:
     """The vectors of products in each view and of judged `queries`; made now if they are not in the prepared folder.
 
@@ -256,7 +256,7 @@ def write_vectors(file: Path, vectors: dict[str, np.ndarray]) -> None:
             other.unlink(missing_ok=True)
 
 
-def fingerprint(encoder: Encoder, products: list[dict], pictures: CataloguePictures, queries: list[str]) -> str:
+def fingerprint(encoder: ShopEncoder, products: list[dict], pictures: CataloguePictures, queries: list[str]) -> str:
     """A digest of the model's weights, tokenizer and blocks, the products, their pictures and the judged queries."""
     processor = encoder.processor
     vocabulary = sorted(processor.tokenizer.get_vocab().items())

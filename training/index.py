@@ -28,6 +28,7 @@ from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_files import check_target
 from modeling_mmfusion.index_graph import SearchWidth
+from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS
 from training.common.cli import run
 from training.common.files import beside
 from training.features.shards import iterate_shown, read_sampled_queries, read_vectors_manifest
@@ -150,7 +151,7 @@ def build(folder: Path, manifest: dict, arguments: IndexArguments, queries: np.n
             f"{folder}: manifest.json tells of {len(vectors):,} products, there are {count:,}; embed again"
         )
     options = {"words": arguments.words, "threads": arguments.threads, "progress": True}
-    options |= {"recall": arguments.recall, "queries": queries}
+    options |= {"recall": arguments.recall, "queries": queries, "fields": manifest.get("fields", PRODUCT_FIELDS)}
     return ProductIndex.build(
         vectors,
         pa.concat_tables(tables, promote_options="permissive"),

@@ -415,12 +415,12 @@ def test_hundreds_of_copies_hide_no_product(threads, dtype):
 
 
 def test_what_a_narrow_search_may_miss_costs_the_other_searches_nothing():
-    vectors, products = catalogue(12_000, 256)
+    vectors, products = drawn_catalogue(12_000, 256)
     index = ProductIndex.build(vectors, products, dtype="i8", recall=0.3, threads=2)
-    assert index.width == WIDTHS[0] and len(index.graph.strays) < 8
+    assert index.width == WIDTHS[0] and len(index.graph.unreachable) < 8
 
 
-def test_products_that_the_graph_can_not_find_are_strays(tmp_path, monkeypatch):
+def test_products_that_the_graph_can_not_find_are_listed(tmp_path, monkeypatch):
     vectors, products = drawn_catalogue(100)
     index = ProductIndex.build(vectors, products, dtype="i8")
     monkeypatch.setattr(index.graph, "lost", lambda rows, threads: np.array([3, 7]))

@@ -66,6 +66,24 @@ def test_the_image_encoder_is_loaded_for_pictures_alone(run, model, processor, t
     assert [one.score for one in both] != [one.score for one in results]
 
 
+def test_words_are_those_of_the_fields_that_the_model_reads(model, processor, tmp_path):
+    corpus, queries, qrels = shop_rows()
+    corpus = [{**row, "price": "7.35" if row["_id"] == "lamp-blue" else "9.90"} for row in corpus]
+    processor.product_fields = ["title", "price"]
+    shop = write_shop(tmp_path / "shop", corpus, queries, qrels)
+    folder = write_run(tmp_path / "run", model, processor, shop, words=True) / "index"
+    opened = ProductIndex.load(folder)
+    best = opened.words.best("35", 5).tolist()
+    assert [one["_id"] for one in opened.catalogue.take(np.array(best))] == ["lamp-blue"]
+    assert not opened.words.scores("soft").any(), "the description, which this model does not read"
+    opened.update([{"_id": "bowl-red", "price": "1.99"}])
+    opened.save(folder)
+    assert len(ProductIndex.load(folder).words.best("99", 5)) == 1
+    opened.remove(["mug-red"])
+    opened.compact()
+    assert len(opened.words.best("99", 5)) == 1 and not opened.words.scores("soft").any()
+
+
 def test_a_file_of_queries_is_answered_line_by_line(run, tmp_path, capsys):
     (tmp_path / "queries.jsonl").write_text(
         '{"_id": 7, "text": "red mug"}\n[]\n{"text": " "}\n{"text": "clay bowl"}\n'

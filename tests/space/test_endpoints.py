@@ -21,7 +21,7 @@ import pytest
 import start
 import torch
 from batching import Batched
-from catalogue import Encoder, Filters, VisitorError, price_of
+from catalogue import Filters, ShopEncoder, VisitorError, price_of
 from gradio_client import Client, handle_file
 from helpers import ROOT, picture, write_shop
 from PIL import Image
@@ -346,8 +346,8 @@ def test_titles_are_text_whatever_they_hold(shop):
 
 def test_a_second_start_embeds_nothing_and_a_changed_catalogue_is_seen(shop, folders, monkeypatch):
     embedded = []
-    embed = Encoder.products
-    monkeypatch.setattr(Encoder, "products", lambda *args: embedded.append(1) or embed(*args))
+    embed = ShopEncoder.products
+    monkeypatch.setattr(ShopEncoder, "products", lambda *args: embedded.append(1) or embed(*args))
     again = start.start()
     assert not embedded and np.array_equal(again.vectors["fused"], shop.vectors["fused"])
     corpus, queries, qrels = space_rows()

@@ -1,5 +1,6 @@
 """Rankings by what a model is to be compared with: words (BM25), other encoders, and several rankings as one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS, join_fields
 from training.catalogue.layout import RetrievalSplit
 
 
-def listing_texts(split: RetrievalSplit, fields: list[str] | tuple[str, ...] = PRODUCT_FIELDS) -> list[str]:
+def listing_texts(split: RetrievalSplit, fields: Sequence[str] = PRODUCT_FIELDS) -> list[str]:
     """Each product of a split as the text of some fields, by default those that our models read."""
     columns = [name for name in split.corpus.column_names if name != "image"]
     return [join_fields(product, fields) for product in split.corpus.select_columns(columns)]
@@ -50,7 +51,7 @@ class WordRanker:
         The library bm25s, https://huggingface.co/papers/2407.03618.
     """
 
-    def __init__(self, fields: list[str] | tuple[str, ...] = PRODUCT_FIELDS):
+    def __init__(self, fields: Sequence[str] = PRODUCT_FIELDS):
         self.fields = fields
 
     def rank(self, split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:

@@ -140,6 +140,7 @@ class CatalogueEmbedder:
         config = self.model.config
         facts = {"model": self.fingerprint, "data": self.arguments.data, "split": self.arguments.split}
         facts |= {"dim": self.dim, "blocks": config.truncated_dims(self.dim)}
+        facts["fields"] = self.processor.product_fields
         return facts | {"backend": self.backend, "precision": self.precision}
 
     def query_vectors(self) -> np.ndarray:

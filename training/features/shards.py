@@ -42,7 +42,8 @@ def read_vectors_manifest(folder: str | Path) -> dict[str, Any]:
 
     Returns:
         `format`, `model` (its fingerprint), `data`, `split`, `count`, `dim`, `blocks` (name to width, in order),
-        `queries` (see [`write_sampled_queries`]) and `shards`, a list of `file`, `rows` and `sha256`.
+        `fields` (that make a product's text, in order), `queries` (see [`write_sampled_queries`]) and `shards`, a
+        list of `file`, `rows` and `sha256`.
 
     Raises:
         DataError: if there is none, or it is of another format.

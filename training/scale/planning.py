@@ -3,7 +3,7 @@
     python -m training.scale.planning --products 500000000 --queries 2000 --changes 50
     python -m training.scale.planning --plans 1000000:100,100000000:1000,500000000:5000
 
-Reads what `training.benchmarks.catalogue` measured: bytes a product in memory and on disk, queries a second on one
+Reads what `training.benchmarks.scaling` measured: bytes a product in memory and on disk, queries a second on one
 core and how they fall with the number of products, and products embedded a second on one device. Your
 own machine's figures are the better ones: run the benchmark there and give its results with --results.
 """
@@ -117,12 +117,12 @@ def read_measured(arguments: SizeArguments) -> MeasuredSpeed:
     Raises:
         DataError: if it has none for this storage.
     """
-    file = existing_file(arguments.results, "a results file; run python -m training.benchmarks.catalogue")
+    file = existing_file(arguments.results, "a results file; run python -m training.benchmarks.scaling")
     report = read_json(file)
     figures = report.get("figures", {})
     built, found = figures.get(f"build ours {arguments.storage}"), figures.get(f"search ours {arguments.storage}")
     if not built or not found:
-        raise DataError(f"{file}: has no figures of {arguments.storage}; run python -m training.benchmarks.catalogue")
+        raise DataError(f"{file}: has no figures of {arguments.storage}; run python -m training.benchmarks.scaling")
     enough = [one for one in found["settings"] if one["recall@10"] >= 0.99] or found["settings"][-1:]
     fastest = max(enough, key=lambda one: one["queries/s"])
     curve = report.get("summary", {}).get("curve, p50 ms", {})

@@ -1,6 +1,6 @@
 """Benchmarks of a catalogue: embedding it, searching it, and what happens to its index when things go wrong.
 
-    python -m training.benchmarks.catalogue
+    python -m training.benchmarks.scaling
 
 Runs `training.benchmarks.embedding`, `training.benchmarks.search_speed` (on products' vectors, and on generated ones)
 and `training.benchmarks.faults` one after the other, some four hours in all, on a machine that has nothing else to do.

@@ -27,6 +27,9 @@ RECIPE_SEEDS ?= 0,1,2
 RECIPE_VARIANTS = full recipe,no domain stage,no align stage,no fuse stage,one stage,frozen encoders
 RELEASE = $(if $(TAG),--tag "$(TAG)") --collection mmfusion
 
+# A file of tests at a time for each worker; one more than there are cores, since many tests wait for processes.
+WORKERS = -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -39,11 +42,11 @@ help:  ## list the targets
 quickstart: $(VENV)/installed  ## train, evaluate, index and search on DATA (default: the demo shop), into RUN
 	$(PYTHON) -m training.quickstart --data "$(DATA)" --output "$(RUN)"
 
-test: $(VENV)/installed  ## run all tests, a file at a time on each core
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile
+test: $(VENV)/installed  ## run all tests, several files at a time
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(WORKERS)
 
 test-fast: $(VENV)/installed  ## run the tests that take no longer than five seconds
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile -m "not slow and not browser"
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(WORKERS) -m "not slow and not browser"
 
 space: $(VENV)/installed  ## open the Space on the run in RUN; without one the quickstart is run first
 	test -d "$(RUN)/model" || $(PYTHON) -m training.quickstart --data "$(DATA)" --output "$(RUN)"

@@ -30,7 +30,7 @@ class MMFusionQueryProjection(nn.Module):
     def forward(self, states: MMFusionStates, text_head: None = None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The block `(batch, vector_dim)` by name, and its weight 1 of shape `(batch, 1)`."""
         vectors = self.head(self.norm(states.text_features))
-        return {"fused": vectors}, vectors.new_ones(len(vectors), 1)
+        return {"fused": vectors}, vectors.new_ones(vectors.shape[0], 1)
 
 
 class MMFusionBaseline(nn.Module):
@@ -57,7 +57,7 @@ class MMFusionBaseline(nn.Module):
         text = self.text_norm(states.text_features) * text_mask
         image = pool_images(self.image_norm(states.image_features), states.image_mask, self.image_pool)
         vectors = self.fuse(text, image, text_mask, image_mask)
-        return {"fused": vectors}, vectors.new_ones(len(vectors), 1)
+        return {"fused": vectors}, vectors.new_ones(vectors.shape[0], 1)
 
     def build(self, text_dim: int, image_dim: int, config: MMFusionConfig) -> None:
         """Makes a head for each modality."""

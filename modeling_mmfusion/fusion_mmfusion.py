@@ -335,7 +335,7 @@ class MMFusionCellAttention(nn.Module):
             Two `torch.Tensor` of shape `(batch, num_cell_queries * attention_hidden_size)`, for the image and for the
             cross-modal expert.
         """
-        alone = self.queries.weight.expand(len(cells), -1, -1)
+        alone = self.queries.weight.expand(cells.shape[0], -1, -1)
         turned = alone + self.q_proj(text).unflatten(-1, (self.count, -1))
         queries = torch.cat([alone, turned], dim=1)
         has_cell = cell_mask.any(dim=1)

@@ -310,7 +310,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
             `torch.Tensor` of shape `(batch, lexical_dim)`, or of width 0 if the model has no lexical block.
         """
         if self.lexical_head is None:
-            return torch.zeros(len(input_ids), 0, dtype=self.dtype, device=input_ids.device)
+            return torch.zeros(input_ids.shape[0], 0, dtype=self.dtype, device=input_ids.device)
         return self.lexical_head(input_ids, attention_mask).to(self.dtype)
 
     def get_query_features(
@@ -601,7 +601,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
 
     def _missing_text(self, given: torch.Tensor) -> MMFusionStates:
         """Zeros in place of the text's states, and masks that are False."""
-        batch, width = len(given), hidden_size_of(self.config.text_config)
+        batch, width = given.shape[0], hidden_size_of(self.config.text_config)
         zeros = torch.zeros(batch, width, dtype=self.dtype, device=given.device)
         lexical_dim = self.config.lexical_dim if self.lexical_head is not None else 0
         mask = torch.zeros(batch, dtype=torch.bool, device=given.device)
@@ -693,7 +693,7 @@ def encode_text(
     elif pooling == "last":
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         last = (attention_mask * positions).argmax(dim=1)
-        pooled = tokens[torch.arange(len(tokens), device=tokens.device), last]
+        pooled = tokens[torch.arange(tokens.shape[0], device=tokens.device), last]
     else:
         mask = attention_mask.to(tokens.dtype)[..., None]
         pooled = (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)

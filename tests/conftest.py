@@ -1,6 +1,7 @@
 """Tiny random towers, a tiny shop, and an environment without network and with caches of its own."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training.features import embedder
 from training.learning import stage
 
+gc.freeze()  # what the imports made stays, so that no collection looks at it again
+atexit.register(gc.unfreeze)
 for variable in ("MMFUSION_CACHE", "HF_DATASETS_CACHE"):
     atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 

@@ -78,7 +78,7 @@ def test_stages_that_variants_share_are_trained_once(arguments, tmp_path, monkey
     trained, fit = [], ablate.fit
 
     def counted(*words, **options):
-        trained.append([name for name in ablate.STAGES if getattr(words[3], name).epochs])
+        trained.append([name for name in ablate.STAGES if getattr(words[2], name).epochs])
         return fit(*words, **options)
 
     monkeypatch.setattr(ablate, "fit", counted)

@@ -86,9 +86,7 @@ FOLDERS = {
 }
 # Every command that writes files of names that are given.
 FILES = {"training.evaluate", "training.mine", "training.evaluation.sheet"}
-FILES |= {
-    f"training.benchmarks.{name}" for name in ("catalogue", "embedding", "faults", "space_load", "training_speed")
-}
+FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "scaling", "space_load", "training_speed")}
 OUTPUTS = {"output", "work", "report", "results", "run_file", "per_query", "examples", "plot"}
 READ = {"training.scale.planning", "training.benchmarks.results", "hub_card.check", "hub_card.push", "training.search"}
 

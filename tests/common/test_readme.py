@@ -62,3 +62,13 @@ def test_files_that_a_readme_names_are_there(name):
     missing = [link for link in links if not (folder / link).exists()]
     missing += [file for file in named if not (ROOT / file).exists()]
     assert not missing and (links or named or name == "space/README.md")
+
+
+def test_the_map_of_the_rooms_names_every_module():
+    text = READMES["training/README.md"].split("## Rooms")[1]
+    rooms = dict(re.findall(r"^\| `(\w+)/` \| (.+) \|$", text, re.MULTILINE))
+    folders = {file.parent.name: set() for file in ROOT.glob("training/*/__init__.py")}
+    assert rooms.keys() == folders.keys()
+    for room, named in rooms.items():
+        modules = {file.stem for file in ROOT.glob(f"training/{room}/*.py")} - {"__init__"}
+        assert set(re.findall(r"`(\w+)`", named)) - {"evaluate"} == modules, room

@@ -20,7 +20,7 @@ from training.scale import engines
 from training.scale.engines import EngineArguments
 
 READMES = (ROOT / "README.md").read_text(), (ROOT / "training" / "README.md").read_text()
-PRODUCTS = 300
+PRODUCTS = 160
 LINKED = (
     "training",
     "modeling_mmfusion",

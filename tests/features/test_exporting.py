@@ -20,6 +20,7 @@ from modeling_mmfusion.fingerprint import model_fingerprint
 from modeling_mmfusion.model_folder import load_model
 from training import embed, export
 from training.features import exporting
+from training.features.exporting import Tower, axes_of, product_samples, query_samples
 from training.features.options import ExportArguments
 from training.features.shards import read_vectors, read_vectors_manifest
 from training.learning.options import ModelArguments
@@ -226,6 +227,14 @@ def test_the_wheels_towers_survive_export_and_8_bits(tmp_path):
     inputs = processor.process_queries(["warm winter coat", "a jacket for cold weather", "ceramic mug"])
     vectors = OnnxTowers(tmp_path / "onnx", query="query_tower_int8").query_vectors(inputs)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.1
+
+
+@pytest.mark.parametrize("name, samples", [("query", query_samples), ("product", product_samples)])
+def test_towers_are_traced_at_the_first_attempt(model, processor, name, samples):
+    inputs = dict(samples(processor)[0])
+    shapes = {"inputs": {key: dict.fromkeys(range(len(axes_of(key))), torch.export.Dim.DYNAMIC) for key in inputs}}
+    program = torch.export.export(Tower(model, name), (), inputs, dynamic_shapes=shapes, strict=False)
+    assert all("s" in str(node.meta["val"].shape[0]) for node in program.graph.nodes if node.name in inputs)
 
 
 @pytest.mark.parametrize("products", PRODUCTS.values(), ids=PRODUCTS.keys())

@@ -23,7 +23,7 @@ from training import train
 
 @pytest.mark.slow
 def test_a_training_killed_at_any_moment_goes_on_and_ends_bitwise_alike(towers, shop, tmp_path):
-    stages = {"align": {"epochs": 6, "text": "full", "fused_weight": 0.0}, "fuse": {"epochs": 6}}
+    stages = {"align": {"epochs": 4, "text": "full", "fused_weight": 0.0}, "fuse": {"epochs": 2}}
     expected = load_model(train.main(recipe(towers, shop, tmp_path / "whole", **stages)))[0].state_dict()
     arguments = recipe(towers, shop, tmp_path / "run", **stages)
     arguments.checkpoint_minutes = 0

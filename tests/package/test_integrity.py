@@ -16,11 +16,11 @@ from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.search import Searcher
 from training import embed, evaluate, export, index
 from training.common.files import new_folder
-from training.evaluation import measuring
 from training.evaluation.options import EvaluateArguments
 from training.features import cache
 from training.features.backends import TorchTowers
 from training.features.cache import cached_features
+from training.features.encoder import Encoder
 from training.features.options import EmbedArguments, ExportArguments
 from training.index import IndexArguments
 
@@ -149,10 +149,10 @@ def test_vectors_that_are_no_numbers_are_neither_written_nor_measured(folder, mo
     with pytest.raises(DataError, match="corpus.parquet row .*the product's vector is no finite number"):
         uses(folder)["embed"]()
     assert not (folder / "other" / "manifest.json").exists()
-    model, processor = load_model(folder / "run" / "model")
-    monkeypatch.setattr(type(model), "get_product_features", lambda self, **_: Nothing())
-    monkeypatch.setattr(type(model), "get_query_features", lambda self, **_: Nothing())
-    monkeypatch.setattr(measuring, "load_model", lambda *_, **__: (model, processor))
+    encoder = Encoder.load(folder / "run" / "model")
+    monkeypatch.setattr(type(encoder.model), "get_product_features", lambda self, **_: Nothing())
+    monkeypatch.setattr(type(encoder.model), "get_query_features", lambda self, **_: Nothing())
+    monkeypatch.setattr(Encoder, "load", lambda *_, **__: encoder)
     with pytest.raises(DataError, match="are no finite numbers, first of"):
         uses(folder)["evaluate"]()
 

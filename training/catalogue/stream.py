@@ -1,4 +1,4 @@
-"""Reads the products of a catalogue of any size in order, a few at a time; the layout is that of `data.py`."""
+"""Reads the products of a catalogue of any size in order, a few at a time; the layout is that of `layout.py`."""
 
 import hashlib
 import os

@@ -15,6 +15,7 @@ import transformers
 from jsonargparse.typing import restricted_number_type
 
 from modeling_mmfusion.errors import DataError, one_line
+from training.common.stopping import hear_again
 
 Count = restricted_number_type("Count", int, [(">=", 0), ("<", 2**31)])
 PositiveCount = restricted_number_type("PositiveCount", int, [(">", 0), ("<", 2**31)])
@@ -74,6 +75,7 @@ def parse(
 
 def run(main: Callable[[Any], Any], arguments: type, description: str, **options) -> None:
     """Runs a script; what a person has to mend is one line and exit status 2, never a traceback."""
+    sys.unraisablehook = hear_again
     transformers.utils.logging.disable_progress_bar()  # ours tell more than one bar for each file of weights
     try:
         main(parse(arguments, description, **options))

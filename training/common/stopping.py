@@ -1,4 +1,5 @@
-"""An end that is asked for: SIGTERM, as spot machines and schedulers send it some time before they take a machine."""
+"""An end that is asked for: SIGTERM, as spot machines and schedulers send it some time before they take a machine, or
+Ctrl-C."""
 
 import ctypes
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 
 PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 STATUS = 128 + signal.SIGTERM
+AGAIN = 0.01  # seconds
 
 
 class Stopped(SystemExit):
@@ -18,11 +20,13 @@ class Stopped(SystemExit):
 
     Args:
         message (`str`): the line that tells of it.
+        stop (`Stop`, *optional*): whose handler raises it.
     """
 
-    def __init__(self, message: str):
+    def __init__(self, message: str, stop: "Stop | None" = None):
         super().__init__(STATUS)
         self.message = message
+        self.stop = stop
 
 
 class Stop:
@@ -40,7 +44,7 @@ class Stop:
         """The signal's handler."""
         already, self.asked = self.asked, True
         if not self.waits and not already:
-            raise Stopped("stopped by SIGTERM; run the same command again")
+            raise Stopped("stopped by SIGTERM; run the same command again", self)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -69,6 +73,23 @@ def ends_on_sigterm() -> Iterator[Stop]:
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
+
+
+def hear_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """`sys.unraisablehook` of commands: SIGTERM or Ctrl-C that came where Python ignores exceptions, as in a
+    `__del__`, comes again."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        _ask_again(signal.SIGINT)
+    elif isinstance(ignored.exc_value, Stopped) and ignored.exc_value.stop:
+        ignored.exc_value.stop.asked = False
+        _ask_again(signal.SIGTERM)
+    else:
+        sys.__unraisablehook__(ignored)
+
+
+def _ask_again(number: int) -> None:
+    """Sends the main thread a signal in a moment, when the finalizer has ended."""
+    threading.Timer(AGAIN, signal.pthread_kill, [threading.main_thread().ident, number]).start()
 
 
 def end_with_launcher() -> None:

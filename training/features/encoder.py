@@ -1,6 +1,6 @@
 """The one path from products and queries to vectors; training, evaluation, index building and search all use it.
 
-The encoders are by far the dearest part and often frozen, so what they say is kept (`feature_cache.py`); the fusion
+The encoders are by far the dearest part and often frozen, so what they say is kept (`cache.py`); the fusion
 network turns cached features into vectors in no time. Catalogues of any size go through `embed_windows`, which keeps
 nothing: pictures are read by threads while the tower computes.
 """

@@ -27,8 +27,8 @@ RECIPE_SEEDS ?= 0,1,2
 RECIPE_VARIANTS = full recipe,no domain stage,no align stage,no fuse stage,one stage,frozen encoders
 RELEASE = $(if $(TAG),--tag "$(TAG)") --collection mmfusion
 
-# A file of tests at a time for each worker; one more than there are cores, since many tests wait for processes.
-WORKERS = -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+# Each worker takes a file of tests at a time, in their order.
+WORKERS = -n auto --dist loadfile --no-loadscope-reorder
 
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE

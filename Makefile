@@ -45,7 +45,7 @@ quickstart: $(VENV)/installed  ## train, evaluate, index and search on DATA (def
 test: $(VENV)/installed  ## run all tests, several files at a time
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(WORKERS)
 
-test-fast: $(VENV)/installed  ## run the tests that take no longer than five seconds
+test-fast: $(VENV)/installed  ## run the tests that take some two seconds at most
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(WORKERS) -m "not slow and not browser"
 
 space: $(VENV)/installed  ## open the Space on the run in RUN; without one the quickstart is run first

@@ -61,6 +61,7 @@ def test_an_empty_and_a_warm_cache_give_the_same_model(towers, shop, tmp_path, m
     assert encoded == len(runs) > 0, "the second training found all in the cache"
 
 
+@pytest.mark.slow
 def test_the_first_conversion_of_a_tower_draws_no_random_numbers(tmp_path, monkeypatch):
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
     built = []

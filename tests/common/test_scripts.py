@@ -169,6 +169,7 @@ def test_evaluation_goes_on_past_bad_rows_and_tells_them(run_folder, tmp_path, c
         assert re.search(rf"warning: 1 x {kind}.*; first: .*test/\w+\.parquet row \d+, field", out), kind
 
 
+@pytest.mark.slow
 def test_the_result_sheet_frames_relevant_products(run_folder, shop, tmp_path):
     arguments = SheetArguments(str(run_folder / "model"), str(shop), "test", str(tmp_path / "sheet.png"), k=12)
     page = Image.open(sheet.main(arguments)).convert("RGB")

@@ -31,6 +31,7 @@ def test_fused_is_above_text_and_above_image(run):
     assert set(report["comparisons"]["fused_vs_text"]["ndcg@10"]) == {"diff", "ci95", "p"}
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_again_and_a_changed_seed_trains(run, capfd, monkeypatch):
     report = quickstart.main(run)
     out = capfd.readouterr().out

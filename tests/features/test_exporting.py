@@ -77,6 +77,7 @@ def test_exported_towers_name_no_source_file_of_the_machine(exported):
         assert b"modeling_mmfusion.py" not in file.read_bytes() and str(ROOT).encode() not in file.read_bytes(), file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("products", PRODUCTS.values(), ids=PRODUCTS.keys())
 def test_exported_products_are_those_of_the_model(exported, engine, products):
@@ -86,6 +87,7 @@ def test_exported_products_are_those_of_the_model(exported, engine, products):
     np.testing.assert_allclose(found, product_vectors(model, inputs), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("queries", [["mug"], ["red mug", "big soft blue striped cotton shirt"], ["lamp"] * 7])
 def test_exported_queries_are_those_of_the_model(exported, engine, queries):
@@ -95,6 +97,7 @@ def test_exported_queries_are_those_of_the_model(exported, engine, queries):
     np.testing.assert_allclose(found, query_vectors(model, inputs), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_a_mask_hides_has_no_effect(exported, engine):
     model, processor = load_model(exported[0], device="cpu")
@@ -108,6 +111,7 @@ def test_what_a_mask_hides_has_no_effect(exported, engine):
     np.testing.assert_allclose(towers.product_vectors(hidden), product_vectors(model, pictures), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_goes_in_and_how_well_it_agrees(exported):
     folder, reports = exported
     for name, report in reports.items():
@@ -126,6 +130,7 @@ def test_the_report_says_what_goes_in_and_how_well_it_agrees(exported):
     assert [measured[tower]["batch"] for tower in measured] == [1, 8, 1], "one query, eight products"
 
 
+@pytest.mark.slow
 def test_towers_that_disagree_are_refused_and_the_old_ones_stay(exported, saved, tmp_path, monkeypatch):
     other = shutil.copytree(saved, tmp_path / "model")
     model, _ = load_model(other, device="cpu")
@@ -142,6 +147,7 @@ def test_towers_that_disagree_are_refused_and_the_old_ones_stay(exported, saved,
     assert not list(other.glob(".*.partial"))
 
 
+@pytest.mark.slow
 def test_a_tower_that_8_bits_change_too_much_is_refused(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "export_onnx", lambda case, file: shutil.copy(exported[0] / "onnx" / file.name, file))
     monkeypatch.setattr(exporting, "MIN_INT8_COSINE", 1.01)
@@ -150,6 +156,7 @@ def test_a_tower_that_8_bits_change_too_much_is_refused(exported, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_encoder_that_looks_at_its_data_is_refused_in_one_line(saved, tmp_path, monkeypatch):
     class PeekingTower(export.Tower):
         def forward(self, **inputs):
@@ -171,6 +178,7 @@ def test_a_tower_that_runs_only_as_traced_is_refused_in_one_line():
         exporting.measure_tower("onnx/product_tower", only_two, case)
 
 
+@pytest.mark.slow
 def test_missing_packages_and_folders_are_named(exported, monkeypatch, tmp_path):
     with pytest.raises(DataError, match=r"export.json: no such file; give a folder that training.export wrote"):
         OnnxTowers(tmp_path)
@@ -258,6 +266,7 @@ def test_one_compiled_query_tower_serves_all_lengths_and_batches(model, processo
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_a_catalogue_is_embedded_by_each_backend_alike(exported, tmp_path):
     folder, _ = exported
     corpus, _, _ = shop_rows()
@@ -280,6 +289,7 @@ def test_a_catalogue_is_embedded_by_each_backend_alike(exported, tmp_path):
     assert manifest["backend"] == "openvino" and list(manifest["blocks"].items()) == list(dims.items())
 
 
+@pytest.mark.slow
 def test_towers_of_another_model_are_not_taken(exported, towers, tmp_path, monkeypatch):
     folder, _ = exported
     other = make_model(towers)

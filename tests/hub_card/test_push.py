@@ -242,6 +242,7 @@ LASTING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LASTING)
 def test_what_lasts_is_told_in_one_line_and_never_called_released(release, hub, capsys, monkeypatch, name):
     (fault, message), waits = LASTING[name], [0]

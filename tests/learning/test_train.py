@@ -351,6 +351,7 @@ def test_products_that_nobody_judged_are_trained_and_calibrated_with(towers, tmp
     load_model(train.main(recipe(towers, f"{shop},{shop}", tmp_path / "run", **stage)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text, fault", [("frozen", "calibrate_stage"), ("lora", "draw_training")])
 def test_a_fault_behind_the_last_epoch_costs_no_training(towers, shop, tmp_path, monkeypatch, capfd, text, fault):
     def arguments(name):

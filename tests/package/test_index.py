@@ -455,6 +455,7 @@ def recall_of(index, vectors, queries):
     return np.mean([(scores >= least - 1e-3).mean() for (_, scores), least in zip(found, tenth, strict=True)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["f32", "i8", "b1"])
 def test_the_search_is_as_wide_as_the_wanted_recall_needs(dtype):
     vectors, products, queries = clustered(4000)

@@ -239,6 +239,7 @@ def test_lance_is_exact(lance, shop):
         check_exact(engine, shop, where)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["milvus", "lance"])
 def test_what_a_search_can_not_do_is_one_line(name, request):
     engine = {"milvus": MilvusEngine, "lance": LanceEngine}[name](request.getfixturevalue(name))
@@ -349,6 +350,7 @@ def test_what_somebody_else_made_is_no_milvus_to_replace(tmp_path):
     assert file.read_text() == notes.read_text() == "mine" and list(notes.parent.iterdir()) == [notes]
 
 
+@pytest.mark.slow
 def test_collections_that_somebody_else_made_stay(tmp_path):
     pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")

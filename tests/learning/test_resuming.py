@@ -81,6 +81,7 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "custom_checkpoint_0.pkl", "run.json"])
 @pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
 def test_a_damaged_checkpoint_is_told_of_and_training_starts_anew(killed, tmp_path, capfd, name, damage):
@@ -115,6 +116,7 @@ def test_an_older_whole_checkpoint_is_taken_where_the_last_is_damaged(
     )
 
 
+@pytest.mark.slow
 def test_folders_that_are_none_of_ours_are_left_alone(killed, tmp_path):
     arguments = killed(after=2)
     for name, file in (("checkpoint-7", "trainer_state.json"), ("checkpoint-9", "run.json")):

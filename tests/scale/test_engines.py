@@ -196,6 +196,7 @@ def test_shards_that_differ_in_their_columns_are_one_line(tmp_path):
             engines.main(engines.EngineArguments(str(tmp_path / name), "parquet", str(tmp_path / "bulk")))
 
 
+@pytest.mark.slow
 def test_milvus_finds_the_same_products(folder, tmp_path):
     pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")
@@ -272,6 +273,7 @@ def test_what_a_search_can_not_do_is_one_line(name, request):
         engine.close()
 
 
+@pytest.mark.slow
 def test_a_milvus_file_is_free_after_the_last_engine_of_a_process_is_closed(milvus):
     first, second = MilvusEngine(milvus), MilvusEngine(milvus)
     first.close()

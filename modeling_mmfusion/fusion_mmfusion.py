@@ -402,11 +402,11 @@ class MMFusionQueryHeads(nn.Module):
         """Blocks `(batch, width)` of any length by name, and their weights `(batch, blocks)`."""
         text = self.norm(states.text_features)
         known = self.familiarity(states.text_features)
-        found = {
-            "text": text_head(states.text_features, known),
-            "lexical": states.lexical_features,
+        found = {  # in the order in which dropout draws
             "image": self.image_head(text),
             "cross": self.cross_head(text),
+            "text": text_head(states.text_features, known),
+            "lexical": states.lexical_features,
         }
         return {name: found[name] for name in self.blocks}, self.router(text, known)
 
@@ -471,12 +471,11 @@ class MMFusionProductHeads(nn.Module):
                 torch.cat([image, seen], dim=-1) for seen in look_at_cells(self.cell_attention, text, states)
             )
         image_mask = states.has_image[:, None]
-        cross = self.cross_head(text, together, states.text_mask[:, None] | ~image_mask, image_mask)
-        found = {
+        found = {  # in the order in which dropout draws
+            "cross": self.cross_head(text, together, states.text_mask[:, None] | ~image_mask, image_mask),
+            "image": self.image_head(alone),
             "text": text_head(states.text_features, known),
             "lexical": states.lexical_features,
-            "image": self.image_head(alone),
-            "cross": cross,
         }
         return {name: found[name] for name in self.blocks}, weights
 

@@ -172,27 +172,28 @@ class MMFusionModel(MMFusionPreTrainedModel):
     ```
     """
 
+    has_product_tower = True
+
     def __init__(self, config: MMFusionConfig):
         super().__init__(config)
         self.text_model = AutoModel.from_config(config.text_config)
-        self.vision_model = AutoModel.from_config(config.vision_config)
+        if self.has_product_tower:
+            self.vision_model = AutoModel.from_config(config.vision_config)
         if config.query_config is not None:
             self.query_model = AutoModel.from_config(config.query_config)
-        text_dim = hidden_size_of(config.text_config)
         query_dim = hidden_size_of(config.query_config or config.text_config)
-        image_sizes, cell_dim = image_sizes_of(config)
         self.lexical_head = MMFusionLexicalHead(config) if "lexical" in config.blocks else None
         self.text_head = self.query_text_head = None
         if config.fusion_type == "experts":
-            self.text_head = MMFusionTextHead(text_dim, config)
+            self.text_head = MMFusionTextHead(hidden_size_of(config.text_config), config)
             if config.query_config is not None:
                 self.query_text_head = MMFusionTextHead(query_dim, config)
             self.query_heads = MMFusionQueryHeads(query_dim, config)
-            self.product_heads = MMFusionProductHeads(text_dim, image_sizes, cell_dim, config)
         else:
             self.query_heads = MMFusionQueryProjection(query_dim, config)
-            self.product_heads = BASELINES[config.fusion_type](text_dim, image_sizes, config)
-        self.logit_scale = MMFusionLogitScale(config)
+        if self.has_product_tower:
+            self.product_heads = new_product_heads(config)
+            self.logit_scale = MMFusionLogitScale(config)
         self.post_init()
 
     @classmethod
@@ -616,6 +617,14 @@ class MMFusionModel(MMFusionPreTrainedModel):
         states.image_mask = torch.zeros(batch, 1, dtype=torch.bool, device=text.device)
         if self.config.cross_attention:
             states.image_states = text.new_zeros(batch, 1, 1, cell_dim)
+
+
+def new_product_heads(config: MMFusionConfig) -> nn.Module:
+    """The product tower's part of the fusion network, of the configuration's type."""
+    text_dim, (image_sizes, cell_dim) = hidden_size_of(config.text_config), image_sizes_of(config)
+    if config.fusion_type == "experts":
+        return MMFusionProductHeads(text_dim, image_sizes, cell_dim, config)
+    return BASELINES[config.fusion_type](text_dim, image_sizes, config)
 
 
 def mask_or_true(mask: torch.Tensor | None, shape: torch.Size, device: torch.device) -> torch.Tensor:

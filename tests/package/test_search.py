@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_model, picture, shop_rows, write_shop
+from transformers import AutoModel
 
 from modeling_mmfusion.errors import DataError, ProductIndexError
 from modeling_mmfusion.fingerprint import model_fingerprint, stored_fingerprint
@@ -49,6 +50,13 @@ def test_the_query_tower_alone_says_what_the_model_says(towers, processor, tmp_p
     torch.testing.assert_close(found.pooler_output, expected.pooler_output, atol=0, rtol=0)
     whole, its_processor = load_model(tmp_path / "model", device="cpu")
     assert stored_fingerprint(tmp_path / "model", its_processor) == model_fingerprint(whole, its_processor)
+
+
+def test_the_query_tower_needs_nothing_that_the_image_encoder_would(saved, monkeypatch):
+    build, built = AutoModel.from_config, []
+    monkeypatch.setattr(AutoModel, "from_config", lambda config: built.append(config.model_type) or build(config))
+    MMFusionQueryModel.from_pretrained(saved)
+    assert built == ["bert"], "timm, for one, need not be installed"
 
 
 def test_the_image_encoder_is_loaded_for_pictures_alone(run, model, processor, tmp_path):

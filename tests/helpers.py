@@ -31,6 +31,7 @@ from training.learning.options import DataArguments, LoraArguments, ModelArgumen
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTED = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # PYTHONPATH of processes that import what tests import
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}  # for a process whose files are limited: Python would cut them short
 SHARED_DATA = ROOT.parent / "shared" / "data"
 WORDS = "red green blue plain striped mug shirt lamp bowl cotton clay soft big small a the of".split()
 TINY_DIMS = {"lexical_dim": 8, "image_dim": 12, "cross_dim": 8, "fusion_hidden_size": 16}

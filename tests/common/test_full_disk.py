@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, make_model, write_shop
+from helpers import NO_BYTECODE, ROOT, make_model, write_shop
 
 from modeling_mmfusion import MMFusionProcessor
 from training import embed, index
@@ -66,6 +66,7 @@ def contents(folder):
 def test_a_full_disk_is_one_line_and_costs_nothing_that_was_there(folder, tmp_path):
     before = contents(folder)
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MMFUSION_CACHE": str(tmp_path)}
+    variables |= NO_BYTECODE
     words = [sys.executable, "-c", LIMITED, json.dumps(COMMANDS)]
     done = subprocess.run(words, env=variables, cwd=folder, capture_output=True, text=True, check=False)
     told = [json.loads(line) for line in done.stdout.splitlines()]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.utils import set_seed
-from helpers import ROOT, expect_same, losses, recipe, weights
+from helpers import NO_BYTECODE, ROOT, expect_same, losses, recipe, weights
 
 from training import train
 from training.common.random_state import random_state_kept
@@ -92,7 +92,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, what)
     code += f"def main(_):\n    {FULL_DISK[what]}\n"
     code += "@dataclass\nclass Nothing:\n    '''Nothing.'''\n\n"
     code += "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\nrun(main, Nothing, '')"
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "MMFUSION_CACHE": str(tmp_path / "cache")}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "MMFUSION_CACHE": str(tmp_path / "cache"), **NO_BYTECODE}
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr[-1000:]

@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import sys
 from decimal import Decimal
 from threading import Thread
 
@@ -182,6 +183,7 @@ def test_our_folders_are_saved_into_and_other_files_in_them_stay(tmp_path):
 def save_with_room_for(size, index, folder, answers):
     """Saves in a process whose files can't grow beyond some bytes."""
     if not (child := os.fork()):
+        sys.dont_write_bytecode = True
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         try:
             index.save(folder)

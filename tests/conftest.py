@@ -16,7 +16,7 @@ from helpers import make_model, make_text_tower, make_vision_tower, write_shop
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from training.features import embedder
-from training.learning import stage
+from training.learning import calibration, stage, stages
 
 gc.freeze()  # what the imports made stays, so that no collection looks at it again
 atexit.register(gc.unfreeze)
@@ -66,6 +66,13 @@ def saved(towers, tmp_path_factory):
 def last_epoch_is_kept(monkeypatch):
     """So that weights tell of all that was drawn in the epochs."""
     monkeypatch.setattr(stage, "SELECTION_NOISE", 1.0)
+
+
+@pytest.fixture
+def short_endings(monkeypatch):
+    """Stages that end in a few steps of calibration and draw no picture, where a test looks at what comes before."""
+    monkeypatch.setattr(calibration, "STEPS", 3)
+    monkeypatch.setattr(stages, "draw_training", lambda lines, file: file.write_bytes(b""))
 
 
 @pytest.fixture

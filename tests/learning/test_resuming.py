@@ -14,7 +14,7 @@ from training.catalogue.writing import write_split
 from training.learning.checkpoints import Checkpoints
 from training.learning.provenance import data_fingerprint, input_digests, recipe_facts
 
-pytestmark = pytest.mark.usefixtures("last_epoch_is_kept")
+pytestmark = pytest.mark.usefixtures("last_epoch_is_kept", "short_endings")
 
 
 @pytest.fixture

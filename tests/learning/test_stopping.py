@@ -16,7 +16,7 @@ from training import train
 from training.common.stopping import run_and_pass_on_signals
 from training.learning import stage, stages, starting
 
-pytestmark = pytest.mark.usefixtures("last_epoch_is_kept")
+pytestmark = pytest.mark.usefixtures("last_epoch_is_kept", "short_endings")
 
 SAVED = "stopped by SIGTERM; checkpoint-1 saved; the same command goes on"
 AT_ONCE = "stopped by SIGTERM; run the same command again"

@@ -30,6 +30,8 @@ from training.learning.sampling import Judgments, PairSampler
 from training.learning.stage import choose_trained
 from training.learning.training_set import BatchInputs, TrainingSet, query_set
 
+pytestmark = pytest.mark.usefixtures("short_endings")
+
 
 def gradients(model, processor, shop, options: StageArguments, seed=5, accelerator=None):
     """Loss and gradients of one batch of all pairs of the tiny shop, by name."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .checksums import existing_file
+from .errors import DataError
 
 MANIFEST = "export.json"
 Runner = Callable[[dict[str, np.ndarray]], np.ndarray]
@@ -76,8 +77,10 @@ class OnnxTowers(ExportedTowers):
     suffix = ".onnx"
 
     def _load(self, file: Path) -> Runner:
-        import onnxruntime  # of the extra `export`
-
+        try:
+            import onnxruntime  # of the extra `export`
+        except ImportError as error:
+            raise DataError(f"{file}: onnxruntime is not installed; run: pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -119,8 +122,10 @@ def import_openvino():
     OpenVINO runs with a stub where the telemetry's package is not there (`openvino.tools.ovc.telemetry_stub`).
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # typeshed knows modules alone
-    import openvino
-
+    try:
+        import openvino
+    except ImportError as error:
+        raise DataError("openvino is not installed; run: pip install openvino") from error
     return openvino
 
 

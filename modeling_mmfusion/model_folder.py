@@ -35,7 +35,7 @@ def load_model(
         model.config.truncate_dim = truncate_dim or model.config.truncate_dim
         model.config.truncated_dims(model.config.projection_dim)
         processor = MMFusionProcessor.from_pretrained(name)
-    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise DataError(f"{name}: can't load the model: {one_line(error)}") from error
     if missing := sorted(loading["missing_keys"]):
         raise DataError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; train it again")

@@ -48,7 +48,7 @@ class Searcher:
                 name = "query_tower_int8" if tower == "int8" else "query_tower"
                 self.tower = OnnxTowers(self.folder / "onnx", name, threads=torch.get_num_threads())
                 fingerprint = self.tower.model
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError) as error:
             raise DataError(f"{self.folder}: can't load the query tower: {one_line(error)}") from error
         self.index.check_model(fingerprint)
         if tower == "torch":

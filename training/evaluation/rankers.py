@@ -13,6 +13,8 @@ from modeling_mmfusion.index_words import ProductWords, best_rows, fuse_rankings
 from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS, join_fields
 from training.catalogue.layout import RetrievalSplit
 
+TEXT_MODELS_INSTALL = "pip install sentence-transformers"
+
 
 def listing_texts(split: RetrievalSplit, fields: Sequence[str] = PRODUCT_FIELDS) -> list[str]:
     """Each product of a split as the text of some fields, by default those that our models read."""
@@ -84,8 +86,10 @@ class TextRanker:
         Raises:
             DataError: if the model can't be loaded.
         """
-        from sentence_transformers import SentenceTransformer
-
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise DataError(f"sentence-transformers is not installed; run: {TEXT_MODELS_INSTALL}") from error
         try:
             encoder = SentenceTransformer(str(self.name))
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:

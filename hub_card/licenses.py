@@ -112,11 +112,8 @@ def sources_of(run: Path, dataset_ids: list[str], known: tuple[Path, ...] = ()) 
     ]
     if config.has("config", "model/start"):
         return found + sources_of_start(config("config", "model/start"), (*known, run.resolve()))
-    names = [
-        config("config", f"model/{part}")
-        for part in ("text", "vision", "query")
-        if config.has("config", f"model/{part}")
-    ]
+    parts = ("aligned",) if config.has("config", "model/aligned") else ("text", "vision", "query")
+    names = [config("config", f"model/{part}") for part in parts if config.has("config", f"model/{part}")]
     return found + [encoder(name) for name in names]
 
 

@@ -27,7 +27,9 @@ class MMFusionQueryProjection(nn.Module):
         self.norm = nn.LayerNorm(in_dim)
         self.head = MMFusionMLP(in_dim, config.vector_dim, config)
 
-    def forward(self, states: MMFusionStates, text_head: None = None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def forward(
+        self, states: MMFusionStates, text_head: None = None, alignment: None = None
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The block `(batch, vector_dim)` by name, and its weight 1 of shape `(batch, 1)`."""
         vectors = self.head(self.norm(states.text_features))
         return {"fused": vectors}, vectors.new_ones(vectors.shape[0], 1)
@@ -45,7 +47,11 @@ class MMFusionBaseline(nn.Module):
         self.build(text_in_dim, sum(image_sizes), config)
 
     def forward(
-        self, states: MMFusionStates, text_head: None = None, views: tuple[str, ...] = ("fused",)
+        self,
+        states: MMFusionStates,
+        text_head: None = None,
+        views: tuple[str, ...] = ("fused",),
+        alignment: None = None,
     ) -> list[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """For each view, the block `(batch, vector_dim)` by name and its weight 1 of shape `(batch, 1)`."""
         return [self._view(states.seen_as(view)) for view in views]

@@ -9,8 +9,9 @@ from transformers.configuration_utils import SubConfigSpec
 
 VIEWS = ("fused", "text", "image")
 FusionType = Literal["experts", "weighted_mean", "sum", "concat", "gated"]
-Pooling = Literal["mean", "cls", "last", "pooler"]
-EXPERTS = {"text": False, "lexical": False, "image": True, "cross": True}  # blocks, and whether all of it is learned
+Pooling = Literal["mean", "cls", "last", "pooler", "aligned"]
+EXPERTS = ("text", "lexical", "image", "cross", "aligned")
+LEARNED = ("image", "cross")
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class MMFusionBlock:
         width (`int`): dimensions before truncation.
         is_learned (`bool`): whether it says nothing before training, and so is silent for unfamiliar texts.
         logit (`float`): its share of the vectors before training, see [`MMFusionRouter`].
+        unfamiliar_logit (`float`): its share for a text that is like none of the training's.
     """
 
     width: int
     is_learned: bool = False
     logit: float = 0.0
+    unfamiliar_logit: float = 0.0
 
 
 @strict
@@ -34,8 +37,9 @@ class MMFusionConfig(PreTrainedConfig):
     Configuration of [`MMFusionModel`]: the two or three towers and the fusion network that joins them.
 
     With `fusion_type="experts"` a product vector is the concatenation of four blocks, `[text; lexical; image; cross]`,
-    of the widths below; a query vector has the same blocks, so that one inner product compares them. The other fusion
-    types make plain vectors of one block, `[fused]`; they are baselines.
+    of the widths below; a query vector has the same blocks, so that one inner product compares them. A model that
+    starts from an aligned dual encoder has a fifth, `aligned`. The other fusion types make plain vectors of one block,
+    `[fused]`; they are baselines.
 
     Args:
         text_config (`PreTrainedConfig` or `dict`, *optional*, defaults to a BERT configuration):
@@ -44,9 +48,19 @@ class MMFusionConfig(PreTrainedConfig):
             The product tower's image encoder; any that `AutoModel` knows, timm backbones included.
         query_config (`PreTrainedConfig` or `dict`, *optional*):
             The query tower's text encoder. `None` shares the product tower's text encoder.
+        aligned_config (`PreTrainedConfig` or `dict`, *optional*):
+            An aligned dual encoder (CLIP, SigLIP, ...) whose halves are the product tower's two encoders, in place of
+            `text_config` and `vision_config`. Its shared space becomes the aligned block.
+        aligned_hidden_size (`int`, *optional*, defaults to 0):
+            Width of that space.
+        aligned_pooling (`str`, *optional*, defaults to `"pooler"`):
+            What of its text encoder is projected into that space: `pooler` or `cls`.
+        attend_padding (`bool`, *optional*, defaults to `False`):
+            Whether the text encoder sees padding as it sees tokens, as SigLIP's was trained to.
         text_pooling (`str`, *optional*, defaults to `"mean"`):
             How the text encoder's tokens become one vector: `mean` over tokens, `cls` (the first token), `last` (the
-            last token that is no padding) or `pooler` (the encoder's own pooler, as for CLIP).
+            last token that is no padding), `pooler` (the encoder's own pooler, as for CLIP) or `aligned` (the text's
+            place in the space of `aligned_config`).
         query_pooling (`str`, *optional*, defaults to `"mean"`):
             The same for the query tower; not used when the text encoder is shared.
         image_levels (`list[int]`, *optional*, defaults to `[]`):
@@ -68,6 +82,8 @@ class MMFusionConfig(PreTrainedConfig):
             Width of the image block.
         cross_dim (`int`, *optional*, defaults to 176):
             Width of the cross-modal block.
+        aligned_dim (`int`, *optional*, defaults to 0):
+            Width of the aligned block: the shared space of `aligned_config`, or its principal axes if that is wider.
         vector_dim (`int`, *optional*, defaults to 1024):
             Width of the vectors of the fusion types other than `experts`.
         cross_attention (`bool`, *optional*, defaults to `True`):
@@ -93,7 +109,10 @@ class MMFusionConfig(PreTrainedConfig):
         text_mean_weight (`float`, *optional*, defaults to 0.5):
             Weight of the text in `weighted_mean`; the image has the rest.
         block_logits_init (`list[float]`, *optional*, defaults to `[1.0, 0.6, 0.5, 0.5]`):
-            The routers' logits of text, lexical, image and cross block before training: shares of 34, 23, 21 and 21%.
+            The routers' logits of text, lexical, image, cross and, if there is one, aligned block before training:
+            without it shares of 34, 23, 21 and 21%.
+        unfamiliar_logits (`list[float]`, *optional*, defaults to `[]`):
+            Those of a text that is like none of the training's; `[]` takes `block_logits_init`.
         logit_scale_init_value (`float`, *optional*, defaults to 3.0):
             Logarithm of the inverse temperature before training.
         matryoshka_dims (`list[int]`, *optional*, defaults to `[]`):
@@ -119,11 +138,16 @@ class MMFusionConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="siglip_vision_model"),
         "query_config": SubConfigSpec(config_class=AutoConfig, model_type="bert", optional=True),
+        "aligned_config": SubConfigSpec(config_class=AutoConfig, model_type="clip", optional=True),
     }
 
     text_config: PreTrainedConfig | dict | None = None
     vision_config: PreTrainedConfig | dict | None = None
     query_config: PreTrainedConfig | dict | None = None
+    aligned_config: PreTrainedConfig | dict | None = None
+    aligned_hidden_size: int = 0
+    aligned_pooling: Literal["pooler", "cls"] = "pooler"
+    attend_padding: bool = False
     text_pooling: Pooling = "mean"
     query_pooling: Pooling = "mean"
     image_levels: list[int] | tuple[int, ...] = ()
@@ -133,6 +157,7 @@ class MMFusionConfig(PreTrainedConfig):
     lexical_dim: int = 496
     image_dim: int = 176
     cross_dim: int = 176
+    aligned_dim: int = 0
     vector_dim: int = 1024
     cross_attention: bool = True
     num_cell_queries: int = 4
@@ -145,24 +170,31 @@ class MMFusionConfig(PreTrainedConfig):
     modality_dropout: float | int = 0.1
     text_mean_weight: float | int = 0.5
     block_logits_init: list[float] | tuple[float, ...] = (1.0, 0.6, 0.5, 0.5)
+    unfamiliar_logits: list[float] | tuple[float, ...] = ()
     logit_scale_init_value: float | int = 3.0
     matryoshka_dims: list[int] | tuple[int, ...] = ()
     truncate_dim: int | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
-        for name in ("image_levels", "image_level_dims", "block_logits_init", "matryoshka_dims"):
+        logits = ("block_logits_init", "unfamiliar_logits")
+        for name in ("image_levels", "image_level_dims", *logits, "matryoshka_dims"):
             setattr(self, name, list(getattr(self, name)))  # as they are when loaded from JSON
         super().__post_init__(**kwargs)
+        if self.aligned_config is not None:  # one object each, so that what is set in one place holds in both
+            self.text_config, self.vision_config = self.aligned_config.text_config, self.aligned_config.vision_config
 
     @property
     def blocks(self) -> dict[str, MMFusionBlock]:
-        """A vector's blocks by name, in their order; the lexical one may be left out by a width of 0."""
+        """A vector's blocks by name, in their order; the lexical one may be left out by a width of 0, and only a model
+        with an aligned dual encoder has the last one."""
         if self.fusion_type != "experts":
             return {"fused": MMFusionBlock(self.vector_dim)}
+        experts = EXPERTS if self.aligned_config is not None else EXPERTS[:-1]
+        strangers = self.unfamiliar_logits or self.block_logits_init
         table = {
-            name: MMFusionBlock(getattr(self, f"{name}_dim"), is_learned, float(logit))
-            for (name, is_learned), logit in zip(EXPERTS.items(), self.block_logits_init, strict=True)
+            name: MMFusionBlock(getattr(self, f"{name}_dim"), name in LEARNED, float(logit), float(stranger))
+            for name, logit, stranger in zip(experts, self.block_logits_init, strangers, strict=True)
         }
         return {name: block for name, block in table.items() if block.width or name != "lexical"}
 
@@ -198,6 +230,16 @@ class MMFusionConfig(PreTrainedConfig):
 
     def validate_fusion(self):
         """Refuses widths and rates that no fusion network can have."""
+        given = {self.aligned_config is not None, self.aligned_dim > 0, self.aligned_hidden_size > 0}
+        if len(given) > 1:
+            raise ValueError(
+                "aligned_config, aligned_dim and aligned_hidden_size go together; use "
+                "MMFusionModel.from_towers(aligned=...)"
+            )
+        if self.aligned_config is None and "aligned" in (self.text_pooling, self.query_pooling):
+            raise ValueError("text_pooling aligned goes with aligned_config")
+        if self.aligned_config is not None and self.query_config is not None:
+            raise ValueError("query_config can't be beside aligned_config, whose text encoder queries need")
         if min(*self.block_dims.values(), self.fusion_hidden_size, self.attention_hidden_size) < 1:
             raise ValueError(
                 f"text_dim, image_dim, cross_dim, vector_dim, fusion_hidden_size and attention_hidden_size must "

@@ -6,18 +6,30 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig
+from transformers.core_model_loading import revert_weight_conversion
 
 from .configuration_mmfusion import MMFusionConfig
 from .errors import DataError
 from .modeling_mmfusion import MMFusionModel
 from .processing_mmfusion import MMFusionProcessor
 
-APART = ("text_config", "vision_config", "query_config", "truncate_dim", "matryoshka_dims")
+APART = ("text_config", "vision_config", "query_config", "aligned_config", "truncate_dim", "matryoshka_dims")
 TOWERS = ("text_model.", "vision_model.", "query_model.")
+PROJECTION = "alignment.text_projection."
+# settings that came later; as they are here a model says what it said before
+LATER: dict[str, Any] = {"aligned_dim": 0, "aligned_hidden_size": 0, "aligned_pooling": "pooler"}
+LATER |= {
+    "unfamiliar_logits": [],
+    "attend_padding": False,
+    "padding": "longest",
+    "lower_case": False,
+    "cut_fields": [],
+}
 
 
 def digest_of(*parts: str) -> str:
@@ -34,7 +46,7 @@ def encoder_fingerprint(model: "MMFusionModel | StoredModel", processor: MMFusio
         processor (`MMFusionProcessor`): the model's.
         what (`str`): `text` or `picture` (of products), or `query`.
     """
-    settings = json.loads(processor.to_json_string(), object_hook=_without_auto_map)
+    settings = _settings_of(processor)
     own_query_encoder = model.config.query_config is not None
     if what == "picture":
         weights, config = "vision_model.", model.config.vision_config
@@ -50,15 +62,19 @@ def encoder_fingerprint(model: "MMFusionModel | StoredModel", processor: MMFusio
         pooling = model.config.query_pooling if own_query_encoder else model.config.text_pooling
         facts = [settings["query_prefix"], settings["max_query_length"], pooling]
         facts += [_tokenizer_facts(processor.query_tokenizer)]
+    wanted = [weights]
+    if what != "picture" and model.config.aligned_config is not None:
+        wanted.append(PROJECTION)
+        facts += [model.config.aligned_pooling, model.config.attend_padding, settings.get("padding")]
     facts += [what, str(model.dtype), _own_settings(config)]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    _update_with_weights(digest, model, lambda name: name.startswith(weights))
+    _update_with_weights(digest, model, lambda name: name.startswith(tuple(wanted)))
     return digest.hexdigest()
 
 
 def towers_fingerprint(model: "MMFusionModel | StoredModel", processor: MMFusionProcessor) -> str:
     """A digest of all that decides what the towers say, and of how a product becomes text."""
-    settings = json.loads(processor.to_json_string(), object_hook=_without_auto_map)
+    settings = _settings_of(processor)
     parts = [encoder_fingerprint(model, processor, what) for what in ("text", "picture", "query")]
     return digest_of(json.dumps(settings, sort_keys=True), *parts)
 
@@ -119,6 +135,15 @@ def check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
             raise DataError(f"{name}: the weight {key} holds what is no finite number; train the model again")
 
 
+def _settings_of(processor: MMFusionProcessor) -> dict:
+    """All that a processor says of itself and its parts, without what came later and is as it was before."""
+    return _known_before(json.loads(processor.to_json_string(), object_hook=_without_auto_map))
+
+
+def _known_before(settings: dict) -> dict:
+    return {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
+
+
 def _without_auto_map(settings: dict) -> dict:
     """Settings without `auto_map`, which a processor and its parts have only once they were saved and loaded, and
     without what the tokenizers tell themselves."""
@@ -128,7 +153,10 @@ def _without_auto_map(settings: dict) -> dict:
 def _own_settings(config: PreTrainedConfig) -> dict:
     """What a configuration says beyond what all have, such as where it was loaded from."""
     common = PreTrainedConfig().to_dict()
-    return {name: value for name, value in config.to_dict().items() if name not in common and name != "auto_map"}
+    own = {name: value for name, value in config.to_dict().items() if name not in common and name != "auto_map"}
+    if config.model_type == "timm_wrapper":  # whose width a dual encoder of it knows by this name
+        own.pop("hidden_size", None)
+    return _known_before(own)
 
 
 def _tokenizer_facts(tokenizer) -> list:
@@ -142,7 +170,10 @@ def _tokenizer_facts(tokenizer) -> list:
 
 
 def _update_with_weights(digest, model: "MMFusionModel | StoredModel", wanted: Callable[[str], bool]) -> None:
-    for name, tensor in sorted(model.state_dict().items()):
+    tensors = model.state_dict()
+    if not isinstance(model, StoredModel):  # by the names in the file, which differ for some encoders
+        tensors = revert_weight_conversion(model, tensors)
+    for name, tensor in sorted(tensors.items()):
         if wanted(name):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -8,7 +8,9 @@ one inner-product index serves all queries.
 
 What was learned on some shops' catalogues is worth little elsewhere. So everything learned counts only as far as a
 text is familiar, that is like the texts of the training: for a text of another world the text block is the pretrained
-encoder's own, the lexical block counts shared words, and the image and cross blocks are silent.
+encoder's own, the lexical block counts shared words, and the image and cross blocks are silent. A model that starts
+from an aligned dual encoder knows what words and pictures have in common before any training, and keeps that apart in
+a fifth block, `aligned`, which no training changes and no unfamiliar text silences.
 
 The other fusion types, which are kept to be compared with, are in `baselines_mmfusion.py`.
 """
@@ -26,10 +28,13 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_mmfusion import MMFusionConfig
+from .encoders_mmfusion import hidden_size_of, image_sizes_of
 
 LEXICAL_PRIME = 32749  # above most vocabularies, and small enough to multiply in two parts below 2^24
 LEXICAL_ROOT = 219  # its powers are well mixed modulo the prime
 FREQUENT_TOKENS = 1000.0
+NEVER = 2.0  # above any cosine
+AT_A_TIME = 2**16  # texts
 
 
 @dataclass
@@ -50,6 +55,8 @@ class MMFusionStates(ModelOutput):
             True where there is a picture.
         image_states (`torch.Tensor` of shape `(batch, images, cells, cell_dim)`, *optional*):
             The image encoder's states of all `image_levels`, cell by cell and normalised level by level.
+        aligned_features (`torch.Tensor` of shape `(batch, aligned_hidden_size)`, *optional*):
+            The text's unit vector in the space of the aligned dual encoder that the model started from.
     """
 
     text_features: torch.FloatTensor | None = None
@@ -58,6 +65,7 @@ class MMFusionStates(ModelOutput):
     image_features: torch.FloatTensor | None = None
     image_mask: torch.BoolTensor | None = None
     image_states: torch.FloatTensor | None = None
+    aligned_features: torch.FloatTensor | None = None
 
     @property
     def has_image(self) -> torch.Tensor:
@@ -136,9 +144,13 @@ class MMFusionTextHead(nn.Module):
         self.base = MMFusionOrthogonalLinear(in_dim, config.text_dim)
         self.residual = MMFusionMLP(in_dim, config.text_dim, config, last_layer=MMFusionZeroLinear)
 
-    def forward(self, features: torch.Tensor, familiarity: torch.Tensor) -> torch.Tensor:
-        """Unit features `(batch, in_dim)` and their familiarity `(batch, 1)` to vectors `(batch, text_dim)`."""
-        return self.base(features) + familiarity * self.residual(self.norm(features))
+    def forward(
+        self, features: torch.Tensor, familiarity: torch.Tensor, centre: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Unit features `(batch, in_dim)` and their familiarity `(batch, 1)` to vectors `(batch, text_dim)`; `centre`
+        `(in_dim,)` is where the base map has its origin, 0 if not given."""
+        start = features if centre is None else features - centre
+        return self.base(start) + familiarity * self.residual(self.norm(features))
 
     @torch.no_grad()
     def set_basis(self, features: torch.Tensor) -> None:
@@ -147,6 +159,72 @@ class MMFusionTextHead(nn.Module):
         A rotation keeps all scores, and makes the first dimensions those that tell most when vectors are truncated.
         """
         axes = torch.linalg.eigh(features.T.double() @ features.double()).eigenvectors.flip(1)
+        self.base.weight.copy_(axes[:, : len(self.base.weight)].T)
+
+
+class MMFusionAlignment(nn.Module):
+    """The aligned block: the space that a dual encoder's texts and pictures share.
+
+    Holds the dual encoder's own projections, and a base map from its space to the block: the identity, or orthonormal
+    where the block is narrower. Texts lie far from pictures in such a space (the modality gap), so each
+    side has a centre of its own, 0 until a training sets it, which is taken off. None of it is trained.
+
+    Args:
+        config (`MMFusionConfig`): with `aligned_config`.
+    """
+
+    def __init__(self, config: MMFusionConfig):
+        super().__init__()
+        aligned, width = config.aligned_config, config.aligned_hidden_size
+        self.pooled_dim = image_sizes_of(config)[0][0]
+        self.is_text_space = config.text_pooling == "aligned"
+        # which of the two is linear is the family's: SigLIP projects neither, ALIGN the text alone, and with a bias
+        projects = {"siglip": (False, False), "siglip2": (False, False), "align": (True, False)}
+        of_text, of_image = projects.get(aligned.model_type, (True, True))
+        text_dim = getattr(aligned.text_config, "project_dim", hidden_size_of(aligned.text_config))  # AltCLIP's
+        has_bias = aligned.model_type == "align"
+        self.text_projection = nn.Linear(text_dim, width, bias=has_bias) if of_text else nn.Identity()
+        self.image_projection = nn.Linear(self.pooled_dim, width, bias=False) if of_image else nn.Identity()
+        self.base = MMFusionOrthogonalLinear(width, config.aligned_dim)
+        self.text_centre = MMFusionVector(width)
+        self.image_centre = MMFusionVector(width)
+        self.requires_grad_(False)
+
+    def images(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Products' pictures in the shared space: the mean of the unit vectors, as a unit vector, less the centre.
+
+        Args:
+            features (`torch.Tensor` of shape `(batch, images, image_features_dim)`): the image encoder's.
+            mask (`torch.Tensor` of shape `(batch, images)`): True where there is a picture.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, aligned_hidden_size)`; 0 for products without a picture.
+        """
+        projected = F.normalize(self.image_projection(features[..., : self.pooled_dim]), dim=-1)
+        mean = F.normalize((projected * mask[..., None]).sum(dim=1), dim=-1)
+        return (mean - self.image_centre.weight) * mask.any(dim=1, keepdim=True)
+
+    def texts(self, features: torch.Tensor) -> torch.Tensor:
+        """Unit vectors of texts `(batch, aligned_hidden_size)` less the centre."""
+        return features - self.text_centre.weight
+
+    @torch.no_grad()
+    def start(self, texts: torch.Tensor, images: torch.Tensor) -> None:
+        """Sets the centres to the means of a catalogue's texts and pictures, and turns the base map to the principal
+        axes of both, strongest first, so that what is cut off or truncated tells least.
+
+        Args:
+            texts (`torch.Tensor` of shape `(samples, aligned_hidden_size)`): unit vectors.
+            images (`torch.Tensor` of shape `(samples, aligned_hidden_size)`): unit vectors of products' pictures; may
+                be none.
+        """
+        self.text_centre.weight.copy_(texts.mean(dim=0))
+        parts = [texts - self.text_centre.weight]
+        if len(images):
+            self.image_centre.weight.copy_(images.mean(dim=0))
+            parts.append(images - self.image_centre.weight)
+        covariance = sum(part.T.double() @ part.double() / len(part) for part in parts)
+        axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)
         self.base.weight.copy_(axes[:, : len(self.base.weight)].T)
 
 
@@ -219,7 +297,15 @@ class MMFusionFamiliarity(nn.Module):
         self.width.weight.zero_()
 
     @torch.no_grad()
-    def fit(self, features: torch.Tensor, iterations: int = 15, seed: int = 0) -> None:
+    def know_nothing(self) -> None:
+        """Takes no text for familiar: no cosine is as high as this threshold."""
+        self.threshold.weight.fill_(NEVER)
+        self.width.weight.fill_(1e-3)
+
+    @torch.no_grad()
+    def fit(
+        self, features: torch.Tensor, iterations: int = 15, seed: int = 0, low: float = 0.01, least: int = 1
+    ) -> None:
         """Takes the texts of the training for familiar.
 
         The prototypes are the centres of spherical k-means. Half familiar is a text as far off as the farthest 1% of
@@ -229,31 +315,38 @@ class MMFusionFamiliarity(nn.Module):
             features (`torch.Tensor` of shape `(samples, in_dim)`): unit features of queries and products.
             iterations (`int`, *optional*, defaults to 15): of k-means.
             seed (`int`, *optional*, defaults to 0): seed of the first centres.
+            low (`float`, *optional*, defaults to 0.01): share of these texts that are less than half familiar.
+            least (`int`, *optional*, defaults to 1): texts for each prototype at least; of fewer texts there are fewer
+                prototypes, so that a text is never familiar to itself alone.
         """
-        count = min(len(features), len(self.prototypes.weight))
+        count = max(1, min(len(features) // least, len(self.prototypes.weight)))
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
         centres = features[order[:count].to(features.device)].clone()
         for _ in range(iterations):
-            nearest = (features @ centres.T).argmax(dim=1)
+            nearest = torch.cat([(part @ centres.T).argmax(dim=1) for part in features.split(AT_A_TIME)])
             centres = F.normalize(torch.zeros_like(centres).index_add_(0, nearest, features) + 1e-6 * centres, dim=-1)
-        found = (features @ centres.T).amax(dim=1).float().cpu().numpy()
-        low, typical = (float(value) for value in numpy.quantile(found, [0.01, 0.5]))
+        found = torch.cat([(part @ centres.T).amax(dim=1) for part in features.split(AT_A_TIME)]).float().cpu().numpy()
+        below, typical = (float(value) for value in numpy.quantile(found, [low, 0.5]))
         self.prototypes.weight.zero_()[:count] = centres
-        self.threshold.weight.fill_(low)
-        self.width.weight.fill_(max((typical - low) / 6, 1e-3))
+        self.threshold.weight.fill_(below)
+        self.width.weight.fill_(max((typical - below) / 6, 1e-3))
 
 
 class MMFusionRouter(nn.Linear):
     """Lengths of the blocks of one vector: the square root of a softmax, so that the whole vector is a unit vector.
 
-    Starts at fixed lengths (`config.block_logits_init`), and stays there as far as a text is not familiar, with the
-    image and cross blocks turned down. Blocks that are masked get length 0 and the others share their weight.
+    Starts at fixed lengths (`config.block_logits_init`), and has others (`config.unfamiliar_logits`) as far as a text
+    is not familiar, with the image and cross blocks turned down. Blocks that are masked get length 0 and the others
+    share their weight. A product's aligned block is as long as its image block, so that queries alone decide between
+    what was learned of pictures and what was known before.
     """
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__(in_dim, len(config.blocks))
         self.logits_init = [block.logit for block in config.blocks.values()]
+        self.unfamiliar_logits = [block.unfamiliar_logit for block in config.blocks.values()]
         self.learned_blocks = [block.is_learned for block in config.blocks.values()]
+        self.image = list(config.blocks).index("image") if config.aligned_config is not None else None
 
     def forward(
         self, states: torch.Tensor, familiarity: torch.Tensor, mask: torch.Tensor | None = None
@@ -268,9 +361,11 @@ class MMFusionRouter(nn.Linear):
         Returns:
             `torch.Tensor` of shape `(batch, blocks)`; the squares of a row sum to 1.
         """
-        start = states.new_tensor(self.logits_init)
+        start = states.new_tensor(self.unfamiliar_logits)
         learned = torch.tensor(self.learned_blocks, device=states.device)
         logits = start + familiarity * (super().forward(states) - start)  # not lerp, which wants one precision
+        if mask is not None and self.image is not None:
+            logits = torch.cat([logits[:, :-1], logits[:, self.image, None]], dim=-1)
         logits = logits + torch.where(learned, familiarity.clamp(min=1e-6).log(), 0.0)
         if mask is not None:
             logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
@@ -397,7 +492,7 @@ class MMFusionQueryHeads(nn.Module):
         self.router = MMFusionRouter(in_dim, config)
 
     def forward(
-        self, states: MMFusionStates, text_head: MMFusionTextHead
+        self, states: MMFusionStates, text_head: MMFusionTextHead, alignment: MMFusionAlignment | None = None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Blocks `(batch, width)` of any length by name, and their weights `(batch, blocks)`."""
         text = self.norm(states.text_features)
@@ -405,9 +500,11 @@ class MMFusionQueryHeads(nn.Module):
         found = {  # in the order in which dropout draws
             "image": self.image_head(text),
             "cross": self.cross_head(text),
-            "text": text_head(states.text_features, known),
+            "text": text_head(states.text_features, known, text_centre_of(alignment)),
             "lexical": states.lexical_features,
         }
+        if alignment is not None:
+            found["aligned"] = alignment.base(alignment.texts(states.aligned_features))
         return {name: found[name] for name in self.blocks}, self.router(text, known)
 
 
@@ -443,7 +540,11 @@ class MMFusionProductHeads(nn.Module):
         self.cross_head = MMFusionGatedHead(text_in_dim, image_in_dim, config.cross_dim, config)
 
     def forward(
-        self, states: MMFusionStates, text_head: MMFusionTextHead, views: tuple[str, ...] = ("fused",)
+        self,
+        states: MMFusionStates,
+        text_head: MMFusionTextHead,
+        views: tuple[str, ...] = ("fused",),
+        alignment: MMFusionAlignment | None = None,
     ) -> list[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """For each view, blocks `(batch, width)` of any length by name, and their weights `(batch, blocks)`.
 
@@ -452,10 +553,10 @@ class MMFusionProductHeads(nn.Module):
         if self.cell_attention is not None:  # keys and values are the same for all views
             states = MMFusionStates(**states)
             states.image_states = self.cell_attention.project(states.image_states)
-        return [self._view(states.seen_as(view), text_head) for view in views]
+        return [self._view(states.seen_as(view), text_head, alignment) for view in views]
 
     def _view(
-        self, states: MMFusionStates, text_head: MMFusionTextHead
+        self, states: MMFusionStates, text_head: MMFusionTextHead, alignment: MMFusionAlignment | None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         if self.training:
             states = drop_modalities(states, self.modality_dropout)
@@ -474,16 +575,23 @@ class MMFusionProductHeads(nn.Module):
         found = {  # in the order in which dropout draws
             "cross": self.cross_head(text, together, states.text_mask[:, None] | ~image_mask, image_mask),
             "image": self.image_head(alone),
-            "text": text_head(states.text_features, known),
+            "text": text_head(states.text_features, known, text_centre_of(alignment)),
             "lexical": states.lexical_features,
         }
+        if alignment is not None:
+            found["aligned"] = alignment.base(alignment.images(states.image_features, states.image_mask))
         return {name: found[name] for name in self.blocks}, weights
 
     def _usable_blocks(self, states: MMFusionStates) -> torch.Tensor:
         """Which blocks each product can have, `(batch, blocks)`."""
         usable = {"text": states.text_mask, "lexical": states.text_mask, "image": states.has_image}
-        usable["cross"] = torch.ones_like(states.text_mask)
+        usable["cross"], usable["aligned"] = torch.ones_like(states.text_mask), states.has_image
         return torch.stack([usable[name] for name in self.blocks], dim=-1)
+
+
+def text_centre_of(alignment: MMFusionAlignment | None) -> torch.Tensor | None:
+    """Where the text block's base map has its origin, if its features are those of an aligned dual encoder."""
+    return alignment.text_centre.weight if alignment is not None and alignment.is_text_space else None
 
 
 def look_at_cells(

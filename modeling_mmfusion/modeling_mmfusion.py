@@ -1,20 +1,41 @@
 """MMFusion model: a query tower and a product tower whose text and image encoders are joined by a fusion network."""
 
-import math
 import os
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import logging
 
 from .baselines_mmfusion import BASELINES, MMFusionQueryProjection
 from .configuration_mmfusion import VIEWS, MMFusionConfig
+from .encoders_mmfusion import (
+    ATTEND_PADDING,
+    aligned_pooling_of,
+    as_map,
+    as_sequence,
+    cells_of,
+    default_pooling,
+    encode_text,
+    half_of,
+    hidden_size_of,
+    image_sizes_of,
+    load_dual_encoder,
+    load_tower,
+    log_scale_of,
+    maps_of,
+    mask_or_true,
+    projected_width,
+    projection_of,
+    stage_widths,
+    text_features_dim,
+)
 from .fusion_mmfusion import (
+    MMFusionAlignment,
     MMFusionLexicalHead,
     MMFusionProductHeads,
     MMFusionQueryHeads,
@@ -31,6 +52,9 @@ from .fusion_mmfusion import (
 logger = logging.get_logger(__name__)
 
 MAX_LOGIT_SCALE = 4.6052  # ln 100, the bound of CLIP (https://huggingface.co/papers/2103.00020)
+# of the five blocks of a model with an aligned dual encoder: before a training, and for texts that it does not know
+ALIGNED_LOGITS, UNFAMILIAR_LOGITS = (1.0, 0.6, 0.5, 0.5, -1.0), (0.7, 0.9, 0.0, 0.0, 0.4)
+ALIGNED_PROTOTYPES = 2048
 LOGIT_BIAS_INIT = -10.0  # of SigLIP (https://huggingface.co/papers/2303.15343)
 
 
@@ -176,16 +200,18 @@ class MMFusionModel(MMFusionPreTrainedModel):
 
     def __init__(self, config: MMFusionConfig):
         super().__init__(config)
-        self.text_model = AutoModel.from_config(config.text_config)
+        self.text_model = half_of(config, "text")
         if self.has_product_tower:
-            self.vision_model = AutoModel.from_config(config.vision_config)
+            self.vision_model = half_of(config, "vision")
+        query_dim = text_dim = text_features_dim(config)
         if config.query_config is not None:
             self.query_model = AutoModel.from_config(config.query_config)
-        query_dim = hidden_size_of(config.query_config or config.text_config)
+            query_dim = hidden_size_of(config.query_config)
+        self.alignment = None if config.aligned_config is None else MMFusionAlignment(config)
         self.lexical_head = MMFusionLexicalHead(config) if "lexical" in config.blocks else None
         self.text_head = self.query_text_head = None
         if config.fusion_type == "experts":
-            self.text_head = MMFusionTextHead(hidden_size_of(config.text_config), config)
+            self.text_head = MMFusionTextHead(text_dim, config)
             if config.query_config is not None:
                 self.query_text_head = MMFusionTextHead(query_dim, config)
             self.query_heads = MMFusionQueryHeads(query_dim, config)
@@ -198,41 +224,89 @@ class MMFusionModel(MMFusionPreTrainedModel):
 
     @classmethod
     def from_towers(
-        cls, text: str | os.PathLike, vision: str | os.PathLike, query: str | os.PathLike | None = None, **kwargs
+        cls,
+        text: str | os.PathLike | None = None,
+        vision: str | os.PathLike | None = None,
+        query: str | os.PathLike | None = None,
+        aligned: str | os.PathLike | None = None,
+        **kwargs,
     ) -> "MMFusionModel":
-        """Starts a model from pretrained towers; the fusion network and the heads are new.
+        """Starts a model from pretrained encoders; the fusion network and the heads are new.
 
-        Of a checkpoint with a text and an image encoder (CLIP, SigLIP) only the one that is asked for is taken.
+        There are two ways. From a text and an image encoder by themselves (`text`, `vision`), which know nothing of
+        each other before the training; of a checkpoint with both only the one that is asked for is taken. Or from an
+        aligned dual encoder (`aligned`), whose shared space is kept: before any training the image view scores as
+        the dual encoder's own cosine of text and picture, the text view as its cosine of two texts.
 
         Args:
-            text (`str`): folder or Hub id of the product tower's text encoder.
-            vision (`str`): folder or Hub id of the image encoder.
+            text (`str`, *optional*): folder or Hub id of the product tower's text encoder.
+            vision (`str`, *optional*): folder or Hub id of the image encoder.
             query (`str`, *optional*): folder or Hub id of the query tower's own text encoder. `None` shares the
-                product tower's.
+                product tower's. Not beside `aligned`.
+            aligned (`str`, *optional*): folder or Hub id of a dual encoder, such as
+                google/siglip2-base-patch16-224, in place of `text` and `vision`.
             kwargs: fields of [`MMFusionConfig`]; `text_dim` defaults to at most 176, the pooling to
                 what the encoder was trained for (`pooler` for CLIP, else `mean`), `image_levels` to all stages of a
                 convolutional timm backbone, `lexical_dim` to 0 if the query tower has a vocabulary of another size and
-                `matryoshka_dims` to a half and a quarter of the whole.
+                `matryoshka_dims` to a half and a quarter of the whole. With `aligned`, `text_pooling` defaults to
+                `aligned`, `aligned_dim` and then `text_dim` to the width of the shared space; narrower blocks keep the
+                principal axes that a training finds, and before it a random part.
 
         Returns:
             The model, in eval mode.
+
+        Raises:
+            ValueError: if the encoders are given otherwise, or `aligned` is no dual encoder.
         """
+        if aligned is not None and not (text or vision or query):
+            return cls._from_dual_encoder(load_dual_encoder(aligned), kwargs)
+        if aligned is not None or text is None or vision is None:
+            raise ValueError("give text and vision, two encoders, or aligned, a dual encoder, and nothing beside it")
         text_tower = load_tower(text, "text_config")
         vision_tower = load_tower(vision, "vision_config")
         query_tower = None if query is None else load_tower(query, "text_config")
         kwargs.setdefault("text_dim", min(hidden_size_of(text_tower.config), MMFusionConfig.text_dim))
         kwargs.setdefault("text_pooling", default_pooling(text_tower.config))
-        if vision_tower.config.model_type == "timm_wrapper" and "image_levels" not in kwargs:
-            kwargs["image_level_dims"] = stage_widths(vision_tower)
-            kwargs["image_levels"] = list(range(len(kwargs["image_level_dims"])))
         if query_tower is not None:
             kwargs.setdefault("query_pooling", default_pooling(query_tower.config))
             kwargs["query_config"] = query_tower.config.to_dict()
             if query_tower.config.vocab_size != text_tower.config.vocab_size:
                 kwargs.setdefault("lexical_dim", 0)
-        config = MMFusionConfig(
-            text_config=text_tower.config.to_dict(), vision_config=vision_tower.config.to_dict(), **kwargs
-        )
+        kwargs |= {"text_config": text_tower.config.to_dict(), "vision_config": vision_tower.config.to_dict()}
+        return cls._with_encoders(text_tower, vision_tower, query_tower, kwargs)
+
+    @classmethod
+    def _from_dual_encoder(cls, dual: PreTrainedModel, kwargs: dict) -> "MMFusionModel":
+        """A model with a dual encoder's shared space as a block, and its temperature. Nothing is familiar to it before
+        a training, so that what is new and random is silent."""
+        width = projected_width(dual, "text")
+        kwargs = {"text_pooling": "aligned", "aligned_dim": width, "block_logits_init": ALIGNED_LOGITS} | kwargs
+        kwargs.setdefault("unfamiliar_logits", UNFAMILIAR_LOGITS)
+        kwargs.setdefault("num_prototypes", ALIGNED_PROTOTYPES)
+        kwargs.setdefault("logit_scale_init_value", log_scale_of(dual))
+        kwargs |= {"aligned_config": dual.config.to_dict(), "aligned_hidden_size": width}
+        kwargs |= {"aligned_pooling": aligned_pooling_of(dual)}
+        kwargs["attend_padding"] = dual.config.model_type in ATTEND_PADDING
+        own_width = width if kwargs["text_pooling"] == "aligned" else hidden_size_of(dual.config.text_config)
+        default = own_width if kwargs["text_pooling"] == "aligned" else min(own_width, MMFusionConfig.text_dim)
+        kwargs.setdefault("text_dim", default)
+        model = cls._with_encoders(dual.text_model, dual.vision_model, None, kwargs)
+        for part, name in (("text", "text_projection"), ("vision", "image_projection")):
+            getattr(model.alignment, name).load_state_dict(projection_of(dual, part).state_dict())
+        if getattr(dual, "logit_bias", None) is not None:
+            model.logit_scale.bias.data.fill_(dual.logit_bias.item())
+        if model.text_head is not None:
+            for heads in (model.query_heads, model.product_heads):
+                heads.familiarity.know_nothing()
+        return model
+
+    @classmethod
+    def _with_encoders(cls, text_tower, vision_tower, query_tower, kwargs: dict) -> "MMFusionModel":
+        """A model with new heads on pretrained encoders, of which `kwargs`, fields of the configuration, tell."""
+        if vision_tower.config.model_type == "timm_wrapper" and "image_levels" not in kwargs:
+            kwargs["image_level_dims"] = stage_widths(vision_tower)
+            kwargs["image_levels"] = list(range(len(kwargs["image_level_dims"])))
+        config = MMFusionConfig(**kwargs)
         if "matryoshka_dims" not in kwargs:
             config.matryoshka_dims = [config.embedding_dim // 2, config.embedding_dim // 4]
         model = cls(config)
@@ -263,9 +337,21 @@ class MMFusionModel(MMFusionPreTrainedModel):
         pooling = self.config.query_pooling if own_encoder else self.config.text_pooling
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        features = encode_text(encoder, input_ids, attention_mask, pooling)
         lexical = self.lexical_features(input_ids, attention_mask)
-        return MMFusionStates(text_features=features, lexical_features=lexical)
+        features = self._text_features(encoder, input_ids, attention_mask, pooling)
+        return MMFusionStates(lexical_features=lexical, **features)
+
+    def _text_features(self, encoder, input_ids, attention_mask, pooling: str) -> dict[str, torch.Tensor]:
+        """A text encoder's unit features and, in a model with an aligned encoder, the text's place in its space."""
+        attend = self.config.attend_padding
+        if self.alignment is None:
+            [pooled] = encode_text(encoder, input_ids, attention_mask, (pooling,), attend)
+            return {"text_features": F.normalize(pooled, dim=-1)}
+        poolings = (self.config.aligned_pooling, *({pooling} - {"aligned"}))
+        found = encode_text(encoder, input_ids, attention_mask, poolings, attend)
+        aligned = F.normalize(self.alignment.text_projection(found[0]), dim=-1)
+        own = aligned if pooling == "aligned" else F.normalize(found[1], dim=-1)
+        return {"text_features": own, "aligned_features": aligned}
 
     def encode_products(
         self,
@@ -491,7 +577,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
         Args:
             query_inputs (`dict`): arguments of [`~MMFusionModel.get_query_features`] for one query.
             product_inputs (`dict`): arguments of [`~MMFusionModel.get_product_features`]; the model must be on their
-                device. Maps need encoders of pictures of one size.
+                device.
 
         Returns:
             [`MMFusionExplanation`], without `image_maps` if no product has a picture.
@@ -508,7 +594,9 @@ class MMFusionModel(MMFusionPreTrainedModel):
             scores = contributions.sum(dim=-1)
             maps = None if cells is None else torch.autograd.grad(scores.sum(), cells)[0] * cells.detach()
         if maps is not None:
-            maps = as_maps(maps.sum(dim=1 if maps.ndim == 4 else 2).clamp(min=0), states.image_mask)
+            shapes = product_inputs.get("spatial_shapes")
+            shapes = None if shapes is None else shapes.flatten(0, 1)
+            maps = as_maps(maps.sum(dim=1 if maps.ndim == 4 else 2).clamp(min=0), states.image_mask, shapes)
         return MMFusionExplanation(scores.detach(), contributions.detach(), query.block_weights[0].square(), maps)
 
     def truncate(self, vectors: torch.Tensor, dim: int) -> torch.Tensor:
@@ -537,20 +625,23 @@ class MMFusionModel(MMFusionPreTrainedModel):
     def _product_views(self, states: MMFusionStates, views: tuple[str, ...]) -> list[MMFusionFeatures]:
         if unknown := set(views) - set(VIEWS):
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {min(unknown)!r}")
-        return [self._embed(found, states) for found in self.product_heads(states, self.text_head, views)]
+        return [self._embed(found, states) for found in self._product_blocks(states, views)]
+
+    def _product_blocks(self, states, views):
+        return self.product_heads(states, self.text_head, views, self.alignment)
 
     def _query_blocks(self, states):
         own_encoder = self.config.query_config is not None
-        return self.query_heads(states, self.query_text_head if own_encoder else self.text_head)
+        return self.query_heads(states, self.query_text_head if own_encoder else self.text_head, self.alignment)
 
     def _encode_product_text(self, input_ids, attention_mask, text_mask) -> MMFusionStates:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        features = encode_text(self.text_model, input_ids, attention_mask, self.config.text_pooling)
+        features = self._text_features(self.text_model, input_ids, attention_mask, self.config.text_pooling)
         return MMFusionStates(
-            text_features=features,
-            text_mask=mask_or_true(text_mask, features.shape[:1], features.device),
+            text_mask=mask_or_true(text_mask, input_ids.shape[:1], input_ids.device),
             lexical_features=self.lexical_features(input_ids, attention_mask),
+            **features,
         )
 
     def _encode_products(
@@ -595,18 +686,20 @@ class MMFusionModel(MMFusionPreTrainedModel):
         states.image_mask = mask_or_true(image_mask, shape, features.device)
         if self.config.cross_attention:
             maps = [output.hidden_states[level] for level in self.config.image_levels] or [output.last_hidden_state]
-            states.image_states = cells_of(maps, self.config.cell_grid).unflatten(0, shape)
+            shapes = inputs.get("spatial_shapes")
+            states.image_states = cells_of(maps, self.config.cell_grid, shapes).unflatten(0, shape)
         if not explain:
             return None
         return output.hidden_states[-1] if output.hidden_states[-1].ndim == 4 else output.hidden_states[-2]
 
     def _missing_text(self, given: torch.Tensor) -> MMFusionStates:
         """Zeros in place of the text's states, and masks that are False."""
-        batch, width = given.shape[0], hidden_size_of(self.config.text_config)
+        batch, width = given.shape[0], text_features_dim(self.config)
         zeros = torch.zeros(batch, width, dtype=self.dtype, device=given.device)
         lexical_dim = self.config.lexical_dim if self.lexical_head is not None else 0
         mask = torch.zeros(batch, dtype=torch.bool, device=given.device)
-        return MMFusionStates(zeros, mask, zeros.new_zeros(batch, lexical_dim))
+        aligned = None if self.alignment is None else zeros.new_zeros(batch, self.config.aligned_hidden_size)
+        return MMFusionStates(zeros, mask, zeros.new_zeros(batch, lexical_dim), aligned_features=aligned)
 
     def _add_missing_images(self, states: MMFusionStates) -> None:
         """Zeros in place of the images' states, and a mask that is False."""
@@ -621,128 +714,30 @@ class MMFusionModel(MMFusionPreTrainedModel):
 
 def new_product_heads(config: MMFusionConfig) -> nn.Module:
     """The product tower's part of the fusion network, of the configuration's type."""
-    text_dim, (image_sizes, cell_dim) = hidden_size_of(config.text_config), image_sizes_of(config)
+    text_dim, (image_sizes, cell_dim) = text_features_dim(config), image_sizes_of(config)
     if config.fusion_type == "experts":
         return MMFusionProductHeads(text_dim, image_sizes, cell_dim, config)
     return BASELINES[config.fusion_type](text_dim, image_sizes, config)
 
 
-def mask_or_true(mask: torch.Tensor | None, shape: torch.Size, device: torch.device) -> torch.Tensor:
-    """A mask as booleans; one of `shape` that is True everywhere if none is given."""
-    return torch.ones(shape, dtype=torch.bool, device=device) if mask is None else mask.bool()
-
-
-def as_sequence(states: torch.Tensor) -> torch.Tensor:
-    """A feature map `(batch, channels, height, width)` as `(batch, cells, channels)`; sequences stay as they are."""
-    return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
-
-
-def as_map(states: torch.Tensor) -> torch.Tensor:
-    """Patches `(batch, tokens, channels)` as a feature map `(batch, channels, side, side)`; maps stay as they are.
-
-    The last tokens are taken to be a square of patches (class and register tokens come first).
-    """
-    if states.ndim == 4:
-        return states
-    side = math.isqrt(states.shape[1])
-    return states[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
-
-
-def cells_of(levels: list[torch.Tensor], grid: int) -> torch.Tensor:
-    """Hidden states of an image encoder as one grid of cells, each level averaged over a cell and normalised.
-
-    Args:
-        levels (`list[torch.Tensor]`): feature maps `(batch, channels, height, width)` or patches `(batch, tokens,
-            channels)`.
-        grid (`int`): cells a side; at most those of the last level.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, cells, channels of all levels)`.
-    """
-    maps = [as_map(level) for level in levels]
-    grid = min(grid, *maps[-1].shape[-2:])
-    cells = [F.adaptive_avg_pool2d(level, grid).flatten(2).transpose(1, 2) for level in maps]
-    return torch.cat([F.layer_norm(level, level.shape[-1:]) for level in cells], dim=-1)
-
-
-def as_maps(weights: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:
+def as_maps(
+    weights: torch.Tensor, image_mask: torch.Tensor, spatial_shapes: torch.Tensor | None = None
+) -> torch.Tensor:
     """Weights of cells to maps `(batch, images, height, width)` from 0 to 1.
 
     Args:
         weights (`torch.Tensor` of shape `(batch * images, height, width)` or `(batch * images, tokens)`): see
             [`as_map`].
         image_mask (`torch.Tensor` of shape `(batch, images)`): True where there is a picture.
+        spatial_shapes (`torch.Tensor` of shape `(batch * images, 2)`, *optional*): see [`maps_of`]; maps of pictures
+            of varying shape have as many cells a side as the longest of them.
     """
-    if weights.ndim == 2:
+    if spatial_shapes is not None:
+        weights = maps_of(weights[..., None], spatial_shapes, int(spatial_shapes.max()))[:, 0]
+    elif weights.ndim == 2:
         weights = as_map(weights[..., None])[:, 0]
     maps = weights.unflatten(0, image_mask.shape) * image_mask[..., None, None]
     return maps / maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-
-
-def encode_text(
-    encoder: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, pooling: str
-) -> torch.Tensor:
-    """Runs a text encoder.
-
-    Args:
-        encoder (`nn.Module`): any that `AutoModel` gives.
-        input_ids (`torch.Tensor` of shape `(batch, tokens)`): token ids.
-        attention_mask (`torch.Tensor` of shape `(batch, tokens)`): 1 for tokens, 0 for padding.
-        pooling (`str`): how tokens become one vector; see [`MMFusionConfig`].
-
-    Returns:
-        `torch.Tensor` of shape `(batch, hidden_size)`: unit features.
-    """
-    output = encoder(input_ids=input_ids, attention_mask=attention_mask)
-    tokens = output.last_hidden_state
-    if pooling == "pooler":
-        pooled = output.pooler_output
-    elif pooling == "cls":
-        pooled = tokens[:, 0]
-    elif pooling == "last":
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        last = (attention_mask * positions).argmax(dim=1)
-        pooled = tokens[torch.arange(tokens.shape[0], device=tokens.device), last]
-    else:
-        mask = attention_mask.to(tokens.dtype)[..., None]
-        pooled = (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    return F.normalize(pooled, dim=-1)
-
-
-def hidden_size_of(config: PreTrainedConfig) -> int:
-    """Width of an encoder's pooled features; timm backbones tell it as `num_features`."""
-    if config.model_type == "timm_wrapper":
-        return config.num_features
-    return config.hidden_size
-
-
-def image_sizes_of(config: MMFusionConfig) -> tuple[tuple[int, ...], int]:
-    """Widths of the parts of image features (pooled output, means, maxima), and of one cell with all levels."""
-    hidden_size = hidden_size_of(config.vision_config)
-    if not config.image_levels:
-        return (hidden_size,), hidden_size
-    levels = sum(config.image_level_dims)
-    return (hidden_size, levels, levels), levels
-
-
-@torch.no_grad()
-def stage_widths(vision_tower: PreTrainedModel) -> list[int]:
-    """Widths of the stages of a timm backbone whose feature maps shrink; none if they all have one size (ViT)."""
-    picture = torch.zeros(1, *vision_tower.config.pretrained_cfg["input_size"])
-    maps = vision_tower.eval()(pixel_values=picture, output_hidden_states=True).hidden_states
-    sizes = {stage.shape[-1] for stage in maps}
-    return [stage.shape[1] for stage in maps] if len(sizes) > 1 else []
-
-
-def default_pooling(config: PreTrainedConfig) -> str:
-    """`pooler` for the text encoders of CLIP, whose pooler was trained with them; else `mean`."""
-    return "pooler" if config.model_type.startswith("clip") else "mean"
-
-
-def load_tower(name: str | os.PathLike, part: str) -> PreTrainedModel:
-    """Loads an encoder that `AutoModel` knows; of a checkpoint with several, the one described by `part`."""
-    config = AutoConfig.from_pretrained(name)
-    return AutoModel.from_pretrained(name, config=getattr(config, part, config))
 
 
 __all__ = [

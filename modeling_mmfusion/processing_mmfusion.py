@@ -1,5 +1,6 @@
 """MMFusion processor: from query strings and product dicts to model inputs."""
 
+import bisect
 import copy
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from urllib.parse import unquote
 
 import torch
@@ -14,10 +16,18 @@ import transformers
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BatchFeature, CLIPImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils import logging
 
+from .encoders_mmfusion import ATTEND_PADDING, longest_text_of
 from .sentence_transformers_mmfusion import write_sentence_transformers_files
 
+logger = logging.get_logger(__name__)
+
 PRODUCT_FIELDS = ("title", "brand", "category", "description", "attributes")
+CUT_FIELDS = ("description", "attributes", "category")
+MAX_QUERY_LENGTH, MAX_PRODUCT_LENGTH = 48, 128
+LOWER_CASE = ("siglip2",)  # trained on lower-cased texts, which not all of its tokenizers see to
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece*.model", "vocab.*")
 MAX_PIXELS = 64_000_000
 TRADE_MARKS = str.maketrans("", "", "\u2122\u2120")  # TM and SM
 FRACTION, FRACTION_SLASH = re.compile("[\u00bc-\u00be\u2150-\u215e]"), "\u2044"
@@ -44,6 +54,12 @@ class MMFusionProcessor(ProcessorMixin):
             brand, category, description, attributes. Add `price` if queries ask for it.
         max_query_length (`int`, *optional*, defaults to 48): tokens of a query; longer ones are cut.
         max_product_length (`int`, *optional*, defaults to 128): tokens of a product's text; longer ones are cut.
+        padding (`str`, *optional*, defaults to `"longest"`): texts are padded to the `longest` of a batch or, for
+            encoders that were trained so (SigLIP), to `max_length`.
+        lower_case (`bool`, *optional*, defaults to `False`): whether texts are lower-cased first.
+        cut_fields (`list[str]`, *optional*, defaults to `[]`): fields that lose their last words, the first field
+            first, where a product's text is longer than `max_product_length`; whatever is still too long, and all if
+            there are none, is cut at the text's end. `from_towers` sets description, attributes, category.
         vocabulary_sizes (`list[int]`, *optional*): how many tokens `tokenizer` and `query_tokenizer` had when they
             were saved. A folder that lost its tokenizer.json would be loaded with an almost empty one, and is refused.
 
@@ -68,9 +84,12 @@ class MMFusionProcessor(ProcessorMixin):
         query_prefix="",
         product_prefix="",
         product_fields=PRODUCT_FIELDS,
-        max_query_length=48,
-        max_product_length=128,
+        max_query_length=MAX_QUERY_LENGTH,
+        max_product_length=MAX_PRODUCT_LENGTH,
         vocabulary_sizes=None,
+        padding="longest",
+        lower_case=False,
+        cut_fields=(),
     ):
         if query_tokenizer is None:
             query_tokenizer = copy.deepcopy(tokenizer)
@@ -79,6 +98,9 @@ class MMFusionProcessor(ProcessorMixin):
         self.product_fields = list(product_fields)
         self.max_query_length = max_query_length
         self.max_product_length = max_product_length
+        self.padding = padding
+        self.lower_case = lower_case
+        self.cut_fields = list(cut_fields)
         sizes = [len(tokenizer), len(query_tokenizer)]
         if vocabulary_sizes is not None and list(vocabulary_sizes) != sizes:
             raise ValueError(
@@ -90,18 +112,48 @@ class MMFusionProcessor(ProcessorMixin):
 
     @classmethod
     def from_towers(
-        cls, text: str | os.PathLike, vision: str | os.PathLike, query: str | os.PathLike | None = None, **kwargs
+        cls,
+        text: str | os.PathLike | None = None,
+        vision: str | os.PathLike | None = None,
+        query: str | os.PathLike | None = None,
+        aligned: str | os.PathLike | None = None,
+        **kwargs,
     ) -> "MMFusionProcessor":
-        """Makes the processor that goes with `MMFusionModel.from_towers`.
+        """Makes the processor that goes with `MMFusionModel.from_towers`, as the encoders were trained: no text is
+        longer than they have positions for, and SigLIP's are padded to their full length.
 
         Args:
-            text (`str`): folder or Hub id of the product tower's text encoder.
-            vision (`str`): folder or Hub id of the image encoder.
+            text (`str`, *optional*): folder or Hub id of the product tower's text encoder.
+            vision (`str`, *optional*): folder or Hub id of the image encoder.
             query (`str`, *optional*): folder or Hub id of the query tower's own text encoder.
+            aligned (`str`, *optional*): folder or Hub id of a dual encoder, in place of the others.
             kwargs: the other arguments of the processor.
+
+        Raises:
+            ValueError: if there is no tokenizer or image processor, or a length is asked for that an encoder has no
+                positions for; the message is one line.
         """
-        tokenizer = AutoTokenizer.from_pretrained(text)
-        query_tokenizer = None if query is None else AutoTokenizer.from_pretrained(query)
+        text, vision = aligned or text, aligned or vision
+        if text is None or vision is None:
+            raise ValueError("give text and vision, two encoders, or aligned, a dual encoder")
+        tokenizer = load_tokenizer(text)
+        query_tokenizer = None if query is None else load_tokenizer(query)
+        config = AutoConfig.from_pretrained(text)
+        family, query_family = config.model_type, config
+        if query is not None:
+            query_family = AutoConfig.from_pretrained(query)
+        limits = {"max_query_length": longest_text(query_family, query_tokenizer or tokenizer)}
+        limits["max_product_length"] = longest_text(config, tokenizer)
+        for name, limit in limits.items():
+            if (asked := kwargs.get(name)) is not None and asked > limit:
+                raise ValueError(
+                    f"{name} {asked}: {query or text} has positions for {limit} tokens; give at most that"
+                )
+        if family in ATTEND_PADDING:
+            kwargs = {"padding": "max_length"} | limits | kwargs
+        kwargs.setdefault("max_query_length", min(MAX_QUERY_LENGTH, limits["max_query_length"]))
+        kwargs.setdefault("max_product_length", min(MAX_PRODUCT_LENGTH, limits["max_product_length"]))
+        kwargs = {"lower_case": family in LOWER_CASE, "cut_fields": CUT_FIELDS} | kwargs
         return cls(load_image_processor(vision), tokenizer, query_tokenizer, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
@@ -187,19 +239,48 @@ class MMFusionProcessor(ProcessorMixin):
         return int(1.5 * max(dict(size).values())) if size else None
 
     def product_text(self, product: Mapping) -> str:
-        """A product's fields as one text, such as `Breton Tee. Harrow Lane. clothing. Soft cotton. size: M`; see
-        [`normalize_text`]."""
-        return normalize_text(join_fields(product, self.product_fields))
+        """A product's fields as one text, such as `Breton Tee. Harrow Lane. clothing. Soft cotton. size: M`, with
+        `cut_fields` as short as they have to be; see [`normalize_text`]."""
+        text = self._in_case(normalize_text(join_fields(product, self.product_fields)))
+        if not self.cut_fields or self._fits(text):
+            return text
+        logger.warning_once(
+            f"Listings of more than {self.max_product_length} tokens lose the last words of "
+            f"{', '.join(self.cut_fields)}, in this order."
+        )
+        shorter = dict(product)
+        for name in (name for name in self.cut_fields if name in self.product_fields):
+            words = field_text(name, product.get(name)).split()
+
+            def cut_to(count: int, name=name, words=words) -> str:
+                found = shorter | {name: " ".join(words[:count])}
+                return self._in_case(normalize_text(join_fields(found, self.product_fields)))
+
+            kept = bisect.bisect_left(range(1, len(words) + 1), True, key=lambda count: not self._fits(cut_to(count)))
+            shorter[name], text = " ".join(words[:kept]), cut_to(kept)
+            if self._fits(text):
+                return text
+        return text
+
+    def _fits(self, text: str) -> bool:
+        """Whether a product's text is not longer than `max_product_length` tokens, special ones included."""
+        text = self.product_prefix + text
+        if len(text.encode()) + 3 <= self.max_product_length:
+            return True
+        return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.max_product_length
 
     def query_text(self, query: str) -> str:
         """A query as the model reads it: without the escapes of an address, `red%20mug`, and as [`normalize_text`]
         makes it."""
-        return normalize_text(unescape_query(query))
+        return self._in_case(normalize_text(unescape_query(query)))
+
+    def _in_case(self, text: str) -> str:
+        return text.lower() if self.lower_case else text
 
     def _tokenize(self, tokenizer, texts: list[str], max_length: int) -> BatchFeature:
         return tokenizer(
             texts,
-            padding=True,
+            padding=self.padding,
             truncation=True,
             max_length=max_length,
             return_tensors="pt",
@@ -348,6 +429,24 @@ def on_pil(image_processor):
     return image_processor if pil_class is None else pil_class.from_dict(image_processor.to_dict())
 
 
+def load_tokenizer(name: str | os.PathLike):
+    """The tokenizer of a text encoder.
+
+    Raises:
+        ValueError: if there is none; the message is one line. A folder without one would else give an empty one.
+    """
+    folder = Path(name)
+    if folder.is_dir() and not any(found for pattern in TOKENIZER_FILES for found in folder.glob(pattern)):
+        raise ValueError(f"{name}: has no tokenizer: save it there with tokenizer.save_pretrained")
+    return AutoTokenizer.from_pretrained(name)
+
+
+def longest_text(config, tokenizer) -> int:
+    """How many tokens, special ones included, a text encoder of a configuration takes at most."""
+    positions = longest_text_of(getattr(config, "text_config", config))
+    return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+
+
 def load_image_processor(vision: str | os.PathLike):
     """The image processor of an image encoder.
 
@@ -356,7 +455,13 @@ def load_image_processor(vision: str | os.PathLike):
     """
     config = AutoConfig.from_pretrained(vision)
     if config.model_type != "timm_wrapper":
-        return AutoImageProcessor.from_pretrained(vision)
+        try:
+            return AutoImageProcessor.from_pretrained(vision)
+        except (OSError, ValueError) as error:
+            if not Path(vision).is_dir():
+                raise
+            reason = "save it there with image_processor.save_pretrained"
+            raise ValueError(f"{vision}: has no image processor: {reason}") from error
     settings = config.pretrained_cfg
     height, width = settings["input_size"][1:]
     resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -15,7 +15,8 @@ VIEW_NOTES = {
     "text": "the same model, blind to pictures",
     "image": "the same model, unable to read",
 }
-BLOCK_NAMES = {"text": "text", "lexical": "words", "image": "picture", "cross": "both together", "fused": "vector"}
+BLOCK_NAMES = {"text": "text", "lexical": "words", "image": "picture", "cross": "both together"}
+BLOCK_NAMES |= {"aligned": "words to picture", "fused": "vector"}
 
 environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
 environment.globals |= {"views": VIEWS, "view_names": VIEW_NAMES, "view_notes": VIEW_NOTES}

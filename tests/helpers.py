@@ -15,12 +15,29 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    AlignConfig,
+    AlignModel,
+    AltCLIPConfig,
+    AltCLIPModel,
     BertConfig,
     BertModel,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
+    CLIPConfig,
     CLIPImageProcessorPil,
+    CLIPModel,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
+    SiglipConfig,
+    SiglipModel,
     SiglipVisionConfig,
     SiglipVisionModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+    ViTConfig,
+    ViTModel,
 )
 
 from modeling_mmfusion import MMFusionModel
@@ -73,6 +90,61 @@ def make_vision_tower(folder: Path) -> Path:
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     SiglipVisionModel(SiglipVisionConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
     make_image_processor().save_pretrained(folder)
+    return folder
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+TINY_TEXT = SMALL | {"vocab_size": 64, "max_position_embeddings": 32, "initializer_range": 0.3, "projection_size": 24}
+TINY_VISION = SMALL | {"hidden_size": 24, "image_size": 32, "patch_size": 8, "initializer_range": 0.3}
+
+
+def _pair(model, config, projection_dim=20, text=(), vision=()):
+    halves = {"text_config": TINY_TEXT | dict(text), "vision_config": TINY_VISION | dict(vision)}
+    return model(config(**halves, projection_dim=projection_dim))
+
+
+def _align():
+    settings = {"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 32, "initializer_range": 0.3}
+    halves = {"text_config": TINY_TEXT, "vision_config": settings | {"image_size": 32}}
+    model = AlignModel(AlignConfig(**halves, projection_dim=32))
+    with torch.no_grad():  # so that its batch norms know how large random convolutions' maps are
+        for _ in range(20):
+            model.vision_model.train()(pixel_values=torch.randn(8, 3, 32, 32))
+    return model.eval()
+
+
+def _vision_text():
+    text = BertModel(BertConfig(**{key: value for key, value in TINY_TEXT.items() if key != "projection_size"}))
+    vision = ViTModel(ViTConfig(**TINY_VISION))
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(vision.config, text.config, projection_dim=20)
+    return VisionTextDualEncoderModel(config, vision, text)
+
+
+DUAL_ENCODERS = {
+    "clip": lambda: _pair(CLIPModel, CLIPConfig, text={"eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}),
+    "siglip": lambda: _pair(SiglipModel, SiglipConfig),
+    "siglip2": lambda: _pair(Siglip2Model, Siglip2Config, vision={"num_patches": 16}),
+    "chinese_clip": lambda: _pair(ChineseCLIPModel, ChineseCLIPConfig),
+    "altclip": lambda: _pair(AltCLIPModel, AltCLIPConfig, text={"project_dim": 12}),
+    "align": _align,
+    "vision_text": _vision_text,
+}
+
+
+def make_dual_encoder(folder: Path, family: str) -> Path:
+    """A random dual encoder as transformers saves it, with a tokenizer and an image processor."""
+    torch.manual_seed(4)
+    model = DUAL_ENCODERS[family]()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in ("logit_scale", "logit_bias", "temperature"):
+                parameter.fill_({"logit_scale": 2.0, "logit_bias": -7.0, "temperature": 0.1}[name])
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    if family == "siglip2":
+        Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    else:
+        make_image_processor().save_pretrained(folder)
     return folder
 
 

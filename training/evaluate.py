@@ -2,6 +2,7 @@
 
     python -m training.evaluate --model runs/quickstart/model --data data/demo_shop --split test --report report.json
     python -m training.evaluate --model bm25 --data data/demo_shop
+    python -m training.evaluate --model google/siglip2-base-patch16-224 --data data/demo_shop
     python -m training.evaluate --model runs/quickstart/model --views fused,text,image,bm25,rrf,oracle
     python -m training.evaluate --model runs/esci/model --data data/esci --judged-only --metrics ndcg@1000
 
@@ -21,10 +22,12 @@ from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.evaluation.examples import write_examples
 from training.evaluation.measuring import (
+    DUAL_VIEWS,
     SCHEMA,
     check_baseline,
     check_names,
     measure_views,
+    views_of,
 )
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.report import (
@@ -45,6 +48,8 @@ def main(arguments: EvaluateArguments) -> dict:
     if arguments.judged_only and arguments.ann:
         raise DataError("--judged-only: ranks exactly; leave out --ann")
     check_baseline(arguments, views)
+    if views == VIEWS and (known := views_of(arguments.model)) == tuple(DUAL_VIEWS):
+        views = known
     if arguments.model != "bm25":
         check_model_name(arguments.model)
     for file, suffix in (

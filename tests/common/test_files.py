@@ -17,7 +17,7 @@ from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.checksums import MARK, check_whole
 from modeling_mmfusion.errors import DataError, ProductIndexError
 from training import convert, embed, evaluate, export, index, mine, prepare, quickstart, train
-from training.benchmarks import ablate, baseline_trainer, compare, search_speed
+from training.benchmarks import ablate, baseline_trainer, compare, dual_encoder, leave_one_out, search_speed
 from training.common.files import (
     beside,
     cannot_write,
@@ -76,6 +76,14 @@ FOLDERS = {
     "training.benchmarks.compare": lambda given: compare.main(compare.CompareArguments(output=str(given.output))),
     "training.benchmarks.baseline_trainer": lambda given: baseline_trainer.main(
         baseline_trainer.BaselineArguments([str(given.shop)], output=str(given.output))
+    ),
+    "training.benchmarks.dual_encoder": lambda given: dual_encoder.main(
+        dual_encoder.DualEncoderArguments([str(given.shop)], output=str(given.output))
+    ),
+    "training.benchmarks.leave_one_out": lambda given: leave_one_out.main(
+        leave_one_out.LeaveOneOutArguments(
+            output=str(given.output), results=str(given.output.parents[1] / "results.json")
+        )
     ),
     "training.benchmarks.search_speed": lambda given: search_speed.main(
         search_speed.SearchBenchArguments(work=str(given.output), output=str(given.output / "report.json"))

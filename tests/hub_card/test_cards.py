@@ -201,6 +201,16 @@ def test_a_model_that_starts_from_another_one_inherits_what_that_was_made_of(rel
     assert sources_of(tmp_path, [])[-1].license is None
 
 
+def test_a_model_that_starts_from_a_dual_encoder_owes_nothing_to_others(release, tmp_path):
+    from hub_card.licenses import sources_of
+
+    config = yaml.safe_load((release.run / "config.yaml").read_text())
+    config["model"]["aligned"] = "google/siglip2-base-patch16-224"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    models = [source.repo_id for source in sources_of(tmp_path, []) if source.kind == "model"]
+    assert models == ["google/siglip2-base-patch16-224"]
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [

@@ -14,7 +14,7 @@ The layout is the one of BEIR and MTEB (https://huggingface.co/docs/hub/datasets
 import csv
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -81,6 +81,12 @@ class RetrievalSplit:
     def query_texts(self) -> list[str]:
         """The text of each query."""
         return [query["text"] for query in self.queries]
+
+    def take(self, rows: Sequence[int]) -> "RetrievalSplit":
+        """Some of the products, by their rows, without queries and judgments; problems are counted as before."""
+        ids, places = [self.product_ids[row] for row in rows], [self.places[row] for row in rows]
+        taken = {"corpus": self.corpus.select(rows), "product_ids": ids, "places": places, "queries": [], "qrels": {}}
+        return replace(self, **taken)
 
     def where(self, row: int, column: str) -> str:
         """Names a cell of the corpus for a message: file, row (counted from 0) and field."""

@@ -12,7 +12,7 @@ from training.catalogue.layout import RetrievalSplit
 from training.common.files import write_text
 
 PICTURE_SIZE = 112
-SHADES = ("#3b6fb6", "#8fb3de", "#d98a3d", "#7a5ba8")  # text, lexical, image, cross
+SHADES = ("#3b6fb6", "#8fb3de", "#d98a3d", "#7a5ba8", "#4f9d8f")  # text, lexical, image, cross, aligned
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222;
   background: #fff }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 import modeling_mmfusion
 from modeling_mmfusion import MMFusionModel
@@ -21,11 +22,13 @@ from training.evaluation.product_retrieval.metrics import (
     per_query,
 )
 from training.evaluation.rankers import (
+    MixRanker,
     Ranker,
     RankFusion,
     TextRanker,
     WordRanker,
     best_rows,
+    is_dual_encoder_name,
     is_other_encoder,
     judged_rows,
 )
@@ -37,6 +40,7 @@ QUERY_BATCH = 256
 MEASURED_QUERIES = 1000
 RANDOM_ORDERS = 100
 OTHER_VIEWS = ("bm25", "rrf", "oracle")
+DUAL_VIEWS = {"sum": 0.5, "sum_9_1": 0.9, "text": 1.0, "image": 0.0}  # of a dual encoder: the text's weight
 
 
 @dataclass
@@ -232,6 +236,8 @@ def rankers_of(
         return {"bm25": WordRanker()}
     if is_other_encoder(arguments.model):
         return {"text": TextRanker(arguments.model, arguments.batch_size)}
+    if is_dual_encoder_name(arguments.model):
+        return dual_encoder_rankers(arguments, split, views)
     encoder = Encoder.load(arguments.model, truncate_dim=arguments.truncate_dim)
     products, embed = encoder.product_states(split, arguments.batch_size), kept_vectors(encoder, split)
     if arguments.missing_images:
@@ -248,6 +254,20 @@ def rankers_of(
     return rankers
 
 
+def dual_encoder_rankers(
+    arguments: EvaluateArguments, split: RetrievalSplit, views: tuple[str, ...]
+) -> dict[str, Ranker]:
+    """A ranker for each view of a dual encoder as it is: text, image and two fixed mixes of both."""
+    encoder = Encoder.of_dual_encoder(arguments.model)
+    products, alignment = encoder.product_states(split, arguments.batch_size), encoder.model.alignment
+    queries = encoder.query_states(split.query_texts).arrays["aligned_features"]
+    states = products.states(slice(None), encoder.model.device)
+    with torch.inference_mode():
+        images = alignment.images(states.image_features, states.image_mask).cpu().numpy()
+    texts = products.arrays["aligned_features"] * products.arrays["text_mask"][:, None]
+    return {view: MixRanker(queries, texts, images, DUAL_VIEWS[view]) for view in views if view in DUAL_VIEWS}
+
+
 def without_pictures(products: TowerStates, share: float, seed: int = 0) -> TowerStates:
     """The products with the pictures of a share of them hidden, drawn with `seed`."""
     hidden = np.random.default_rng(seed).random(len(products)) < share
@@ -258,7 +278,9 @@ def views_of(model: str) -> tuple[str, ...]:
     """The views that a model may be measured in: one of words or of text alone has one."""
     if model == "bm25":
         return ("bm25",)
-    return ("text",) if is_other_encoder(model) else (*VIEWS, *OTHER_VIEWS)
+    if is_other_encoder(model):
+        return ("text",)
+    return tuple(DUAL_VIEWS) if is_dual_encoder_name(model) else (*VIEWS, *OTHER_VIEWS)
 
 
 def check_baseline(arguments: EvaluateArguments, views: tuple[str, ...]) -> None:
@@ -268,7 +290,7 @@ def check_baseline(arguments: EvaluateArguments, views: tuple[str, ...]) -> None
         DataError: naming the option.
     """
     known = views_of(arguments.model)
-    if len(known) > 1:
+    if "fused" in known:
         return
     defaults = EvaluateArguments()
     names = ("truncate_dim", "missing_images", "quantization", "ann", "examples")
@@ -276,7 +298,8 @@ def check_baseline(arguments: EvaluateArguments, views: tuple[str, ...]) -> None
     given += ["views"] if arguments.views != defaults.views and not set(views) <= set(known) else []
     if given:
         option = given[0].replace("_", "-")
-        raise DataError(f"--{option}: {arguments.model} has only the view {known[0]}; leave out --{option}")
+        only = f"the view {known[0]}" if len(known) == 1 else f"the views {', '.join(known)}"
+        raise DataError(f"--{option}: {arguments.model} has only {only}; leave out --{option}")
 
 
 def check_names(views: tuple[str, ...], metrics: tuple[str, ...]) -> None:
@@ -286,8 +309,8 @@ def check_names(views: tuple[str, ...], metrics: tuple[str, ...]) -> None:
         DataError: naming the view or metric and what there is.
     """
     for view in views:
-        if view not in (*VIEWS, *OTHER_VIEWS):
-            raise DataError(f"unknown view {view!r}; use some of {', '.join((*VIEWS, *OTHER_VIEWS))}")
+        if view not in (known := dict.fromkeys((*VIEWS, *OTHER_VIEWS, *DUAL_VIEWS))):
+            raise DataError(f"unknown view {view!r}; use some of {', '.join(known)}")
     for name in metrics:
         try:
             measure_of(name)

@@ -7,7 +7,9 @@ from typing import Protocol
 import numpy as np
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
+from transformers import AutoConfig
 
+from modeling_mmfusion.encoders_mmfusion import is_dual_encoder
 from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index_words import ProductWords, best_rows, fuse_rankings
 from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS, join_fields
@@ -105,6 +107,34 @@ class TextRanker:
         ]
 
 
+class MixRanker:
+    """Products by a weighted sum of cosines, those of their texts and those of their pictures to the query, as dual
+    encoders are used without a training.
+
+    Args:
+        queries (`np.ndarray` of shape `(Q, dim)`): unit vectors.
+        texts (`np.ndarray` of shape `(N, dim)`): the products', 0 where there is none.
+        images (`np.ndarray` of shape `(N, dim)`): likewise.
+        text_weight (`float`): of the texts; the pictures have the rest. As in GCL the sum is made a unit vector.
+
+    References:
+        CLIP_SF of UniIR, https://huggingface.co/papers/2311.17136, with equal weights; Marqo's GCL,
+        https://huggingface.co/papers/2404.08535, with .9 and .1.
+    """
+
+    def __init__(self, queries: np.ndarray, texts: np.ndarray, images: np.ndarray, text_weight: float):
+        mixed = text_weight * texts + (1 - text_weight) * images
+        self.products = mixed / np.linalg.norm(mixed, axis=1, keepdims=True).clip(min=1e-12)
+        self.queries = queries
+
+    def rank(self, split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
+        """See [`Ranker`]."""
+        rows_of = among or [None] * len(self.queries)
+        return [
+            best_rows(self.products @ query, depth, rows) for query, rows in zip(self.queries, rows_of, strict=True)
+        ]
+
+
 class RankFusion:
     """Reciprocal rank fusion of several rankings of the same corpus: the sum of `1 / (60 + rank)`.
 
@@ -121,6 +151,14 @@ class RankFusion:
     def rank(self, split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
         """See [`Ranker`]; `among` has been heeded by the rankings."""
         return [fuse_rankings(rows_of_systems, depth) for rows_of_systems in zip(*self.rankings, strict=True)]
+
+
+def is_dual_encoder_name(name: str) -> bool:
+    """Whether a folder or Hub id is that of a dual encoder of transformers and not of one of our models."""
+    try:
+        return is_dual_encoder(AutoConfig.from_pretrained(name))
+    except (OSError, ValueError):
+        return False
 
 
 def is_other_encoder(name: str) -> bool:

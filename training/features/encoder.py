@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
-from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.fingerprint import digest_of, encoder_fingerprint, model_fingerprint
-from modeling_mmfusion.model_folder import load_model
+from modeling_mmfusion.model_folder import load_model, prepare_for_inference
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit, rows_of
 from training.features.cache import Found, cached_features
@@ -67,6 +68,20 @@ class Encoder:
     def load(cls, name: str | os.PathLike, device: str | None = None, truncate_dim: int | None = None) -> "Encoder":
         """That of a model folder or Hub id; see [`load_model`]."""
         return cls(*load_model(name, device, truncate_dim))
+
+    @classmethod
+    def of_dual_encoder(cls, name: str | os.PathLike) -> "Encoder":
+        """That of a model which starts from an aligned dual encoder, and so says what the dual encoder says.
+
+        Raises:
+            DataError: if there is no such dual encoder, or it lacks a tokenizer or an image processor.
+        """
+        try:
+            model = MMFusionModel.from_towers(aligned=name)
+            processor = MMFusionProcessor.from_towers(aligned=name)
+        except (OSError, ValueError, StrictDataclassError) as error:
+            raise DataError(f"can't load the dual encoder: {one_line(error)}") from error
+        return cls(prepare_for_inference(model), processor)
 
     @property
     def fingerprint(self) -> str:

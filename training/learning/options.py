@@ -44,6 +44,8 @@ class ModelArguments:
         vision: Image encoder: efficientnet-lite0 (a wheel), a folder or a Hub id such as
             google/siglip2-base-patch16-224.
         query: The query tower's own text encoder; null shares the product tower's.
+        aligned: Dual encoder whose texts and pictures share a space (CLIP, SigLIP, SigLIP 2 and their kin), in place
+            of text and vision: a folder or a Hub id such as google/siglip2-base-patch16-224.
         config: Fields of MMFusionConfig to set, such as {image_dim: 256}.
         processor: Arguments of MMFusionProcessor to set, such as {query_prefix: "query: "}.
         start: Model folder or Hub id to go on from, such as an earlier stage's; the others are then not read.
@@ -54,6 +56,7 @@ class ModelArguments:
     text: str = "minilm"
     vision: str = "efficientnet-lite0"
     query: str | None = None
+    aligned: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     start: str | None = None
@@ -74,7 +77,9 @@ class LoraArguments:
     rank: Rank = 16
     alpha: PositiveCount = 32
     dropout: ClosedUnitInterval = 0.0
-    targets: str = r".*\.(query|key|value|dense|[qkv]_proj|out_proj|fc1|fc2|qkv|proj|Wqkv|Wi|Wo|conv_pw|conv_pwl)"
+    targets: str = (
+        r".*\.(query|key|value|dense|[qkv]_proj|out_proj|fc1|fc2|qkv|proj|Wqkv|Wi|Wo|conv_pwl?|(expand|project)_conv)"
+    )
 
 
 Training = Literal["frozen", "lora", "full"]

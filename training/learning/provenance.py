@@ -35,7 +35,8 @@ def input_digests(recipe: TrainArguments) -> dict[str, str]:
     """
     data, model = recipe.data, recipe.model
     scores = [*data.negatives, *data.teacher]
-    models = [name for name in (model.text, model.vision, model.query, model.start, model.encoders) if name]
+    encoders = [model.aligned] if model.aligned else [model.text, model.vision, model.query]
+    models = [name for name in (*encoders, model.start, model.encoders) if name]
     splits = [name for name in (data.train_split, data.dev_split) if name]
     found = {path: data_fingerprint(path, *splits) for path in data.path}
     return found | {name: files_fingerprint(name) for name in scores + models}

@@ -46,6 +46,7 @@ SELECTION_METRIC = "ndcg@10"
 SELECTION_NOISE = 0.01  # of a small dev split; among epochs as good as the best the last one learned most
 AVERAGE_WARMUP = 10
 ROUTER_SHARE = 0.1  # of the learning rate
+NEVER_TRAINED = (".familiarity.", "alignment.")
 
 
 @dataclass
@@ -174,7 +175,7 @@ def choose_trained(model: MMFusionModel, stage: StageArguments) -> dict[str, tor
         way = next((way for prefix, way in ways.items() if name.startswith(prefix)), "heads")
         is_adapter = ".lora_" in name
         trained = {"frozen": False, "lora": is_adapter, "full": not is_adapter, "heads": True}[way]
-        frozen_copy = ".original_module." in name or ".familiarity." in name
+        frozen_copy = ".original_module." in name or any(part in name for part in NEVER_TRAINED)
         parameter.requires_grad_(trained and not frozen_copy)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 

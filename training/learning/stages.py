@@ -21,7 +21,7 @@ from training.common.random_state import random_state_kept
 from training.common.stopping import Stop
 from training.features.encoder import Encoder
 from training.learning.adapters import merged, save_adapter
-from training.learning.calibration import sample_rows, start_text_head
+from training.learning.calibration import picture_sample, sample_rows, start_alignment, start_text_head
 from training.learning.checkpoints import Checkpoints
 from training.learning.losses import view_weights
 from training.learning.options import DataArguments, StageArguments, TrainArguments
@@ -151,8 +151,9 @@ def fit(
     done = checkpoints.done if checkpoints else []
     lines = list(checkpoints.lines) if checkpoints else []
     if not done and arguments.model.start is None:
-        trains_texts = any(getattr(arguments, name).text != "frozen" for name in stages)
-        _start_text_head(accelerator, encoder, train, sample=trains_texts)
+        ways = {part: {getattr(getattr(arguments, name), part) for name in stages} for part in ("text", "vision")}
+        sampled = {part for part, found in ways.items() if found - {"frozen"}}
+        _start_heads(accelerator, encoder, train, sampled)
     for name in [name for name in stages if name not in done]:
         stage = getattr(arguments, name)
         base = _base(arguments, stages, name)
@@ -251,15 +252,19 @@ def save_model(accelerator: Accelerator, encoder: Encoder, folder: Path) -> None
     accelerator.wait_for_everyone()
 
 
-def _start_text_head(accelerator, encoder, splits: list[RetrievalSplit], sample: bool) -> None:
-    """Starts the text head from all texts, whose features frozen encoders need anyway, or from a sample of them."""
-    states = []
+def _start_heads(accelerator, encoder, splits: list[RetrievalSplit], sampled: set[str]) -> None:
+    """Starts the text head, and what is aligned, from all texts and pictures, whose features frozen encoders need
+    anyway, or from a sample of those whose encoders (`text`, `vision`) are trained."""
+    states, pictures = [], []
     with accelerator.main_process_first():
         for split in splits:
             texts = encoder.product_texts(split)
-            if sample:
+            if "text" in sampled:
                 texts = [texts[row] for row in sample_rows(len(texts), SAMPLE_SEED)]
             states += [encoder.query_states(split.query_texts), encoder.text_states(texts)]
+            if encoder.model.alignment is not None:
+                pictures.append(picture_sample(encoder, split, SAMPLE_SEED, cached="vision" not in sampled))
+    start_alignment(encoder.model, states, pictures)
     start_text_head(encoder.model, states)
 
 

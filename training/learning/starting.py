@@ -40,16 +40,32 @@ def new_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcess
         DataError: if a tower can't be loaded or a field of `config` or `processor` is unknown or out of range.
     """
     check_fields(arguments)
-    towers = {"text": resolve_tower(arguments.text), "vision": resolve_tower(arguments.vision)}
-    towers["query"] = None if arguments.query is None else resolve_tower(arguments.query)
+    towers = towers_of(arguments)
     try:
         model = MMFusionModel.from_towers(**towers, **arguments.config)
         processor = MMFusionProcessor.from_towers(**towers, **arguments.processor)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
-        raise DataError(f"can't build a model from {arguments}: {one_line(error)}") from error
+        named = ", ".join(f"{name} {found}" for name, found in towers.items() if found)
+        raise DataError(f"can't build a model from {named}: {one_line(error)}") from error
     if arguments.encoders:
         take_encoders(model, arguments.encoders)
     return model, processor
+
+
+def towers_of(arguments: ModelArguments) -> dict[str, str | None]:
+    """The encoders to start from, as `from_towers` takes them.
+
+    Raises:
+        DataError: if one is named beside an aligned dual encoder, or a wheel is not installed.
+    """
+    if arguments.aligned is None:
+        names = {name: getattr(arguments, name) for name in ("text", "vision", "query")}
+        return {name: found and resolve_tower(found) for name, found in names.items()}
+    defaults = ModelArguments()
+    for name in ("text", "vision", "query"):
+        if getattr(arguments, name) != getattr(defaults, name):
+            raise DataError(f"--model.{name}: leave it out: --model.aligned {arguments.aligned} has both encoders")
+    return {"aligned": resolve_tower(arguments.aligned)}
 
 
 def take_encoders(model: MMFusionModel, name: str) -> None:
@@ -66,7 +82,8 @@ def take_encoders(model: MMFusionModel, name: str) -> None:
     ours = {key: value for key, value in model.state_dict().items() if _is_encoders(key)}
     odd = [key for key in sorted(ours.keys() | theirs.keys()) if not _same_shape(ours.get(key), theirs.get(key))]
     if odd:
-        raise DataError(f"--model.encoders {name}: has other encoders than --model.text and --model.vision: {odd[0]}")
+        others = "--model.text and --model.vision" if model.alignment is None else "--model.aligned"
+        raise DataError(f"--model.encoders {name}: has other encoders than {others}: {odd[0]}")
     model.load_state_dict(theirs, strict=False)
 
 

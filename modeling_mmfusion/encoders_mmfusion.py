@@ -23,17 +23,18 @@ NO_DUAL_ENCODER = (
 )
 
 
-def half_of(config: MMFusionConfig, part: str) -> PreTrainedModel:
-    """The text or the image encoder of a configuration, with random weights.
+def encoders_of(config: MMFusionConfig, parts: tuple[str, ...]) -> list[PreTrainedModel]:
+    """The text encoder, the image encoder or both of a configuration, with random weights.
 
     Args:
         config (`MMFusionConfig`): the model's.
-        part (`str`): `text` or `vision`.
+        parts (`tuple[str, ...]`): some of `text` and `vision`.
     """
     aligned = config.aligned_config
     if aligned is None or aligned.model_type == "vision-text-dual-encoder":
-        return AutoModel.from_config(getattr(config, f"{part}_config"))
-    return getattr(AutoModel.from_config(aligned), f"{part}_model")  # not all halves are in AutoModel's table
+        return [AutoModel.from_config(getattr(config, f"{part}_config")) for part in parts]
+    dual = AutoModel.from_config(aligned)  # not all halves are in AutoModel's table
+    return [getattr(dual, f"{part}_model") for part in parts]
 
 
 def load_tower(name: str | os.PathLike, part: str) -> PreTrainedModel:

@@ -52,6 +52,7 @@ def encoder_fingerprint(model: "MMFusionModel | StoredModel", processor: MMFusio
         weights, config = "vision_model.", model.config.vision_config
         facts = [settings["image_processor"], model.config.image_levels]
         facts += [model.config.cell_grid if model.config.cross_attention else None]
+        facts += ["cells by shape"] if config.model_type == "siglip2_vision_model" else []  # earlier ones were others
     elif what == "text":
         weights, config = "text_model.", model.config.text_config
         facts = [settings["product_prefix"], settings["max_product_length"], model.config.text_pooling]

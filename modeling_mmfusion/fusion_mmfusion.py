@@ -10,7 +10,7 @@ What was learned on some shops' catalogues is worth little elsewhere. So everyth
 text is familiar, that is like the texts of the training: for a text of another world the text block is the pretrained
 encoder's own, the lexical block counts shared words, and the image and cross blocks are silent. A model that starts
 from an aligned dual encoder knows what words and pictures have in common before any training, and keeps that apart in
-a fifth block, `aligned`, which no training changes and no unfamiliar text silences.
+a fifth block, `aligned`, which changes only as its encoders do, and which no unfamiliar text silences.
 
 The other fusion types, which are kept to be compared with, are in `baselines_mmfusion.py`.
 """
@@ -308,8 +308,8 @@ class MMFusionFamiliarity(nn.Module):
     ) -> None:
         """Takes the texts of the training for familiar.
 
-        The prototypes are the centres of spherical k-means. Half familiar is a text as far off as the farthest 1% of
-        the training's; the typical one has 0.998.
+        The prototypes are the centres of spherical k-means. Half familiar is a text as far off as the farthest share
+        `low` of the training's; the typical one has 0.998.
 
         Args:
             features (`torch.Tensor` of shape `(samples, in_dim)`): unit features of queries and products.

@@ -21,7 +21,7 @@ from .encoders_mmfusion import (
     cells_of,
     default_pooling,
     encode_text,
-    half_of,
+    encoders_of,
     hidden_size_of,
     image_sizes_of,
     load_dual_encoder,
@@ -200,9 +200,9 @@ class MMFusionModel(MMFusionPreTrainedModel):
 
     def __init__(self, config: MMFusionConfig):
         super().__init__(config)
-        self.text_model = half_of(config, "text")
-        if self.has_product_tower:
-            self.vision_model = half_of(config, "vision")
+        parts = ("text", "vision") if self.has_product_tower else ("text",)
+        for part, encoder in zip(parts, encoders_of(config, parts), strict=True):
+            self.add_module(f"{part}_model", encoder)
         query_dim = text_dim = text_features_dim(config)
         if config.query_config is not None:
             self.query_model = AutoModel.from_config(config.query_config)
@@ -235,8 +235,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
 
         There are two ways. From a text and an image encoder by themselves (`text`, `vision`), which know nothing of
         each other before the training; of a checkpoint with both only the one that is asked for is taken. Or from an
-        aligned dual encoder (`aligned`), whose shared space is kept: before any training the image view scores as
-        the dual encoder's own cosine of text and picture, the text view as its cosine of two texts.
+        aligned dual encoder (`aligned`), whose shared space is kept: before any training the image view ranks as
+        the dual encoder's own cosine of text and picture does, and the text block scores as its cosine of two texts.
 
         Args:
             text (`str`, *optional*): folder or Hub id of the product tower's text encoder.
@@ -287,9 +287,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
         kwargs |= {"aligned_config": dual.config.to_dict(), "aligned_hidden_size": width}
         kwargs |= {"aligned_pooling": aligned_pooling_of(dual)}
         kwargs["attend_padding"] = dual.config.model_type in ATTEND_PADDING
-        own_width = width if kwargs["text_pooling"] == "aligned" else hidden_size_of(dual.config.text_config)
-        default = own_width if kwargs["text_pooling"] == "aligned" else min(own_width, MMFusionConfig.text_dim)
-        kwargs.setdefault("text_dim", default)
+        narrower = min(hidden_size_of(dual.config.text_config), MMFusionConfig.text_dim)
+        kwargs.setdefault("text_dim", width if kwargs["text_pooling"] == "aligned" else narrower)
         model = cls._with_encoders(dual.text_model, dual.vision_model, None, kwargs)
         for part, name in (("text", "text_projection"), ("vision", "image_projection")):
             getattr(model.alignment, name).load_state_dict(projection_of(dual, part).state_dict())

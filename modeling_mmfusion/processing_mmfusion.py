@@ -26,7 +26,6 @@ logger = logging.get_logger(__name__)
 PRODUCT_FIELDS = ("title", "brand", "category", "description", "attributes")
 CUT_FIELDS = ("description", "attributes", "category")
 MAX_QUERY_LENGTH, MAX_PRODUCT_LENGTH = 48, 128
-LOWER_CASE = ("siglip2",)  # trained on lower-cased texts, which not all of its tokenizers see to
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece*.model", "vocab.*")
 MAX_PIXELS = 64_000_000
 TRADE_MARKS = str.maketrans("", "", "\u2122\u2120")  # TM and SM
@@ -120,7 +119,8 @@ class MMFusionProcessor(ProcessorMixin):
         **kwargs,
     ) -> "MMFusionProcessor":
         """Makes the processor that goes with `MMFusionModel.from_towers`, as the encoders were trained: no text is
-        longer than they have positions for, and SigLIP's are padded to their full length.
+        longer than they have positions for, and SigLIP's are in lower case and padded to their full length (SigLIP 2's
+        checkpoints of one picture size are of SigLIP's type).
 
         Args:
             text (`str`, *optional*): folder or Hub id of the product tower's text encoder.
@@ -146,14 +146,13 @@ class MMFusionProcessor(ProcessorMixin):
         limits["max_product_length"] = longest_text(config, tokenizer)
         for name, limit in limits.items():
             if (asked := kwargs.get(name)) is not None and asked > limit:
-                raise ValueError(
-                    f"{name} {asked}: {query or text} has positions for {limit} tokens; give at most that"
-                )
-        if family in ATTEND_PADDING:
-            kwargs = {"padding": "max_length"} | limits | kwargs
+                encoder = query if query is not None and name == "max_query_length" else text
+                raise ValueError(f"{name} {asked}: {encoder} has positions for {limit} tokens; give at most that")
+        if family in ATTEND_PADDING:  # SigLIP's kin also want lower case, which not all of their tokenizers see to
+            kwargs = {"padding": "max_length", "lower_case": True} | limits | kwargs
         kwargs.setdefault("max_query_length", min(MAX_QUERY_LENGTH, limits["max_query_length"]))
         kwargs.setdefault("max_product_length", min(MAX_PRODUCT_LENGTH, limits["max_product_length"]))
-        kwargs = {"lower_case": family in LOWER_CASE, "cut_fields": CUT_FIELDS} | kwargs
+        kwargs.setdefault("cut_fields", CUT_FIELDS)
         return cls(load_image_processor(vision), tokenizer, query_tokenizer, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:

@@ -1,4 +1,4 @@
-"""From an aligned dual encoder through training, evaluation, embedding, search and remote code."""
+"""From an aligned dual encoder through training, evaluation, embedding and search."""
 
 import json
 
@@ -7,20 +7,16 @@ import pytest
 import torch
 from helpers import (
     DUAL_ENCODERS,
-    ROOT,
     TINY_DIMS,
-    WITHOUT_PACKAGE,
     make_dual_encoder,
     odd_rows,
-    picture,
     recipe,
-    run_python,
     shop_rows,
     weights,
     write_shop,
 )
 
-from modeling_mmfusion import MMFusionModel, MMFusionProcessor, Searcher
+from modeling_mmfusion import MMFusionModel, Searcher
 from modeling_mmfusion.errors import DataError
 from training import embed, evaluate, index, train
 from training.benchmarks import compare, dual_encoder, leave_one_out
@@ -85,41 +81,6 @@ def test_encoders_are_trained(family, way, whole_shop, tmp_path, short_endings, 
     )
 
 
-REMOTE = """
-import torch
-from transformers import AutoModel, AutoProcessor
-folder = sys.argv[1]
-model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-products = [{"title": "red mug", "image": folder + "/mug.png"}, {"title": "big lamp"}]
-with torch.no_grad():
-    found = model.get_query_features(**processor.process_queries(["red mug"])).pooler_output
-    found = found @ model.get_product_features(**processor.process_products(products)).pooler_output.T
-torch.save(found, folder + "/found.pt")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["siglip2", "altclip", "vision_text"])
-def test_a_saved_folder_loads_without_the_package(family, tmp_path):
-    dual = make_dual_encoder(tmp_path / "dual", family)
-    folder = tmp_path / "model"
-    model, processor = (
-        MMFusionModel.from_towers(aligned=dual, **TINY_DIMS),
-        MMFusionProcessor.from_towers(aligned=dual),
-    )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    (folder / "mug.png").write_bytes(picture("red"))
-    ran = run_python(WITHOUT_PACKAGE + REMOTE, folder, ROOT, HF_MODULES_CACHE=str(tmp_path / "modules"))
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    products = [{"title": "red mug", "image": folder / "mug.png"}, {"title": "big lamp"}]
-    with torch.no_grad():
-        queries = model.get_query_features(**processor.process_queries(["red mug"])).pooler_output
-        expected = queries @ model.get_product_features(**processor.process_products(products)).pooler_output.T
-    torch.testing.assert_close(torch.load(folder / "found.pt"), expected, atol=1e-5, rtol=0)
-
-
 def test_a_dual_encoder_is_measured_as_it_is(whole_shop, tmp_path, capsys):
     folder = str(make_dual_encoder(tmp_path / "dual", "clip"))
     report = evaluate.main(evaluate.EvaluateArguments(folder, str(whole_shop)))
@@ -138,6 +99,23 @@ def test_a_dual_encoder_is_measured_as_it_is(whole_shop, tmp_path, capsys):
     found = {name: cells[str(whole_shop)]["ndcg@10"]["mean"] for name, cells in compared["rows"].items()}
     assert found["clip"] == report["views"]["sum"]["ndcg@10"]["mean"]
     assert found["clip's pictures"] == report["views"]["image"]["ndcg@10"]["mean"]
+
+
+def test_an_unreadable_picture_is_counted_once(tmp_path, short_endings, capsys):
+    corpus, queries, qrels = shop_rows()
+    corpus[7]["image"] = {"bytes": b"no picture", "path": "broken.png"}
+    shop = write_shop(tmp_path / "shop", corpus, queries, qrels)
+    folder = make_dual_encoder(tmp_path / "dual", "clip")
+    train.main(aligned_recipe(folder, shop, tmp_path / "run", **FROZEN))
+    assert capsys.readouterr().out.count("warning: 1 x unreadable image") == 2, "of train and of dev"
+
+
+def test_a_stand_in_of_no_pictures_is_refused(towers, tmp_path):
+    corpus, queries, qrels = shop_rows()
+    shop = write_shop(tmp_path / "shop", [row | {"image": None} for row in corpus], queries, qrels)
+    names = {"text": str(towers["text"]), "vision": str(towers["vision"]), "output": str(tmp_path / "made")}
+    with pytest.raises(DataError, match="no product has both a picture and a title"):
+        dual_encoder.main(dual_encoder.DualEncoderArguments([str(shop)], **names))
 
 
 def test_two_ways_to_name_the_encoders_are_refused(tmp_path):

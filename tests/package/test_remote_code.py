@@ -4,7 +4,9 @@ import re
 
 import pytest
 import torch
-from helpers import ROOT, WITHOUT_PACKAGE, picture, run_python
+from helpers import ROOT, TINY_DIMS, WITHOUT_PACKAGE, make_dual_encoder, picture, run_python
+
+from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 
 LOAD = """
 import torch
@@ -25,9 +27,14 @@ model.save_pretrained(folder + "/again")
 
 
 @pytest.mark.slow
-def test_a_saved_folder_loads_without_the_package(model, processor, tmp_path):
+@pytest.mark.parametrize("start", ["two encoders", "siglip2", "altclip", "vision_text"])
+def test_a_saved_folder_loads_without_the_package(model, processor, tmp_path, start):
     from safetensors.torch import load_file
 
+    if start != "two encoders":
+        dual = make_dual_encoder(tmp_path / "dual", start)
+        model = MMFusionModel.from_towers(aligned=dual, **TINY_DIMS)
+        processor = MMFusionProcessor.from_towers(aligned=dual)
     (tmp_path / "mug.png").write_bytes(picture("red"))
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)

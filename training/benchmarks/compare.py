@@ -28,7 +28,8 @@ class CompareArguments:
     """What to compare on what.
 
     Args:
-        models: Model by the name of its row: a folder, a Hub id, any text model of sentence-transformers, or minilm.
+        models: Model by the name of its row: a folder, a Hub id, a dual encoder as it is, any text model of
+            sentence-transformers, or minilm.
         views: View by the name of a row, where it is not fused: one that was trained on text alone is measured on it.
         data: Catalogues, with commas between.
         split: Their split.

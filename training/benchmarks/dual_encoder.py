@@ -81,7 +81,10 @@ def main(arguments: DualEncoderArguments) -> Path:
     set_seed(arguments.seed)
     encoder = Encoder(*new_model(ModelArguments(arguments.text, arguments.vision)))
     splits = [load_products(path, arguments.split) for path in arguments.data]
-    pairs = Pairs([known_pairs(encoder, split) for split in splits], arguments.title_share, arguments.seed)
+    parts = [found for split in splits if (found := known_pairs(encoder, split))]
+    if not parts:
+        raise DataError(f"{', '.join(arguments.data)}: no product has both a picture and a title to learn from")
+    pairs = Pairs(parts, arguments.title_share, arguments.seed)
     dual = new_dual_encoder(encoder, arguments.projection_dim)  # here, as it changes the image encoder's settings
     print(f"{len(pairs):,} products with picture and title", flush=True)
     settings = TrainingArguments(
@@ -219,10 +222,13 @@ def stack(rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
-def known_pairs(encoder: Encoder, split: RetrievalSplit) -> KnownPairs:
-    """Runs both encoders over a catalogue, or takes what an earlier run kept of its pictures."""
+def known_pairs(encoder: Encoder, split: RetrievalSplit) -> KnownPairs | None:
+    """Runs both encoders over a catalogue, or takes what an earlier run kept of its pictures; `None` if no product has
+    both a picture and a title."""
     pictures, titles = encoder.picture_states(split).arrays, titles_of(split)
     rows = [row for row, title in enumerate(titles) if title and pictures["image_mask"][row].any()]
+    if not rows:
+        return None
     width = hidden_size_of(encoder.model.config.vision_config)
     first = pictures["image_mask"].argmax(axis=1)
     texts, kept = encoder.product_texts(split), [titles[row] for row in rows]
@@ -242,7 +248,7 @@ def first_tokens(encoder: Encoder, texts: list[str], what: str) -> np.ndarray:
     found: dict[str, np.ndarray] = {}
     for start in tqdm(range(0, len(distinct), TEXT_BATCH), desc=what, unit="batch", leave=False):
         some = distinct[start : start + TEXT_BATCH]
-        inputs = encoder.processor.process_documents(some).to(encoder.model.device)
+        inputs = encoder.processor.process_products([{"text": text} for text in some]).to(encoder.model.device)
         output = encoder.model.text_model(inputs["input_ids"], inputs["attention_mask"])
         found |= dict(zip(some, output.last_hidden_state[:, :1].cpu().numpy(), strict=True))
     return np.stack([found[text] for text in texts])

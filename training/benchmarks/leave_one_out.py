@@ -94,8 +94,9 @@ def main(arguments: LeaveOneOutArguments) -> dict:
 
 
 def stand_in(arguments: LeaveOneOutArguments, output: Path) -> str:
-    """The stand-in's folder; it is trained if it is not there."""
-    folder = output / "dual_encoder"
+    """The stand-in's folder; it is trained if there is none of these catalogues."""
+    key = digest(*(data_fingerprint(path, "train") for path in arguments.pretrained))
+    folder = output / f"dual_encoder-{key[:12]}"
     if not (folder / "model").is_dir():
         dual_encoder.main(dual_encoder.DualEncoderArguments(arguments.pretrained, output=str(folder)))
     return str(folder / "model")

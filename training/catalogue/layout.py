@@ -57,6 +57,7 @@ class RetrievalSplit:
         problems (`Problems`): what was left out, counted.
         places (`list[int]`): the row in the source of each corpus row, for messages.
         source (`str`): the corpus's file, or its data set and split, for messages.
+        has_told_pictures (`bool`): whether unreadable pictures are counted in `problems` already.
     """
 
     name: str
@@ -67,6 +68,7 @@ class RetrievalSplit:
     problems: Problems
     places: list[int]
     source: str
+    has_told_pictures: bool = False
 
     @cached_property
     def picture_digests(self) -> list[str]:
@@ -83,10 +85,11 @@ class RetrievalSplit:
         return [query["text"] for query in self.queries]
 
     def take(self, rows: Sequence[int]) -> "RetrievalSplit":
-        """Some of the products, by their rows, without queries and judgments; problems are counted as before."""
+        """Some of the products, by their rows, without queries and judgments, and with problems of their own, so that
+        those of a sample are not counted twice."""
         ids, places = [self.product_ids[row] for row in rows], [self.places[row] for row in rows]
         taken = {"corpus": self.corpus.select(rows), "product_ids": ids, "places": places, "queries": [], "qrels": {}}
-        return replace(self, **taken)
+        return replace(self, **taken, problems=Problems(), has_told_pictures=False)
 
     def where(self, row: int, column: str) -> str:
         """Names a cell of the corpus for a message: file, row (counted from 0) and field."""

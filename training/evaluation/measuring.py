@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 import modeling_mmfusion
 from modeling_mmfusion import MMFusionModel
@@ -33,7 +32,7 @@ from training.evaluation.rankers import (
     judged_rows,
 )
 from training.features.cache import cached_features
-from training.features.encoder import Encoder, TowerStates, embed_products, embed_queries
+from training.features.encoder import Encoder, TowerStates, aligned_pictures, embed_products, embed_queries
 
 SCHEMA = 1
 QUERY_BATCH = 256
@@ -259,11 +258,9 @@ def dual_encoder_rankers(
 ) -> dict[str, Ranker]:
     """A ranker for each view of a dual encoder as it is: text, image and two fixed mixes of both."""
     encoder = Encoder.of_dual_encoder(arguments.model)
-    products, alignment = encoder.product_states(split, arguments.batch_size), encoder.model.alignment
+    products = encoder.product_states(split, arguments.batch_size)
     queries = encoder.query_states(split.query_texts).arrays["aligned_features"]
-    states = products.states(slice(None), encoder.model.device)
-    with torch.inference_mode():
-        images = alignment.images(states.image_features, states.image_mask).cpu().numpy()
+    images = aligned_pictures(encoder.model, products)
     texts = products.arrays["aligned_features"] * products.arrays["text_mask"][:, None]
     return {view: MixRanker(queries, texts, images, DUAL_VIEWS[view]) for view in views if view in DUAL_VIEWS}
 

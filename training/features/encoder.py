@@ -186,8 +186,9 @@ class Encoder:
             else ""
         )
         arrays, bad_rows = cached_features(key, compute) if cache else compute()
-        for row, reason in bad_rows:
+        for row, reason in bad_rows if not split.has_told_pictures else ():
             split.problems.add("unreadable image (embedded without it)", f"{split.where(row, 'image')}: {reason}")
+        split.has_told_pictures = True  # each picture is counted once, however often its split is embedded
         if self.model.config.fusion_type != "experts":  # the baselines share the cache, and see no cells
             arrays = {name: array for name, array in arrays.items() if name != "image_states"}
         return TowerStates(arrays)
@@ -217,6 +218,19 @@ def embed_products(model: MMFusionModel, products: TowerStates, view: str = "fus
         states = products.states(slice(start, start + HEAD_BATCH_SIZE), model.device)
         outputs.append(model.get_product_features(states=states, view=view).pooler_output.float().cpu().numpy())
     return check_finite_vectors(np.concatenate(outputs), "product")
+
+
+@torch.inference_mode()
+def aligned_pictures(model: MMFusionModel, products: TowerStates) -> np.ndarray:
+    """Products' pictures in the space of the dual encoder that a model started from, less the centre: float32 of shape
+    `(N, aligned_hidden_size)`, 0 where there is no picture."""
+    outputs = []
+    for start in range(0, len(products), HEAD_BATCH_SIZE):
+        rows = slice(start, start + HEAD_BATCH_SIZE)  # of these two alone: the cells are many times as large
+        features, mask = (torch.from_numpy(products.arrays[f"image_{name}"][rows]) for name in ("features", "mask"))
+        found = model.alignment.images(features.to(model.device), mask.to(model.device))
+        outputs.append(found.float().cpu().numpy())
+    return np.concatenate(outputs)
 
 
 def check_finite_vectors(vectors: np.ndarray, what: str) -> np.ndarray:

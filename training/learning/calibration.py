@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from modeling_mmfusion import MMFusionModel
 from training.catalogue.layout import RetrievalSplit
-from training.features.encoder import Encoder, TowerStates
+from training.features.encoder import Encoder, TowerStates, aligned_pictures
 from training.learning.losses import info_nce
 from training.learning.options import StageArguments
 from training.learning.sampling import Judgments, PairSampler, epoch_batches
@@ -32,8 +32,9 @@ def start_alignment(model: MMFusionModel, texts: list[TowerStates], pictures: li
         pictures (`list[TowerStates]`): of products.
     """
     if model.alignment is not None:
-        aligned = joined_texts(texts, "aligned_features").to(model.device)
-        model.alignment.start(aligned, aligned_pictures(model, pictures))
+        found = [aligned_pictures(model, part)[part.arrays["image_mask"].any(axis=1)] for part in pictures]
+        aligned = joined_texts(texts, "aligned_features")
+        model.alignment.start(aligned.to(model.device), torch.from_numpy(np.concatenate(found)).to(model.device))
 
 
 def start_text_head(model: MMFusionModel, states: list[TowerStates]) -> None:
@@ -74,25 +75,15 @@ def learn_familiar_texts(model: MMFusionModel, queries: list[TowerStates], produ
         return
     of_queries, of_products = (joined_texts(states).to(model.device) for states in (queries, products))
     if model.alignment is not None:
-        model.query_heads.familiarity.fit(of_queries, low=UNFAMILIAR_QUERIES, least=TEXTS_A_PROTOTYPE)
         both = torch.cat([of_queries, of_products])
-        return model.product_heads.familiarity.fit(both, low=UNFAMILIAR_PRODUCTS, least=TEXTS_A_PROTOTYPE)
+        model.query_heads.familiarity.fit(of_queries, low=UNFAMILIAR_QUERIES, least=TEXTS_A_PROTOTYPE)
+        model.product_heads.familiarity.fit(both, low=UNFAMILIAR_PRODUCTS, least=TEXTS_A_PROTOTYPE)
+        return
     if model.query_text_head is None:
         of_queries = of_products = torch.cat([of_queries, of_products])
     model.query_heads.familiarity.fit(of_queries)
     if len(of_products):  # a catalogue may have pictures only
         model.product_heads.familiarity.fit(of_products)
-
-
-@torch.no_grad()
-def aligned_pictures(model: MMFusionModel, pictures: list[TowerStates]) -> torch.Tensor:
-    """Products' pictures in the space of the aligned dual encoder, `(products with a picture, width)`."""
-    found = [torch.zeros(0, model.config.aligned_hidden_size, device=model.device)]
-    for part in pictures:
-        features, mask = (torch.from_numpy(part.arrays[f"image_{name}"]) for name in ("features", "mask"))
-        shown = mask.any(dim=1)
-        found.append(model.alignment.images(features[shown].to(model.device), mask[shown].to(model.device)))
-    return torch.cat(found)
 
 
 def picture_sample(encoder: Encoder, split: RetrievalSplit, seed: int, cached: bool) -> TowerStates:

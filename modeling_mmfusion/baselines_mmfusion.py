@@ -5,9 +5,9 @@ All share [`MMFusionQueryProjection`] on the query's side, see normalised featur
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from .configuration_mmfusion import MMFusionConfig
+from .encoders_mmfusion import unit_vectors
 from .fusion_mmfusion import (
     MMFusionGatedHead,
     MMFusionImageNorm,
@@ -85,8 +85,8 @@ class MMFusionWeightedMean(MMFusionBaseline):
         self.text_weight = config.text_mean_weight
 
     def fuse(self, text, image, text_mask, image_mask):
-        text = F.normalize(self.text_head(text), dim=-1) * text_mask
-        image = F.normalize(self.image_head(image), dim=-1) * image_mask
+        text = unit_vectors(self.text_head(text)) * text_mask
+        image = unit_vectors(self.image_head(image)) * image_mask
         return self.text_weight * text + (1 - self.text_weight) * image
 
 

@@ -63,6 +63,8 @@ class MMFusionConfig(PreTrainedConfig):
             place in the space of `aligned_config`).
         query_pooling (`str`, *optional*, defaults to `"mean"`):
             The same for the query tower; not used when the text encoder is shared.
+        image_hidden_size (`int`, *optional*):
+            Width of the image encoder's pooled features; `None` asks `vision_config`, which not all can tell.
         image_levels (`list[int]`, *optional*, defaults to `[]`):
             Hidden states of the image encoder whose mean and maximum over the picture join its pooled output. The
             early stages of a convolutional encoder know colour and pattern, which its last one was trained to ignore.
@@ -150,6 +152,7 @@ class MMFusionConfig(PreTrainedConfig):
     attend_padding: bool = False
     text_pooling: Pooling = "mean"
     query_pooling: Pooling = "mean"
+    image_hidden_size: int | None = None
     image_levels: list[int] | tuple[int, ...] = ()
     image_level_dims: list[int] | tuple[int, ...] = ()
     fusion_type: FusionType = "experts"

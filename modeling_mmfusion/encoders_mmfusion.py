@@ -11,12 +11,26 @@ import os
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import ModelOutput
 
 from .configuration_mmfusion import MMFusionConfig
 
 ATTEND_PADDING = ("siglip", "siglip2")  # trained without a mask on texts padded to their longest
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "altclip_text_model")  # counted from 2
+# whose positions are counted from 2
+OFFSET_POSITIONS = {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "ibert"}
+OFFSET_POSITIONS |= {"data2vec-text", "longformer", "luke", "esm", "altclip_text_model"}
+VARYING_SHAPE = "siglip2_vision_model"  # NaFlex: pictures keep their shape, and come as patches
+SAME = 0.03  # how far apart, as a share of their length, vectors are that only half precision tells apart
+PICTURE_SIDE = 224  # of encoders that don't tell the size of their pictures
 NO_DUAL_ENCODER = (
     "is no dual encoder: give a checkpoint whose text and image encoder share a space (CLIP, SigLIP, SigLIP 2, "
     "ChineseCLIP, AltCLIP, ALIGN or VisionTextDualEncoderModel)"
@@ -32,15 +46,59 @@ def encoders_of(config: MMFusionConfig, parts: tuple[str, ...]) -> list[PreTrain
     """
     aligned = config.aligned_config
     if aligned is None or aligned.model_type == "vision-text-dual-encoder":
-        return [AutoModel.from_config(getattr(config, f"{part}_config")) for part in parts]
+        configs = [getattr(config, f"{part}_config") for part in parts]
+        return [auto_class_of(one).from_config(one) for one in configs]
     dual = AutoModel.from_config(aligned)  # not all halves are in AutoModel's table
     return [getattr(dual, f"{part}_model") for part in parts]
 
 
+def auto_class_of(config: PreTrainedConfig) -> type[AutoModel] | type[AutoModelForTextEncoding]:
+    """By what an encoder is made and loaded; of encoder-decoders such as T5 it is the encoder alone."""
+    return AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+
+
 def load_tower(name: str | os.PathLike, part: str) -> PreTrainedModel:
-    """Loads an encoder that `AutoModel` knows; of a checkpoint with several, the one described by `part`."""
-    config = AutoConfig.from_pretrained(name)
-    return AutoModel.from_pretrained(name, config=getattr(config, part, config))
+    """Loads an encoder that `AutoModel` knows, in eval mode; of a checkpoint with several, the one that `part` tells.
+
+    Args:
+        name (`str`): folder or Hub id.
+        part (`str`): `text_config` or `vision_config`.
+
+    Raises:
+        ValueError: if it is none, or none that can be taken by itself; the message is one line.
+        OSError: if there is no such checkpoint.
+    """
+    whole = AutoConfig.from_pretrained(name)
+    config = getattr(whole, part, whole)
+    auto = auto_class_of(config)
+    known = MODEL_MAPPING if auto is AutoModel and not config.is_encoder_decoder else MODEL_FOR_TEXT_ENCODING_MAPPING
+    if type(config) not in known and is_dual_encoder(whole):
+        raise ValueError(f"{name}: half of a {whole.model_type} can't be taken by itself; give it as aligned")
+    wanted = {"text_config": ("text", "input_ids"), "vision_config": ("image", "pixel_values")}[part]
+    if type(config) not in known or known[type(config)].main_input_name != wanted[1]:
+        raise ValueError(f"{name}: {config.model_type} is no {wanted[0]} encoder that transformers has by itself")
+    model = auto.from_pretrained(name, config=config).eval()
+    if part == "text_config":
+        check_padding(name, model)
+    return model
+
+
+@torch.no_grad()
+def check_padding(name: str | os.PathLike, encoder: PreTrainedModel) -> None:
+    """Refuses a text encoder that says another thing of a text when it is padded, as FNet does, whose vectors would
+    depend on what else is in a batch.
+
+    Raises:
+        ValueError: the message is one line.
+    """
+    ids = torch.tensor([[5, 6, 7, 8, 0, 0, 0, 0]]) % encoder.config.vocab_size
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]])
+    alone, padded = (
+        encoder(input_ids=ids[:, :count], attention_mask=mask[:, :count]).last_hidden_state[0, :4].float()
+        for count in (4, 8)
+    )
+    if not are_same(alone, padded):
+        raise ValueError(f"{name}: what {type(encoder).__name__} says of a text depends on its padding")
 
 
 def is_dual_encoder(config: PreTrainedConfig) -> bool:
@@ -123,32 +181,27 @@ def log_scale_of(model: PreTrainedModel) -> float:
     return model.logit_scale.item()
 
 
-def encode_text(
-    encoder: nn.Module,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    poolings: tuple[str, ...],
-    attend_padding: bool = False,
-) -> list[torch.Tensor]:
-    """Runs a text encoder.
+def gives_attentions(encoder: PreTrainedModel) -> bool:
+    """Whether an encoder can be asked for its attentions; timm's and convolutional ones can't."""
+    inner = (module for module in encoder.modules() if isinstance(module, PreTrainedModel))
+    return any("attentions" in (module._can_record_outputs or {}) for module in inner)
+
+
+def last_cells(output: ModelOutput) -> torch.Tensor:
+    """The last feature map `(batch, channels, height, width)` of an image encoder, or the patches `(batch, tokens,
+    channels)` that its last layer sees, of an output with hidden states."""
+    last = output.hidden_states[-1]
+    return last if last.ndim == 4 else output.hidden_states[-2]
+
+
+def pool_text(output: ModelOutput, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """A text encoder's output as one vector a text, `(batch, hidden_size)`.
 
     Args:
-        encoder (`nn.Module`): any that `AutoModel` gives.
-        input_ids (`torch.Tensor` of shape `(batch, tokens)`): token ids.
+        output (`ModelOutput`): of any encoder that `AutoModel` gives.
         attention_mask (`torch.Tensor` of shape `(batch, tokens)`): 1 for tokens, 0 for padding.
-        poolings (`tuple[str, ...]`): how tokens become one vector; see [`MMFusionConfig`].
-        attend_padding (`bool`, *optional*, defaults to `False`): show the encoder padding as tokens.
-
-    Returns:
-        For each of `poolings` a `torch.Tensor` of shape `(batch, hidden_size)`.
+        pooling (`str`): how tokens become one vector; see [`MMFusionConfig`].
     """
-    seen = torch.ones_like(attention_mask) if attend_padding else attention_mask
-    output = encoder(input_ids=input_ids, attention_mask=seen)
-    return [pool_text(output, attention_mask, pooling) for pooling in poolings]
-
-
-def pool_text(output, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """A text encoder's output as one vector a text, `(batch, hidden_size)`."""
     tokens = output.last_hidden_state
     if pooling == "pooler":
         return output.pooler_output
@@ -168,12 +221,14 @@ def default_pooling(config: PreTrainedConfig) -> str:
 
 
 def hidden_size_of(config: PreTrainedConfig) -> int:
-    """Width of an encoder's pooled features, which timm backbones and ALIGN's image encoder name otherwise."""
+    """Width of an encoder's pooled features, which timm backbones, ALIGN's image encoder and convolutional ones name
+    otherwise; see also `image_hidden_size` of [`MMFusionConfig`]."""
     if config.model_type == "timm_wrapper":
         return config.num_features
     if config.model_type == "align_vision_model":
         return align_channels(config)
-    return config.hidden_size
+    size = getattr(config, "hidden_size", None)
+    return getattr(config, "hidden_sizes", [0])[-1] if size is None else size
 
 
 def align_channels(config: PreTrainedConfig) -> int:
@@ -192,14 +247,14 @@ def text_features_dim(config: MMFusionConfig) -> int:
 def longest_text_of(config: PreTrainedConfig) -> int | None:
     """How many tokens a text encoder has positions for; `None` if they are without end."""
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is None:
+    if positions is None or positions < 0:  # XLNet's
         return None
     return positions - 2 if config.model_type in OFFSET_POSITIONS else positions
 
 
 def image_sizes_of(config: MMFusionConfig) -> tuple[tuple[int, ...], int]:
     """Widths of the parts of image features (pooled output, means, maxima), and of one cell with all levels."""
-    hidden_size = hidden_size_of(config.vision_config)
+    hidden_size = config.image_hidden_size or hidden_size_of(config.vision_config)
     if not config.image_levels:
         return (hidden_size,), hidden_size
     levels = sum(config.image_level_dims)
@@ -207,12 +262,44 @@ def image_sizes_of(config: MMFusionConfig) -> tuple[tuple[int, ...], int]:
 
 
 @torch.no_grad()
-def stage_widths(vision_tower: PreTrainedModel) -> list[int]:
-    """Widths of the stages of a timm backbone whose feature maps shrink; none if they all have one size (ViT)."""
-    picture = torch.zeros(1, *vision_tower.config.pretrained_cfg["input_size"])
-    maps = vision_tower.eval()(pixel_values=picture, output_hidden_states=True).hidden_states
-    sizes = {stage.shape[-1] for stage in maps}
-    return [stage.shape[1] for stage in maps] if len(sizes) > 1 else []
+def image_widths_of(vision_tower: PreTrainedModel) -> tuple[int, dict[int, int]]:
+    """Widths of an image encoder's pooled features and of its stages, as it gives them for a grey picture.
+
+    Args:
+        vision_tower (`PreTrainedModel`): any image encoder but of pictures of varying shape, in eval mode.
+
+    Returns:
+        The first, and by number the widths of a convolutional encoder's stages, which are the last hidden states of
+        each size of its maps; none of an encoder whose hidden states have one size (ViT).
+
+    Raises:
+        ValueError: if it can't be run on a picture, or says another thing each time; the message is one line.
+    """
+    config, name = vision_tower.config, type(vision_tower).__name__
+    if config.model_type == "timm_wrapper":
+        shape = config.pretrained_cfg["input_size"]
+    else:
+        side = getattr(config, "image_size", None) or PICTURE_SIDE
+        shape = (config.num_channels, *(side if isinstance(side, (list, tuple)) else (side, side)))
+    picture = torch.linspace(-1, 1, math.prod(shape)).view(1, *shape)
+    try:
+        outputs = [vision_tower(pixel_values=picture, output_hidden_states=True) for _ in range(2)]
+        pooled, again = (pool_image(output) for output in outputs)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{name} can't be run on a picture of {tuple(shape)}: {reason}") from error
+    if not are_same(pooled, again):
+        raise ValueError(f"{name} says another thing of the same picture each time")
+    maps = outputs[0].hidden_states
+    stages = {stage.shape[-1]: level for level, stage in enumerate(maps)} if maps[-1].ndim == 4 else {}
+    return pooled.shape[-1], {level: maps[level].shape[1] for level in stages.values()} if len(stages) > 1 else {}
+
+
+def pool_image(output: ModelOutput) -> torch.Tensor:
+    """An image encoder's output as one vector a picture, `(batch, hidden_size)`: its pooled output or, where it has
+    none, the mean over the picture."""
+    pooled = output.get("pooler_output")
+    return as_sequence(output.last_hidden_state).mean(dim=1) if pooled is None else pooled.flatten(1)
 
 
 def as_sequence(states: torch.Tensor) -> torch.Tensor:
@@ -268,6 +355,16 @@ def cells_of(levels: list[torch.Tensor], grid: int, spatial_shapes: torch.Tensor
     grid = min(grid, *maps[-1].shape[-2:])
     cells = [F.adaptive_avg_pool2d(level, grid).flatten(2).transpose(1, 2) for level in maps]
     return torch.cat([F.layer_norm(level, level.shape[-1:]) for level in cells], dim=-1)
+
+
+def are_same(vectors: torch.Tensor, others: torch.Tensor) -> bool:
+    """Whether vectors are the same but for rounding."""
+    return bool((vectors - others).norm() <= SAME * vectors.norm())
+
+
+def unit_vectors(vectors: torch.Tensor) -> torch.Tensor:
+    """Vectors `(..., width)` of length 1, and 0 where they are 0, in half precision too."""
+    return F.normalize(vectors, dim=-1, eps=max(1e-12, torch.finfo(vectors.dtype).tiny))
 
 
 def mask_or_true(mask: torch.Tensor | None, shape: torch.Size, device: torch.device) -> torch.Tensor:

@@ -24,9 +24,10 @@ PROJECTION = "alignment.text_projection."
 # settings that came later; as they are here a model says what it said before
 LATER: dict[str, Any] = {"aligned_dim": 0, "aligned_hidden_size": 0, "aligned_pooling": "pooler"}
 LATER |= {
+    "image_hidden_size": None,
     "unfamiliar_logits": [],
     "attend_padding": False,
-    "padding": "longest",
+    "text_padding": "longest",
     "lower_case": False,
     "cut_fields": [],
 }

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_mmfusion import MMFusionConfig
-from .encoders_mmfusion import hidden_size_of, image_sizes_of
+from .encoders_mmfusion import hidden_size_of, image_sizes_of, unit_vectors
 
 LEXICAL_PRIME = 32749  # above most vocabularies, and small enough to multiply in two parts below 2^24
 LEXICAL_ROOT = 219  # its powers are well mixed modulo the prime
@@ -126,8 +126,8 @@ class MMFusionGatedHead(nn.Module):
         A masked modality adds nothing but what the gate sees of it.
         """
         gate = torch.sigmoid(self.gate(torch.cat([text, image], dim=-1)))
-        text = F.normalize(self.text_mlp(text), dim=-1) * text_mask
-        return gate * text + (1 - gate) * F.normalize(self.image_mlp(image), dim=-1) * image_mask
+        text = unit_vectors(self.text_mlp(text)) * text_mask
+        return gate * text + (1 - gate) * unit_vectors(self.image_mlp(image)) * image_mask
 
 
 class MMFusionTextHead(nn.Module):
@@ -188,7 +188,6 @@ class MMFusionAlignment(nn.Module):
         self.base = MMFusionOrthogonalLinear(width, config.aligned_dim)
         self.text_centre = MMFusionVector(width)
         self.image_centre = MMFusionVector(width)
-        self.requires_grad_(False)
 
     def images(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Products' pictures in the shared space: the mean of the unit vectors, as a unit vector, less the centre.
@@ -200,8 +199,8 @@ class MMFusionAlignment(nn.Module):
         Returns:
             `torch.Tensor` of shape `(batch, aligned_hidden_size)`; 0 for products without a picture.
         """
-        projected = F.normalize(self.image_projection(features[..., : self.pooled_dim]), dim=-1)
-        mean = F.normalize((projected * mask[..., None]).sum(dim=1), dim=-1)
+        projected = unit_vectors(self.image_projection(features[..., : self.pooled_dim]))
+        mean = unit_vectors((projected * mask[..., None]).sum(dim=1))
         return (mean - self.image_centre.weight) * mask.any(dim=1, keepdim=True)
 
     def texts(self, features: torch.Tensor) -> torch.Tensor:
@@ -248,7 +247,7 @@ class MMFusionLexicalHead(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Token ids and their mask `(batch, tokens)` to unit vectors `(batch, lexical_dim)`; 0 without tokens."""
         weighted = self.codes(input_ids) * self.weights(input_ids, attention_mask)[..., None]
-        return F.normalize(weighted.sum(dim=1), dim=-1)
+        return unit_vectors(weighted.sum(dim=1))
 
     def weights(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """How much each token counts, `(batch, tokens)`: rarer ones more, repeated ones once in all, special ones and
@@ -274,7 +273,7 @@ class MMFusionFamiliarity(nn.Module):
     some prototypes.
 
     Until [`~MMFusionFamiliarity.fit`] has seen the texts, which is after the training, all are taken for familiar.
-    Nothing here gets a gradient.
+    The model takes care that nothing here gets a gradient.
     """
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
@@ -282,7 +281,6 @@ class MMFusionFamiliarity(nn.Module):
         self.prototypes = MMFusionVector(config.num_prototypes, in_dim)
         self.threshold = MMFusionVector(1)
         self.width = MMFusionVector(1)
-        self.requires_grad_(False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Unit features `(batch, in_dim)` to familiarities `(batch, 1)`."""
@@ -324,7 +322,7 @@ class MMFusionFamiliarity(nn.Module):
         centres = features[order[:count].to(features.device)].clone()
         for _ in range(iterations):
             nearest = torch.cat([(part @ centres.T).argmax(dim=1) for part in features.split(AT_A_TIME)])
-            centres = F.normalize(torch.zeros_like(centres).index_add_(0, nearest, features) + 1e-6 * centres, dim=-1)
+            centres = unit_vectors(torch.zeros_like(centres).index_add_(0, nearest, features) + 1e-6 * centres)
         found = torch.cat([(part @ centres.T).amax(dim=1) for part in features.split(AT_A_TIME)]).float().cpu().numpy()
         below, typical = (float(value) for value in numpy.quantile(found, [low, 0.5]))
         self.prototypes.weight.zero_()[:count] = centres
@@ -370,7 +368,7 @@ class MMFusionRouter(nn.Linear):
         if mask is not None:
             logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
         # written so that a masked block's gradient is 0; that of sqrt(softmax) is not a number there
-        return F.normalize((0.5 * (logits - logits.amax(dim=-1, keepdim=True))).exp(), dim=-1)
+        return unit_vectors((0.5 * (logits - logits.amax(dim=-1, keepdim=True))).exp())
 
 
 class MMFusionImageNorm(nn.Module):
@@ -614,7 +612,7 @@ def join_blocks(blocks: dict[str, torch.Tensor], weights: torch.Tensor, dims: di
     Returns:
         `torch.Tensor` of shape `(batch, sum of dims)`.
     """
-    units = [F.normalize(blocks[name][:, :dim], dim=-1) for name, dim in dims.items()]
+    units = [unit_vectors(blocks[name][:, :dim]) for name, dim in dims.items()]
     return torch.cat([unit * weights[:, [number]] for number, unit in enumerate(units)], dim=-1)
 
 

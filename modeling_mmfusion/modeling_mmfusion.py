@@ -6,36 +6,43 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import ModelOutput
-from transformers.utils import logging
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+from transformers.utils import can_return_tuple, logging
 
 from .baselines_mmfusion import BASELINES, MMFusionQueryProjection
 from .configuration_mmfusion import VIEWS, MMFusionConfig
 from .encoders_mmfusion import (
     ATTEND_PADDING,
+    VARYING_SHAPE,
     aligned_pooling_of,
     as_map,
     as_sequence,
+    auto_class_of,
     cells_of,
     default_pooling,
-    encode_text,
     encoders_of,
+    gives_attentions,
     hidden_size_of,
     image_sizes_of,
+    image_widths_of,
+    last_cells,
     load_dual_encoder,
     load_tower,
     log_scale_of,
     maps_of,
     mask_or_true,
+    pool_image,
+    pool_text,
     projected_width,
     projection_of,
-    stage_widths,
     text_features_dim,
+    unit_vectors,
 )
 from .fusion_mmfusion import (
     MMFusionAlignment,
+    MMFusionFamiliarity,
     MMFusionLexicalHead,
     MMFusionProductHeads,
     MMFusionQueryHeads,
@@ -59,7 +66,17 @@ LOGIT_BIAS_INIT = -10.0  # of SigLIP (https://huggingface.co/papers/2303.15343)
 
 
 @dataclass
-class MMFusionFeatures(ModelOutput):
+class MMFusionNestedOutput(ModelOutput):
+    """An output that holds others, which become tuples with it; `states`, which mean nothing without names, are left
+    out of a tuple."""
+
+    def to_tuple(self) -> tuple:
+        parts = (part for name, part in self.items() if name != "states")
+        return tuple(part.to_tuple() if isinstance(part, ModelOutput) else part for part in parts)
+
+
+@dataclass
+class MMFusionFeatures(MMFusionNestedOutput):
     r"""
     What one tower says about a batch.
 
@@ -70,19 +87,27 @@ class MMFusionFeatures(ModelOutput):
             Lengths of the blocks (`config.blocks`) in the vector; their squares sum to 1.
         states (`MMFusionStates`):
             What the encoders said, which can be passed in again in place of the inputs.
+        text_model_output (`BaseModelOutputWithPooling`, *optional*):
+            The text encoder's own output, with hidden states or attentions, where they were asked for.
+        vision_model_output (`BaseModelOutputWithPooling`, *optional*):
+            The image encoder's, of all pictures one after the other, `(batch * images, ...)`.
     """
 
     pooler_output: torch.FloatTensor | None = None
     block_weights: torch.FloatTensor | None = None
     states: MMFusionStates | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
 
 
 @dataclass
-class MMFusionOutput(ModelOutput):
+class MMFusionOutput(MMFusionNestedOutput):
     r"""
-    Queries against products.
+    Queries against products, or one tower alone.
 
     Args:
+        loss (`torch.Tensor` of shape `()`, *optional*):
+            The contrastive loss, where `labels` or `return_loss` asked for it.
         logits_per_query (`torch.Tensor` of shape `(queries, products)`):
             Scores times the logit scale.
         query_embeds (`torch.Tensor` of shape `(queries, embedding_dim)`):
@@ -99,8 +124,12 @@ class MMFusionOutput(ModelOutput):
             The inverse temperature.
         logit_bias (`torch.Tensor` of shape `(1,)`):
             What a sigmoid loss adds to the logits; no other loss does, and rankings don't depend on it.
+        hidden_states, attentions (`tuple[torch.Tensor]`, *optional*):
+            Those of the queries' text encoder, where they were asked for. Those of the product tower's encoders are in
+            `product_output`.
     """
 
+    loss: torch.FloatTensor | None = None
     logits_per_query: torch.FloatTensor | None = None
     query_embeds: torch.FloatTensor | None = None
     product_embeds: torch.FloatTensor | None = None
@@ -109,6 +138,8 @@ class MMFusionOutput(ModelOutput):
     embeds_per_view: dict[str, torch.FloatTensor] | None = None
     logit_scale: torch.FloatTensor | None = None
     logit_bias: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
@@ -134,8 +165,8 @@ class MMFusionExplanation(ModelOutput):
 
 
 class MMFusionLogitScale(nn.Module):
-    """The learnable inverse temperature, held as a logarithm, and the bias of sigmoid losses; a module so that PEFT
-    can train and save it."""
+    """The learnable inverse temperature, held as a logarithm, and the bias of sigmoid losses, which is frozen until
+    one trains it; a module so that PEFT can train and save it."""
 
     def __init__(self, config: MMFusionConfig):
         super().__init__()
@@ -154,7 +185,7 @@ class MMFusionPreTrainedModel(PreTrainedModel):
 
     config: MMFusionConfig
     base_model_prefix = "mmfusion"
-    main_input_name = "input_ids"
+    main_input_name = "query_input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _no_split_modules: list[str] = []
@@ -205,7 +236,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
             self.add_module(f"{part}_model", encoder)
         query_dim = text_dim = text_features_dim(config)
         if config.query_config is not None:
-            self.query_model = AutoModel.from_config(config.query_config)
+            self.query_model = auto_class_of(config.query_config).from_config(config.query_config)
             query_dim = hidden_size_of(config.query_config)
         self.alignment = None if config.aligned_config is None else MMFusionAlignment(config)
         self.lexical_head = MMFusionLexicalHead(config) if "lexical" in config.blocks else None
@@ -220,7 +251,30 @@ class MMFusionModel(MMFusionPreTrainedModel):
         if self.has_product_tower:
             self.product_heads = new_product_heads(config)
             self.logit_scale = MMFusionLogitScale(config)
+        self._freeze_untrained()
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs) -> "MMFusionModel":
+        """Loads a model; see [`~transformers.PreTrainedModel.from_pretrained`]. What no training of ours changes by
+        gradients has `requires_grad=False`, so that none changes it in passing: prototypes of familiar texts, the
+        shared space of a dual encoder, the bias of sigmoid losses, poolers that are not read."""
+        found = super().from_pretrained(*args, **kwargs)
+        model = found[0] if isinstance(found, tuple) else found  # it comes with what was loaded where that is asked
+        model._freeze_untrained()
+        return found
+
+    def _freeze_untrained(self) -> None:
+        for module in self.modules():
+            if isinstance(module, (MMFusionFamiliarity, MMFusionAlignment)):
+                module.requires_grad_(False)
+        if self.has_product_tower:
+            self.logit_scale.bias.requires_grad_(False)
+        aligned = self.config.aligned_pooling if self.alignment is not None else None
+        for name, pooling in (("text_model", self.config.text_pooling), ("query_model", self.config.query_pooling)):
+            pooler = getattr(getattr(self, name, None), "pooler", None)
+            if pooler is not None and "pooler" not in (pooling, aligned):
+                pooler.requires_grad_(False)
 
     @classmethod
     def from_towers(
@@ -247,7 +301,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
                 google/siglip2-base-patch16-224, in place of `text` and `vision`.
             kwargs: fields of [`MMFusionConfig`]; `text_dim` defaults to at most 176, the pooling to
                 what the encoder was trained for (`pooler` for CLIP, else `mean`), `image_levels` to all stages of a
-                convolutional timm backbone, `lexical_dim` to 0 if the query tower has a vocabulary of another size and
+                convolutional image encoder, `lexical_dim` to 0 if the query tower has a vocabulary of another size and
                 `matryoshka_dims` to a half and a quarter of the whole. With `aligned`, `text_pooling` defaults to
                 `aligned`, `aligned_dim` and then `text_dim` to the width of the shared space; narrower blocks keep the
                 principal axes that a training finds, and before it a random part.
@@ -302,9 +356,12 @@ class MMFusionModel(MMFusionPreTrainedModel):
     @classmethod
     def _with_encoders(cls, text_tower, vision_tower, query_tower, kwargs: dict) -> "MMFusionModel":
         """A model with new heads on pretrained encoders, of which `kwargs`, fields of the configuration, tell."""
-        if vision_tower.config.model_type == "timm_wrapper" and "image_levels" not in kwargs:
-            kwargs["image_level_dims"] = stage_widths(vision_tower)
-            kwargs["image_levels"] = list(range(len(kwargs["image_level_dims"])))
+        if vision_tower.config.model_type != VARYING_SHAPE:
+            width, widths = image_widths_of(vision_tower)
+            if width != hidden_size_of(vision_tower.config):
+                kwargs["image_hidden_size"] = width
+            if "image_levels" not in kwargs:
+                kwargs |= {"image_level_dims": list(widths.values()), "image_levels": list(widths)}
         config = MMFusionConfig(**kwargs)
         if "matryoshka_dims" not in kwargs:
             config.matryoshka_dims = [config.embedding_dim // 2, config.embedding_dim // 4]
@@ -317,10 +374,34 @@ class MMFusionModel(MMFusionPreTrainedModel):
         return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.text_model.get_input_embeddings()
+        return self._main_encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.text_model.set_input_embeddings(value)
+        self._main_encoder.set_input_embeddings(value)
+
+    @property
+    def _main_encoder(self) -> PreTrainedModel:
+        """The text encoder whose vocabulary is the model's; the query tower may be there without the product's."""
+        return self.query_model if self.text_model is None else self.text_model
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Embedding:
+        """Resizes the vocabulary of the product tower's text encoder, and that of the query tower's own one if the two
+        share a tokenizer.
+
+        Args:
+            new_num_tokens (`int`, *optional*): the new size; new tokens count as the rarest in the lexical block.
+            args, kwargs: see [`~transformers.PreTrainedModel.resize_token_embeddings`].
+
+        Returns:
+            The product tower's embeddings.
+        """
+        query = self.config.query_config
+        if query is not None and (self.text_model is None or query.vocab_size == self.config.text_config.vocab_size):
+            found = self.query_model.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+            query.vocab_size = found.num_embeddings
+        if self.text_model is None:
+            return found
+        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
 
     def encode_queries(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
@@ -331,26 +412,41 @@ class MMFusionModel(MMFusionPreTrainedModel):
         Returns:
             [`MMFusionStates`] without the image's part.
         """
+        return self._encode_queries(input_ids, attention_mask, {})[0]
+
+    def _encode_queries(self, input_ids, attention_mask, wanted: dict) -> tuple[MMFusionStates, ModelOutput]:
+        """The query encoder's states and its own output."""
         own_encoder = self.config.query_config is not None
         encoder = self.query_model if own_encoder else self.text_model
         pooling = self.config.query_pooling if own_encoder else self.config.text_pooling
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         lexical = self.lexical_features(input_ids, attention_mask)
-        features = self._text_features(encoder, input_ids, attention_mask, pooling)
-        return MMFusionStates(lexical_features=lexical, **features)
+        features, output = self._text_features(encoder, input_ids, attention_mask, pooling, wanted)
+        return MMFusionStates(lexical_features=lexical, **features), output
 
-    def _text_features(self, encoder, input_ids, attention_mask, pooling: str) -> dict[str, torch.Tensor]:
-        """A text encoder's unit features and, in a model with an aligned encoder, the text's place in its space."""
-        attend = self.config.attend_padding
-        if self.alignment is None:
-            [pooled] = encode_text(encoder, input_ids, attention_mask, (pooling,), attend)
-            return {"text_features": F.normalize(pooled, dim=-1)}
-        poolings = (self.config.aligned_pooling, *({pooling} - {"aligned"}))
-        found = encode_text(encoder, input_ids, attention_mask, poolings, attend)
-        aligned = F.normalize(self.alignment.text_projection(found[0]), dim=-1)
-        own = aligned if pooling == "aligned" else F.normalize(found[1], dim=-1)
-        return {"text_features": own, "aligned_features": aligned}
+    def _text_features(
+        self, encoder, input_ids, attention_mask, pooling: str, wanted: dict
+    ) -> tuple[dict[str, torch.Tensor], ModelOutput]:
+        """A text encoder's unit features and, in a model with an aligned encoder, the text's place in its space; and
+        the encoder's own output."""
+        seen = torch.ones_like(attention_mask) if self.config.attend_padding else attention_mask
+        output = encoder(input_ids=input_ids, attention_mask=seen, **wanted)
+        found = {}
+        if self.alignment is not None:
+            pooled = pool_text(output, attention_mask, self.config.aligned_pooling)
+            found["aligned_features"] = unit_vectors(self.alignment.text_projection(pooled))
+        if pooling == "aligned":
+            found["text_features"] = found["aligned_features"]
+        else:
+            found["text_features"] = unit_vectors(pool_text(output, attention_mask, pooling))
+        return found, output
+
+    def _wanted(self, output_hidden_states, output_attentions) -> dict:
+        """What encoders are asked for besides their states: arguments of theirs, none of them false."""
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        asked = {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
+        return {name: value for name, value in asked.items() if value}
 
     def encode_products(
         self,
@@ -372,17 +468,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
         Returns:
             [`MMFusionStates`]; zeros and a mask that is False stand in for a modality that there is not.
         """
-        states, _ = self._encode_products(
-            input_ids,
-            attention_mask,
-            text_mask,
-            pixel_values,
-            image_mask,
-            pixel_attention_mask,
-            spatial_shapes,
-            states,
-        )
-        return states
+        texts, pictures = (input_ids, attention_mask, text_mask), (pixel_values, image_mask)
+        return self._encode_products(*texts, *pictures, pixel_attention_mask, spatial_shapes, states)[0]
 
     def lexical_features(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
         r"""
@@ -399,6 +486,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
             return torch.zeros(input_ids.shape[0], 0, dtype=self.dtype, device=input_ids.device)
         return self.lexical_head(input_ids, attention_mask).to(self.dtype)
 
+    @can_return_tuple
     def get_query_features(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -407,6 +495,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
         image_mask: torch.BoolTensor | None = None,
         image_weight: float = 0.5,
         states: MMFusionStates | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> MMFusionFeatures:
         r"""
         The query tower. A query is a text, a picture ("like this") or both ("like this, but red").
@@ -421,27 +511,36 @@ class MMFusionModel(MMFusionPreTrainedModel):
             image_weight (`float`, *optional*, defaults to 0.5): share of the picture where a query has both.
             states (`MMFusionStates`, *optional*): the text encoder's from an earlier call, in place of `input_ids`;
                 the encoder is not run.
+            output_hidden_states, output_attentions (`bool`, *optional*): whether the encoders' hidden states and
+                attentions are returned as well; what the configuration says if not given.
 
         Returns:
-            [`MMFusionFeatures`] with the queries' vectors in `pooler_output`.
+            [`MMFusionFeatures`] with the queries' vectors in `pooler_output`; with `return_dict=False` a tuple.
 
         Raises:
             ValueError: if neither text nor picture is given.
         """
+        wanted, output = self._wanted(output_hidden_states, output_attentions), None
         if states is None and input_ids is not None:
-            states = self.encode_queries(input_ids, attention_mask)
+            states, output = self._encode_queries(input_ids, attention_mask, wanted)
         if states is None and pixel_values is None:
             raise ValueError("give input_ids or states, or pixel_values, or both")
-        if pixel_values is None:
-            return self._embed(self._query_blocks(states), states)
-        pictures = self.get_product_features(pixel_values=pixel_values, image_mask=image_mask, view="image")
-        if states is None:
+        texts = None if states is None else self._embed(self._query_blocks(states), states)
+        if texts is not None and wanted:
+            texts.text_model_output = output
+        if pixel_values is None and texts is not None:
+            return texts
+        pictures = self.get_product_features(
+            pixel_values=pixel_values, image_mask=image_mask, view="image", **wanted, return_dict=True
+        )
+        if texts is None:
             return pictures
-        texts = self._embed(self._query_blocks(states), states)
-        share = image_weight * pictures.states.has_image[:, None]
-        mixed = F.normalize((1 - share) * texts.pooler_output + share * pictures.pooler_output, dim=-1)
-        return MMFusionFeatures(mixed, block_lengths(split_blocks(mixed, self.output_dims)), states)
+        share = image_weight * pictures.states.has_image[:, None].to(self.dtype)
+        mixed = unit_vectors((1 - share) * texts.pooler_output + share * pictures.pooler_output)
+        lengths = block_lengths(split_blocks(mixed, self.output_dims))
+        return MMFusionFeatures(mixed, lengths, states, texts.text_model_output, pictures.vision_model_output)
 
+    @can_return_tuple
     def get_product_features(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -453,6 +552,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
         spatial_shapes: torch.LongTensor | None = None,
         states: MMFusionStates | None = None,
         view: str = "fused",
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> MMFusionFeatures:
         r"""
         The product tower. Text, images or both may be given; without images the image encoder is not run.
@@ -469,21 +570,32 @@ class MMFusionModel(MMFusionPreTrainedModel):
             pixel_attention_mask (`torch.Tensor` of shape `(batch, images, patches)`, *optional*): for encoders of
                 pictures of variable size (SigLIP2 NaFlex).
             spatial_shapes (`torch.LongTensor` of shape `(batch, images, 2)`, *optional*): likewise.
-            states (`MMFusionStates`, *optional*): the encoders' from an earlier call, in place of all of these.
+            states (`MMFusionStates`, *optional*): the encoders' from an earlier call, in place of all of these or of
+                those of one modality.
             view (`str`, *optional*, defaults to `"fused"`): `fused`, or `text` or `image` for the product as if it
                 had only that modality, in the same space.
+            output_hidden_states, output_attentions (`bool`, *optional*): whether the encoders' hidden states and
+                attentions are returned as well; what the configuration says if not given. Convolutional encoders and
+                timm's have no attentions.
 
         Returns:
-            [`MMFusionFeatures`] with the products' vectors in `pooler_output`.
+            [`MMFusionFeatures`] with the products' vectors in `pooler_output`; with `return_dict=False` a tuple.
 
         Raises:
             ValueError: if neither text nor images are given, or the view is unknown.
         """
-        if states is None:
-            states = self.encode_products(
-                input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes
-            )
-        return self._product_views(states, (view,))[0]
+        return self._views_of(
+            (view,),
+            states,
+            self._wanted(output_hidden_states, output_attentions),
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            text_mask=text_mask,
+            pixel_values=pixel_values,
+            image_mask=image_mask,
+            pixel_attention_mask=pixel_attention_mask,
+            spatial_shapes=spatial_shapes,
+        )[view]
 
     def get_task_features(
         self,
@@ -521,50 +633,108 @@ class MMFusionModel(MMFusionPreTrainedModel):
         if task not in (None, "query", "document"):
             raise ValueError(f"task must be query or document, got {task!r}")
         if task == "query" and pixel_values is None:
-            found = self.get_query_features(query_tokens, query_mask)
+            found = self.get_query_features(query_tokens, query_mask, return_dict=True)
         else:
             texts, pictures = (input_ids, attention_mask, text_mask), (pixel_values, image_mask)
-            found = self.get_product_features(*texts, *pictures, pixel_attention_mask, spatial_shapes)
+            found = self.get_product_features(
+                *texts, *pictures, pixel_attention_mask, spatial_shapes, return_dict=True
+            )
         found.pooler_output = MMFusionTruncatableVectors.of(found.pooler_output, self.config)
         return found
 
+    @can_return_tuple
     def forward(
         self,
         query_input_ids: torch.LongTensor | None = None,
         query_attention_mask: torch.Tensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        text_mask: torch.BoolTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        image_mask: torch.BoolTensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.LongTensor | None = None,
         query_states: MMFusionStates | None = None,
         product_states: MMFusionStates | None = None,
         views: tuple[str, ...] = ("fused",),
-        **product_inputs,
+        labels: torch.FloatTensor | None = None,
+        return_loss: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> MMFusionOutput:
         r"""
-        Both towers: every query against every product.
+        Both towers: every query against every product. What is given of one tower alone is only embedded.
 
         Args:
             query_input_ids (`torch.LongTensor` of shape `(queries, tokens)`, *optional*): the queries.
             query_attention_mask (`torch.Tensor` of shape `(queries, tokens)`, *optional*): their mask.
+            input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes: the
+                products; see [`~MMFusionModel.get_product_features`].
             query_states (`MMFusionStates`, *optional*): the query encoder's states, in place of `query_input_ids`.
-            product_states (`MMFusionStates`, *optional*): the product encoders' states, in place of `product_inputs`
-                or of those of one modality.
+            product_states (`MMFusionStates`, *optional*): the product encoders' states, in place of the products'
+                inputs or of those of one modality.
             views (`tuple[str, ...]`, *optional*, defaults to `("fused",)`): the views of the products to embed, for
                 losses on single modalities; the encoders run once for all. `product_embeds` are those of the first.
-            product_inputs: the arguments of [`~MMFusionModel.encode_products`].
+            labels (`torch.Tensor` of shape `(queries, products)`, *optional*): how relevant each product is to each
+                query, 0 where it is not. With it there is a loss: [`info_nce`] of both directions, halved.
+            return_loss (`bool`, *optional*): asks for that loss without `labels`: product number n is what query
+                number n looks for, and nothing else is relevant to it. `training/` has the losses that our own
+                recipes train with.
+            output_hidden_states, output_attentions (`bool`, *optional*): whether the encoders' hidden states and
+                attentions are returned as well; what the configuration says if not given.
 
         Returns:
-            [`MMFusionOutput`].
+            [`MMFusionOutput`]; with `return_dict=False` a tuple.
+
+        Raises:
+            ValueError: if neither tower has inputs, or there can be no loss of what is given.
         """
-        queries = self.get_query_features(query_input_ids, query_attention_mask, states=query_states)
-        if product_inputs:
-            product_states = self.encode_products(**product_inputs, states=product_states)
-        if product_states is None:
-            raise ValueError("give product_states, or inputs of the product tower")
-        products = self._product_views(product_states, views)
-        embeds = {view: features.pooler_output for view, features in zip(views, products, strict=True)}
+        wanted = self._wanted(output_hidden_states, output_attentions)
+        queries, products = MMFusionFeatures(), {}
+        if query_input_ids is not None or query_states is not None:
+            queries = self.get_query_features(
+                query_input_ids, query_attention_mask, states=query_states, **wanted, return_dict=True
+            )
+        if input_ids is not None or pixel_values is not None or product_states is not None:
+            products = self._views_of(
+                views,
+                product_states,
+                wanted,
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                text_mask=text_mask,
+                pixel_values=pixel_values,
+                image_mask=image_mask,
+                pixel_attention_mask=pixel_attention_mask,
+                spatial_shapes=spatial_shapes,
+            )
+        if not queries and not products:
+            raise ValueError("give query_input_ids or query_states, or inputs of the product tower, or both")
         scale, bias = self.logit_scale()
-        logits = scale * queries.pooler_output @ embeds[views[0]].T
+        product, encoder = products.get(views[0], MMFusionFeatures()), queries.text_model_output or ModelOutput()
+        logits = scale * queries.pooler_output @ product.pooler_output.T if queries and product else None
         return MMFusionOutput(
-            logits, queries.pooler_output, embeds[views[0]], queries, products[0], embeds, scale, bias
+            loss=pair_loss(logits, labels) if return_loss or labels is not None else None,
+            logits_per_query=logits,
+            query_embeds=queries.pooler_output,
+            product_embeds=product.pooler_output,
+            query_output=queries or None,
+            product_output=product or None,
+            embeds_per_view={view: features.pooler_output for view, features in products.items()} or None,
+            logit_scale=scale,
+            logit_bias=bias,
+            hidden_states=encoder.get("hidden_states"),
+            attentions=encoder.get("attentions"),
         )
+
+    def _views_of(self, views: tuple[str, ...], states, wanted: dict, **inputs) -> dict[str, MMFusionFeatures]:
+        """The products' features of each view; the first holds the encoders' own outputs, where they are wanted."""
+        outputs: dict[str, ModelOutput] = {}
+        if states is None or any(inputs[name] is not None for name in ("input_ids", "pixel_values")):
+            states, outputs = self._encode_products(**inputs, states=states, wanted=wanted)
+        first, *others = self._product_views(states, views)
+        first = MMFusionFeatures(**{**first, **(outputs if wanted else {})})
+        return dict(zip(views, [first, *others], strict=True))
 
     def explain(self, query_inputs: dict, product_inputs: dict) -> MMFusionExplanation:
         r"""
@@ -582,15 +752,16 @@ class MMFusionModel(MMFusionPreTrainedModel):
             [`MMFusionExplanation`], without `image_maps` if no product has a picture.
         """
         with torch.no_grad():
-            query = self.get_query_features(**query_inputs)
+            query = self.get_query_features(**query_inputs, return_dict=True)
         if "pixel_values" in product_inputs:  # so that there is a gradient even if the encoder is frozen
             pixel_values = product_inputs["pixel_values"].to(self.dtype).detach().requires_grad_(True)
             product_inputs = {**product_inputs, "pixel_values": pixel_values}
         with torch.enable_grad():
-            states, cells = self._encode_products(**product_inputs, explain=True)
-            products = self.get_product_features(states=states)
+            states, outputs = self._encode_products(**product_inputs, explain=True)
+            [products] = self._product_views(states, ("fused",))
             contributions = self.contributions(query.pooler_output, products.pooler_output)
             scores = contributions.sum(dim=-1)
+            cells = last_cells(outputs["vision_model_output"]) if "vision_model_output" in outputs else None
             maps = None if cells is None else torch.autograd.grad(scores.sum(), cells)[0] * cells.detach()
         if maps is not None:
             shapes = product_inputs.get("spatial_shapes")
@@ -633,15 +804,20 @@ class MMFusionModel(MMFusionPreTrainedModel):
         own_encoder = self.config.query_config is not None
         return self.query_heads(states, self.query_text_head if own_encoder else self.text_head, self.alignment)
 
-    def _encode_product_text(self, input_ids, attention_mask, text_mask) -> MMFusionStates:
+    def _encode_product_text(
+        self, input_ids, attention_mask, text_mask, wanted: dict
+    ) -> tuple[MMFusionStates, ModelOutput]:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        features = self._text_features(self.text_model, input_ids, attention_mask, self.config.text_pooling)
-        return MMFusionStates(
+        features, output = self._text_features(
+            self.text_model, input_ids, attention_mask, self.config.text_pooling, wanted
+        )
+        states = MMFusionStates(
             text_mask=mask_or_true(text_mask, input_ids.shape[:1], input_ids.device),
             lexical_features=self.lexical_features(input_ids, attention_mask),
             **features,
         )
+        return states, output
 
     def _encode_products(
         self,
@@ -653,43 +829,47 @@ class MMFusionModel(MMFusionPreTrainedModel):
         pixel_attention_mask=None,
         spatial_shapes=None,
         states=None,
+        wanted=None,
         explain=False,
-    ) -> tuple[MMFusionStates, torch.Tensor | None]:
-        """The encoders' states and, to `explain`, the image encoder's own state that its maps are made of."""
+    ) -> tuple[MMFusionStates, dict[str, ModelOutput]]:
+        """The encoders' states, and the own outputs of those that were run."""
         if input_ids is None and pixel_values is None:
             raise ValueError("give input_ids or pixel_values, or both")
-        cells, states = None, MMFusionStates(**(states or {}))
+        outputs, wanted, states = {}, wanted or {}, MMFusionStates(**(states or {}))
         if input_ids is not None:
-            states = MMFusionStates(**{**states, **self._encode_product_text(input_ids, attention_mask, text_mask)})
+            texts, outputs["text_model_output"] = self._encode_product_text(
+                input_ids, attention_mask, text_mask, wanted
+            )
+            states = MMFusionStates(**{**states, **texts})
         elif states.text_features is None:
             states = MMFusionStates(**{**states, **self._missing_text(pixel_values)})
         if pixel_values is not None:
             inputs = {"pixel_attention_mask": pixel_attention_mask, "spatial_shapes": spatial_shapes}
-            cells = self._add_images(states, pixel_values, image_mask, inputs, explain)
+            inputs = {name: value.flatten(0, 1) for name, value in inputs.items() if value is not None}
+            outputs["vision_model_output"] = output = self._run_vision(pixel_values, inputs, wanted, explain)
+            self._add_images(states, output, pixel_values.shape[:2], image_mask, inputs.get("spatial_shapes"))
         elif states.image_features is None:
             self._add_missing_images(states)
-        return states, cells
+        return states, outputs
 
-    def _add_images(self, states: MMFusionStates, pixel_values, image_mask, inputs, explain) -> torch.Tensor | None:
-        """Runs the image encoder on all pictures of a batch and adds what it says to the states."""
-        shape = pixel_values.shape[:2]
-        inputs = {name: value.flatten(0, 1) for name, value in inputs.items() if value is not None}
-        pixel_values = pixel_values.flatten(0, 1).to(self.dtype)
-        output = self.vision_model(
-            pixel_values=pixel_values, output_hidden_states=bool(self.config.image_levels) or explain, **inputs
-        )
+    def _run_vision(self, pixel_values, inputs: dict, wanted: dict, explain: bool) -> ModelOutput:
+        """Runs the image encoder on all pictures of a batch, one after the other."""
+        if bool(self.config.image_levels) or explain or "output_hidden_states" in wanted:
+            wanted = wanted | {"output_hidden_states": True}
+        if not gives_attentions(self.vision_model):
+            wanted = {name: value for name, value in wanted.items() if name != "output_attentions"}
+        return self.vision_model(pixel_values=pixel_values.flatten(0, 1).to(self.dtype), **wanted, **inputs)
+
+    def _add_images(self, states: MMFusionStates, output: ModelOutput, shape, image_mask, spatial_shapes) -> None:
+        """Adds to the states what the image encoder says of `shape` (products, pictures)."""
         levels = [as_sequence(output.hidden_states[level]) for level in self.config.image_levels]
-        parts = [output.pooler_output, *(level.mean(dim=1) for level in levels)]
+        parts = [pool_image(output), *(level.mean(dim=1) for level in levels)]
         features = torch.cat([*parts, *(level.amax(dim=1) for level in levels)], dim=-1)
         states.image_features = features.unflatten(0, shape)
         states.image_mask = mask_or_true(image_mask, shape, features.device)
         if self.config.cross_attention:
             maps = [output.hidden_states[level] for level in self.config.image_levels] or [output.last_hidden_state]
-            shapes = inputs.get("spatial_shapes")
-            states.image_states = cells_of(maps, self.config.cell_grid, shapes).unflatten(0, shape)
-        if not explain:
-            return None
-        return output.hidden_states[-1] if output.hidden_states[-1].ndim == 4 else output.hidden_states[-2]
+            states.image_states = cells_of(maps, self.config.cell_grid, spatial_shapes).unflatten(0, shape)
 
     def _missing_text(self, given: torch.Tensor) -> MMFusionStates:
         """Zeros in place of the text's states, and masks that are False."""
@@ -717,6 +897,56 @@ def new_product_heads(config: MMFusionConfig) -> nn.Module:
     if config.fusion_type == "experts":
         return MMFusionProductHeads(text_dim, image_sizes, cell_dim, config)
     return BASELINES[config.fusion_type](text_dim, image_sizes, config)
+
+
+def info_nce(logits: torch.Tensor, relevance: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
+    """InfoNCE with several graded positives: each positive pair competes with the batch's negatives alone.
+
+    For a row `q` and a relevant column `p` the loss is `-log(e^s_qp / (e^s_qp + sum_n e^s_qn))` over the columns `n`
+    that are not relevant to `q`; other relevant columns neither help nor hurt. Pairs are weighted by their grade, and
+    each row's weights sum to 1.
+
+    Args:
+        logits (`torch.Tensor` of shape `(rows, columns)`): scores times the inverse temperature.
+        relevance (`torch.Tensor` of shape `(rows, columns)`): grades, 0 where a pair is not relevant.
+        ignored (`torch.Tensor` of shape `(rows, columns)`, *optional*): True for pairs that are no negatives either,
+            such as copies of a relevant product; they get no gradient.
+
+    Returns:
+        `torch.Tensor` of shape `(rows,)`; 0 for rows without a relevant column.
+
+    References:
+        InfoNCE: https://huggingface.co/papers/1807.03748. Graded weights in the spirit of GCL:
+        https://huggingface.co/papers/2404.08535.
+    """
+    no_negative = relevance > 0 if ignored is None else (relevance > 0) | ignored
+    negatives = logits.masked_fill(no_negative, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
+    weights = relevance / relevance.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    return (F.softplus(negatives - logits) * weights).sum(dim=1)
+
+
+def pair_loss(logits: torch.Tensor | None, labels: torch.Tensor | None) -> torch.Tensor:
+    """The mean of [`info_nce`] of queries against products and of products against queries.
+
+    Args:
+        logits (`torch.Tensor` of shape `(queries, products)`): scores times the inverse temperature.
+        labels (`torch.Tensor` of shape `(queries, products)`, *optional*): grades; the pairs with the same number if
+            not given.
+
+    Raises:
+        ValueError: if there are no logits, or the labels are not of their shape.
+    """
+    if logits is None:
+        raise ValueError("a loss needs queries and products: give inputs of both towers")
+    if labels is None:
+        labels = torch.eye(len(logits), device=logits.device)
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels must be (queries, products), how relevant each product is to each query, {tuple(logits.shape)}; "
+            f"got {tuple(labels.shape)}"
+        )
+    labels = labels.to(logits.dtype)
+    return (info_nce(logits, labels).mean() + info_nce(logits.T, labels.T).mean()) / 2
 
 
 def as_maps(

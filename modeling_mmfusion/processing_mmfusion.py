@@ -53,7 +53,7 @@ class MMFusionProcessor(ProcessorMixin):
             brand, category, description, attributes. Add `price` if queries ask for it.
         max_query_length (`int`, *optional*, defaults to 48): tokens of a query; longer ones are cut.
         max_product_length (`int`, *optional*, defaults to 128): tokens of a product's text; longer ones are cut.
-        padding (`str`, *optional*, defaults to `"longest"`): texts are padded to the `longest` of a batch or, for
+        text_padding (`str`, *optional*, defaults to `"longest"`): texts are padded to the `longest` of a batch or, for
             encoders that were trained so (SigLIP), to `max_length`.
         lower_case (`bool`, *optional*, defaults to `False`): whether texts are lower-cased first.
         cut_fields (`list[str]`, *optional*, defaults to `[]`): fields that lose their last words, the first field
@@ -63,7 +63,8 @@ class MMFusionProcessor(ProcessorMixin):
             were saved. A folder that lost its tokenizer.json would be loaded with an almost empty one, and is refused.
 
     Raises:
-        ValueError: if the tokenizers have other numbers of tokens than `vocabulary_sizes`.
+        ValueError: if the tokenizers have other numbers of tokens than `vocabulary_sizes`, but for tokens that were
+            added since.
 
     Example:
 
@@ -86,7 +87,7 @@ class MMFusionProcessor(ProcessorMixin):
         max_query_length=MAX_QUERY_LENGTH,
         max_product_length=MAX_PRODUCT_LENGTH,
         vocabulary_sizes=None,
-        padding="longest",
+        text_padding="longest",
         lower_case=False,
         cut_fields=(),
     ):
@@ -97,16 +98,17 @@ class MMFusionProcessor(ProcessorMixin):
         self.product_fields = list(product_fields)
         self.max_query_length = max_query_length
         self.max_product_length = max_product_length
-        self.padding = padding
+        self.text_padding = text_padding
         self.lower_case = lower_case
         self.cut_fields = list(cut_fields)
-        sizes = [len(tokenizer), len(query_tokenizer)]
-        if vocabulary_sizes is not None and list(vocabulary_sizes) != sizes:
+        sizes, bases = zip(*((len(one), one.vocab_size) for one in (tokenizer, query_tokenizer)), strict=True)
+        saved = sizes if vocabulary_sizes is None else vocabulary_sizes
+        if not all(base <= size <= now for base, size, now in zip(bases, saved, sizes, strict=True)):
             raise ValueError(
                 f"the tokenizers have {sizes[0]} and {sizes[1]} tokens, and had {vocabulary_sizes[0]} and "
                 f"{vocabulary_sizes[1]} when they were saved: a file such as tokenizer.json is missing or another's"
             )
-        self.vocabulary_sizes = sizes
+        self.vocabulary_sizes = list(sizes)
         super().__init__(on_pil(image_processor), tokenizer, query_tokenizer)
 
     @classmethod
@@ -149,7 +151,7 @@ class MMFusionProcessor(ProcessorMixin):
                 encoder = query if query is not None and name == "max_query_length" else text
                 raise ValueError(f"{name} {asked}: {encoder} has positions for {limit} tokens; give at most that")
         if family in ATTEND_PADDING:  # SigLIP's kin also want lower case, which not all of their tokenizers see to
-            kwargs = {"padding": "max_length", "lower_case": True} | limits | kwargs
+            kwargs = {"text_padding": "max_length", "lower_case": True} | limits | kwargs
         kwargs.setdefault("max_query_length", min(MAX_QUERY_LENGTH, limits["max_query_length"]))
         kwargs.setdefault("max_product_length", min(MAX_PRODUCT_LENGTH, limits["max_product_length"]))
         kwargs.setdefault("cut_fields", CUT_FIELDS)
@@ -169,29 +171,42 @@ class MMFusionProcessor(ProcessorMixin):
             products (`list[Mapping]`, *optional*): see [`~MMFusionProcessor.process_products`].
             text (`list[str]`, *optional*): in place of these, see [`~MMFusionProcessor.process_documents`].
             images (`list`, *optional*): likewise.
-            kwargs: `text_kwargs` and the like of sentence-transformers, which are ignored: padding and lengths are the
-                processor's own.
+            kwargs: what processors of transformers take, such as `max_length`, `padding="max_length"`,
+                `text_kwargs={...}` or `images_kwargs={...}`, in place of how the encoders were trained.
+                `padding=True` pads as they were, and tensors are always PyTorch's.
+
+        Raises:
+            ValueError: if there is nothing to process.
         """
         if text is not None or images is not None:
-            return self.process_documents(text, images)
+            return self.process_documents(text, images, **kwargs)
+        if queries is None and products is None:
+            raise ValueError("give queries or products or both, or text or images or both")
         inputs = {}
         if queries is not None:
-            inputs.update({f"query_{name}": value for name, value in self.process_queries(queries).items()})
+            inputs.update({f"query_{name}": value for name, value in self.process_queries(queries, **kwargs).items()})
         if products is not None:
-            inputs.update(self.process_products(products))
+            inputs.update(self.process_products(products, **kwargs))
         return BatchFeature(inputs)
 
-    def process_queries(self, queries: str | list[str]) -> BatchFeature:
-        """Queries to `input_ids` and `attention_mask` of shape `(batch, tokens)`."""
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of a product's inputs."""
+        return ["input_ids", "attention_mask", "text_mask", *self.image_processor.model_input_names, "image_mask"]
+
+    def process_queries(self, queries: str | list[str], **kwargs) -> BatchFeature:
+        """Queries to `input_ids` and `attention_mask` of shape `(batch, tokens)`; `kwargs` are those of a call."""
         queries = [queries] if isinstance(queries, str) else list(queries)
         texts = [self.query_prefix + self.query_text(query) for query in queries]
-        return self._tokenize(self.query_tokenizer, texts, self.max_query_length)
+        asked = self._merge_kwargs(**kwargs)["text_kwargs"] if kwargs else {}
+        return self._tokenize(self.query_tokenizer, texts, self.max_query_length, asked)
 
-    def process_products(self, products: Mapping | list[Mapping]) -> BatchFeature:
+    def process_products(self, products: Mapping | list[Mapping], **kwargs) -> BatchFeature:
         """Products to model inputs.
 
         Args:
             products (`list[Mapping]`): see the class.
+            kwargs: those of a call.
 
         Returns:
             `input_ids` and `attention_mask` of shape `(batch, tokens)`, `text_mask` `(batch,)` and, if any product
@@ -203,29 +218,34 @@ class MMFusionProcessor(ProcessorMixin):
         products = [products] if isinstance(products, Mapping) else list(products)
         texts = [self.product_text(product) for product in products]
         prefixed = [self.product_prefix + text for text in texts]
-        inputs = dict(self._tokenize(self.tokenizer, prefixed, self.max_product_length))
+        asked = self._merge_kwargs(**kwargs) if kwargs else {"text_kwargs": {}, "images_kwargs": {}}
+        inputs = dict(self._tokenize(self.tokenizer, prefixed, self.max_product_length, asked["text_kwargs"]))
         inputs["text_mask"] = torch.tensor([bool(text) for text in texts])
         pictures = [self._product_pictures(product, row) for row, product in enumerate(products)]
         if any(pictures):
-            inputs.update(self.process_pictures(pictures))
+            inputs.update(self.process_pictures(pictures, **asked["images_kwargs"]))
         return BatchFeature(inputs)
 
-    def process_documents(self, text: list[str] | None = None, images: list | None = None) -> BatchFeature:
+    def process_documents(self, text: str | list[str] | None = None, images=None, **kwargs) -> BatchFeature:
         """Texts, pictures or both to model inputs, as sentence-transformers hands them over.
 
         Args:
-            text (`list[str]`, *optional*): each document's text.
-            images (`list`, *optional*): each document's picture or list of pictures, `None` where there is none.
+            text (`list[str]`, *optional*): each document's text, or one alone.
+            images (`list`, *optional*): each document's picture or list of pictures, `None` where there is none; or
+                one document's picture alone.
+            kwargs: those of a call.
 
         Returns:
             What `process_products` returns. Texts without `images` may as well be queries; as such they are in
             `query_tokens` and `query_mask` of shape `(batch, tokens)`, for [`MMFusionModel.get_task_features`].
         """
+        text = [text] if isinstance(text, str) else text
+        images = images if images is None or isinstance(images, (list, tuple)) else [images]
         given = {name: values for name, values in (("text", text), ("image", images)) if values is not None}
         rows = zip(*given.values(), strict=True)
-        inputs = self.process_products([dict(zip(given, row, strict=True)) for row in rows])
+        inputs = self.process_products([dict(zip(given, row, strict=True)) for row in rows], **kwargs)
         if text is not None and images is None:
-            queries = self.process_queries(text)
+            queries = self.process_queries(text, **kwargs)
             # not query_input_ids: sentence-transformers' trainer takes each name that ends so for another column
             inputs.update(query_tokens=queries["input_ids"], query_mask=queries["attention_mask"])
         return inputs
@@ -276,16 +296,12 @@ class MMFusionProcessor(ProcessorMixin):
     def _in_case(self, text: str) -> str:
         return text.lower() if self.lower_case else text
 
-    def _tokenize(self, tokenizer, texts: list[str], max_length: int) -> BatchFeature:
-        return tokenizer(
-            texts,
-            padding=self.padding,
-            truncation=True,
-            max_length=max_length,
-            return_tensors="pt",
-            return_attention_mask=True,
-            return_token_type_ids=False,
-        )
+    def _tokenize(self, tokenizer, texts: list[str], max_length: int, asked: dict) -> BatchFeature:
+        settings = {"padding": True, "truncation": True, "max_length": max_length} | asked
+        if settings["padding"] in (True, "longest"):
+            settings["padding"] = self.text_padding
+        settings |= {"return_tensors": "pt", "return_attention_mask": True, "return_token_type_ids": False}
+        return tokenizer(texts, **settings)
 
     def _product_pictures(self, product: Mapping, row: int) -> list[Image.Image]:
         try:
@@ -293,15 +309,16 @@ class MMFusionProcessor(ProcessorMixin):
         except ValueError as error:
             raise ValueError(f"product {row} ({product.get('_id', 'no _id')}), field image: {error}") from error
 
-    def process_pictures(self, pictures: list[list[Image.Image]]) -> dict[str, torch.Tensor]:
+    def process_pictures(self, pictures: list[list[Image.Image]], **kwargs) -> dict[str, torch.Tensor]:
         """The picture part of what `process_products` returns, of pictures that `load_picture` has read.
 
         Args:
             pictures (`list[list[Image.Image]]`): each product's, at least one in all. They are padded to the same
                 number; a missing one is all zeros and False in the mask.
+            kwargs: of the image processor, in place of its own settings.
         """
         flat = [picture for row in pictures for picture in row]
-        processed = self.image_processor(images=flat, return_tensors="pt")
+        processed = self.image_processor(images=flat, **kwargs | {"return_tensors": "pt"})
         image_mask = torch.zeros(len(pictures), max(map(len, pictures)), dtype=torch.bool)
         for row, product_pictures in enumerate(pictures):
             image_mask[row, : len(product_pictures)] = True

@@ -46,6 +46,9 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
     samples = {"query": query_samples(processor), "product": product_samples(processor)}
     cases = {name: make_case(Tower(model, name), batches) for name, batches in samples.items()}
     manifest["inputs"] = {name: describe_inputs(case.batches[0]) for name, case in cases.items()}
+    model.set_attn_implementation(
+        "eager"
+    )  # a graph of plain operations, which the exporter can follow in more encoders
     reports = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, case in cases.items():

@@ -111,7 +111,7 @@ def test_a_saved_model_loads_and_has_one_fingerprint(checkpoint, tmp_path):
     loaded, its_processor = load_model(tmp_path)
     torch.testing.assert_close(block_scores(loaded, its_processor, "aligned", "image"), expected, atol=1e-6, rtol=0)
     assert stored_fingerprint(tmp_path, processor) == model_fingerprint(loaded, its_processor)
-    assert its_processor.padding == processor.padding and its_processor.cut_fields == processor.cut_fields
+    assert its_processor.text_padding == processor.text_padding and its_processor.cut_fields == processor.cut_fields
     queries = MMFusionQueryModel.from_pretrained(tmp_path).eval()
     inputs = processor.process_queries(QUERIES)
     with torch.no_grad():

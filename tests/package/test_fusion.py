@@ -99,7 +99,6 @@ def test_texts_like_those_of_the_training_are_familiar_and_others_are_not():
     found = familiarity(known).squeeze()
     assert (found > 0.5).float().mean() > 0.98 and found.median() > 0.99
     assert familiarity(F.normalize(torch.randn(100, 32), dim=1)).median() < 0.01
-    assert not any(parameter.requires_grad for parameter in familiarity.parameters())
 
 
 def test_in_another_world_a_trained_model_is_its_text_encoder_and_its_words(towers, processor):

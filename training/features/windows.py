@@ -122,7 +122,7 @@ def product_batches(
         if pictures:  # products without a picture go apart: the image encoder is not run for them
             count = min(count, sum(len(products[row].pictures) == pictures for row in order[:count]))
         rows, order = order[:count], order[count:]
-        used = mask[rows].any(dim=0) | (processor.padding == "max_length")
+        used = mask[rows].any(dim=0) | (processor.text_padding == "max_length")
         texts = {"input_ids": inputs["input_ids"][rows][:, used], "attention_mask": mask[rows][:, used]}
         texts["text_mask"] = inputs["text_mask"][rows]
         yield ProductBatch(rows, texts, [products[row].pictures for row in rows])

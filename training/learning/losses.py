@@ -9,35 +9,10 @@ from torch.nn import functional as F
 
 from modeling_mmfusion import MMFusionConfig
 from modeling_mmfusion.fusion_mmfusion import truncate_vectors
+from modeling_mmfusion.modeling_mmfusion import info_nce
 from training.common.distributed import Share
 from training.learning.options import StageArguments
 from training.learning.sampling import PairBatch
-
-
-def info_nce(logits: torch.Tensor, relevance: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
-    """InfoNCE with several graded positives: each positive pair competes with the batch's negatives alone.
-
-    For a row `q` and a relevant column `p` the loss is `-log(e^s_qp / (e^s_qp + sum_n e^s_qn))` over the columns `n`
-    that are not relevant to `q`; other relevant columns neither help nor hurt. Pairs are weighted by their grade, and
-    each row's weights sum to 1.
-
-    Args:
-        logits (`torch.Tensor` of shape `(rows, columns)`): scores times the inverse temperature.
-        relevance (`torch.Tensor` of shape `(rows, columns)`): grades, 0 where a pair is not relevant.
-        ignored (`torch.Tensor` of shape `(rows, columns)`, *optional*): True for pairs that are no negatives either,
-            such as copies of a relevant product; they get no gradient.
-
-    Returns:
-        `torch.Tensor` of shape `(rows,)`; 0 for rows without a relevant column.
-
-    References:
-        InfoNCE: https://huggingface.co/papers/1807.03748. Graded weights in the spirit of GCL:
-        https://huggingface.co/papers/2404.08535.
-    """
-    no_negative = relevance > 0 if ignored is None else (relevance > 0) | ignored
-    negatives = logits.masked_fill(no_negative, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
-    weights = relevance / relevance.sum(dim=1, keepdim=True).clamp(min=1e-6)
-    return (F.softplus(negatives - logits) * weights).sum(dim=1)
 
 
 def sigmoid_loss(logits: torch.Tensor, relevance: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:

@@ -33,7 +33,7 @@ WORKERS = -n auto --dist loadfile --no-loadscope-reorder
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test test-fast space screenshots load hub release results ablation recipe multishop bench catalogue
+.PHONY: help quickstart test test-fast space screenshots load hub release results ablation recipe multishop left-out bench catalogue
 .PHONY: lint format lock clean
 
 help:  ## list the targets
@@ -106,6 +106,12 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 	$(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --baseline runs/baseline/report.json \
 		--models "$(MULTISHOP_MODELS)" --views "{text only: text, image only: image}" \
 		--results hub_card/results/multishop.json
+	$(PYTHON) -m training.benchmarks.results --copy=false
+
+left-out: $(VENV)/installed  ## train on one shop, measure on others, from a dual encoder and not (an hour), and write the table
+	$(PYTHON) -m training.demo.shop
+	$(PYTHON) -m training.benchmarks.leave_one_out --pretrained "$(FASHION),$(HM)" --shops "$(AMAZON),data/demo_shop" \
+		--unseen "$(IKEA)" --results hub_card/results/leave_one_out.json
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 bench: $(VENV)/installed  ## compare the training's speed and memory with sentence-transformers, and write README's table

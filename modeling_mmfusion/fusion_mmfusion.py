@@ -34,6 +34,9 @@ LEXICAL_PRIME = 32749  # above most vocabularies, and small enough to multiply i
 LEXICAL_ROOT = 219  # its powers are well mixed modulo the prime
 FREQUENT_TOKENS = 1000.0
 NEVER = 2.0  # above any cosine
+WARINESS = (
+    4.0  # of a query that has an aligned block to turn to: half familiar it trusts a sixteenth of what was learned
+)
 AT_A_TIME = 2**16  # texts
 
 
@@ -317,17 +320,47 @@ class MMFusionFamiliarity(nn.Module):
             least (`int`, *optional*, defaults to 1): texts for each prototype at least; of fewer texts there are fewer
                 prototypes, so that a text is never familiar to itself alone.
         """
+        centres = self._centres(features, least, iterations, seed)
+        self.prototypes.weight.zero_()[: len(centres)] = centres
+        self.set_cosines(*cosine_quantiles(features, centres, low))
+
+    @torch.no_grad()
+    def held_out_cosines(
+        self, features: torch.Tensor, iterations: int = 15, seed: int = 0, low: float = 0.01, least: int = 1
+    ) -> tuple[float, float]:
+        """The cosines for [`~MMFusionFamiliarity.set_cosines`] of texts that the prototypes were not made of: of each
+        half of the training's texts to prototypes of the other half. Arguments are those of `fit`."""
+        order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed)).to(features.device)
+        halves = features[order].chunk(2)
+        found = [
+            cosine_quantiles(other, self._centres(one, least, iterations, seed), low)
+            for one, other in (halves, halves[::-1])
+        ]
+        below, typical = (float(numpy.mean(pair)) for pair in zip(*found, strict=True))
+        return below, typical
+
+    @torch.no_grad()
+    def set_cosines(self, below: float, typical: float) -> None:
+        """Takes texts of the cosine `below` for half familiar, and those of `typical` for 0.998 familiar."""
+        self.threshold.weight.fill_(below)
+        self.width.weight.fill_(max((typical - below) / 6, 1e-3))
+
+    def _centres(self, features: torch.Tensor, least: int, iterations: int, seed: int) -> torch.Tensor:
+        """Centres of spherical k-means, at most as many as there are prototypes."""
         count = max(1, min(len(features) // least, len(self.prototypes.weight)))
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
         centres = features[order[:count].to(features.device)].clone()
         for _ in range(iterations):
             nearest = torch.cat([(part @ centres.T).argmax(dim=1) for part in features.split(AT_A_TIME)])
             centres = unit_vectors(torch.zeros_like(centres).index_add_(0, nearest, features) + 1e-6 * centres)
-        found = torch.cat([(part @ centres.T).amax(dim=1) for part in features.split(AT_A_TIME)]).float().cpu().numpy()
-        below, typical = (float(value) for value in numpy.quantile(found, [low, 0.5]))
-        self.prototypes.weight.zero_()[:count] = centres
-        self.threshold.weight.fill_(below)
-        self.width.weight.fill_(max((typical - below) / 6, 1e-3))
+        return centres
+
+
+def cosine_quantiles(features: torch.Tensor, centres: torch.Tensor, low: float) -> tuple[float, float]:
+    """The `low` quantile and the median of the cosines of unit features to the nearest of some centres."""
+    found = torch.cat([(part @ centres.T).amax(dim=1) for part in features.split(AT_A_TIME)]).float().cpu().numpy()
+    below, typical = (float(value) for value in numpy.quantile(found, [low, 0.5]))
+    return below, typical
 
 
 class MMFusionRouter(nn.Linear):
@@ -364,7 +397,8 @@ class MMFusionRouter(nn.Linear):
         logits = start + familiarity * (super().forward(states) - start)  # not lerp, which wants one precision
         if mask is not None and self.image is not None:
             logits = torch.cat([logits[:, :-1], logits[:, self.image, None]], dim=-1)
-        logits = logits + torch.where(learned, familiarity.clamp(min=1e-6).log(), 0.0)
+        power = WARINESS if mask is None and self.image is not None else 1.0
+        logits = logits + torch.where(learned, power * familiarity.clamp(min=1e-6).log(), 0.0)
         if mask is not None:
             logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
         # written so that a masked block's gradient is 0; that of sqrt(softmax) is not a number there

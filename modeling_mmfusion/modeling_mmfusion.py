@@ -620,8 +620,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
             query_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): their mask.
             input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes: texts
                 and pictures as products; see [`~MMFusionModel.get_product_features`].
-            task (`str`, *optional*): `query`, or `document` for the product tower, which is also the default. Where
-                there are pictures it is always the product tower.
+            task (`str`, *optional*): `query`, or `document` for the product tower, which is also the default but for
+                texts that are marked as queries. Where there are pictures it is always the product tower.
 
         Returns:
             [`MMFusionFeatures`] of [`~MMFusionModel.get_query_features`] or [`~MMFusionModel.get_product_features`],
@@ -632,7 +632,8 @@ class MMFusionModel(MMFusionPreTrainedModel):
         """
         if task not in (None, "query", "document"):
             raise ValueError(f"task must be query or document, got {task!r}")
-        if task == "query" and pixel_values is None:
+        is_marked = query_tokens is not None and text_mask is None  # as a query, by the processor
+        if pixel_values is None and (task == "query" or is_marked):
             found = self.get_query_features(query_tokens, query_mask, return_dict=True)
         else:
             texts, pictures = (input_ids, attention_mask, text_mask), (pixel_values, image_mask)

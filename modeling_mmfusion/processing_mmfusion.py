@@ -19,7 +19,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
 from .encoders_mmfusion import ATTEND_PADDING, longest_text_of
-from .sentence_transformers_mmfusion import write_sentence_transformers_files
+from .sentence_transformers_mmfusion import QUERY_MARK, write_sentence_transformers_files
 
 logger = logging.get_logger(__name__)
 
@@ -237,18 +237,26 @@ class MMFusionProcessor(ProcessorMixin):
 
         Returns:
             What `process_products` returns. Texts without `images` may as well be queries; as such they are in
-            `query_tokens` and `query_mask` of shape `(batch, tokens)`, for [`MMFusionModel.get_task_features`].
+            `query_tokens` and `query_mask` of shape `(batch, tokens)`, for [`MMFusionModel.get_task_features`]. Texts
+            that begin with sentence-transformers' mark of queries are nothing else, and have no `text_mask`.
         """
         text = [text] if isinstance(text, str) else text
+        if text and images is None and all(one and one.startswith(QUERY_MARK) for one in text):
+            queries = self.process_queries([one.removeprefix(QUERY_MARK) for one in text], **kwargs)
+            return self._with_query_names(queries, queries)
         images = images if images is None or isinstance(images, (list, tuple)) else [images]
         given = {name: values for name, values in (("text", text), ("image", images)) if values is not None}
         rows = zip(*given.values(), strict=True)
         inputs = self.process_products([dict(zip(given, row, strict=True)) for row in rows], **kwargs)
         if text is not None and images is None:
-            queries = self.process_queries(text, **kwargs)
-            # not query_input_ids: sentence-transformers' trainer takes each name that ends so for another column
-            inputs.update(query_tokens=queries["input_ids"], query_mask=queries["attention_mask"])
+            return self._with_query_names(inputs, self.process_queries(text, **kwargs))
         return inputs
+
+    def _with_query_names(self, inputs: BatchFeature, queries: BatchFeature) -> BatchFeature:
+        """Inputs, and beside them texts as queries; not by the name query_input_ids, as sentence-transformers' trainer
+        takes each name that ends so for another column."""
+        names = {"query_tokens": queries["input_ids"], "query_mask": queries["attention_mask"]}
+        return BatchFeature({**inputs, **names})
 
     @property
     def min_side(self) -> int | None:

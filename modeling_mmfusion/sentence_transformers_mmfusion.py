@@ -2,8 +2,10 @@
 
 sentence-transformers hands `text` and `images` to the processor and then calls the method of the model that is named
 here for their kind. The model is told the task (`encode_query`, `encode_document`), the processor is not: texts are
-tokenized for both towers and [`MMFusionModel.get_task_features`] takes its pick. Where there is a picture a product is
-meant, also as a query. Prefixes, lengths and the query tower's tokenizer are the processor's, as everywhere else.
+tokenized for both towers and [`MMFusionModel.get_task_features`] takes its pick. The prompt named `query` is a mark
+that the processor takes off again, so that `prompt_name="query"`, by which other packages ask, is the query tower too.
+Where there is a picture a product is meant, also as a query. Prefixes, lengths and the query tower's tokenizer are the
+processor's, as everywhere else.
 
 Its `truncate_dim` cuts vectors behind the model; they come as [`MMFusionTruncatableVectors`], which are then truncated
 as the model does it.
@@ -15,6 +17,8 @@ differ, give both keys in every one and `None` for what is missing, `{"text": "P
 import json
 import os
 from pathlib import Path
+
+QUERY_MARK = "\u2063query\u2063"  # between separators that nobody sees or types
 
 FILES = {
     "modules.json": [
@@ -37,7 +41,7 @@ FILES = {
     },
     "config_sentence_transformers.json": {
         "model_type": "SentenceTransformer",
-        "prompts": {"query": "", "document": ""},
+        "prompts": {"query": QUERY_MARK, "document": ""},
         "default_prompt_name": None,
         "similarity_fn_name": "dot",
     },

@@ -13,7 +13,8 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from helpers import ROOT, TINY_DIMS, shop_rows, write_shop
+from helpers import ROOT, TINY_DIMS, make_dual_encoder, shop_rows, write_shop
+from torch.nn import functional as F
 
 from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.errors import DataError
@@ -23,7 +24,7 @@ from training import train
 from training.catalogue.layout import load_split
 from training.catalogue.writing import CORPUS_FEATURES, write_split
 from training.common.cli import parse, run
-from training.features.encoder import Encoder
+from training.features.encoder import Encoder, TowerStates
 from training.learning import calibration, stage, stages, starting
 from training.learning.options import DataArguments, LoraArguments, ModelArguments, StageArguments, TrainArguments
 from training.learning.sampling import Judgments
@@ -212,6 +213,36 @@ def test_calibration_moves_the_routers_alone_and_in_few_directions(model, proces
     calibration.forget_familiar_texts(model)
     with torch.no_grad():
         assert (model.query_heads.familiarity(torch.zeros(1, 16)) == 1).all()
+
+
+def test_familiarity_is_loosened_as_little_as_dev_splits_need(tmp_path):
+    aligned = make_dual_encoder(tmp_path, "clip")
+    model = MMFusionModel.from_towers(aligned=aligned, **TINY_DIMS | {"num_prototypes": 40})
+    width = model.query_heads.familiarity.prototypes.weight.shape[1]
+    kinds = torch.randn(8, width, generator=torch.Generator().manual_seed(0)).repeat(10, 1)
+    texts = F.normalize(kinds + 0.5 * torch.randn(kinds.shape, generator=torch.Generator().manual_seed(1)), dim=1)
+    queries, products = ([TowerStates({"text_features": part.numpy()})] for part in texts.split(40))
+    parts = [heads.familiarity for heads in (model.query_heads, model.product_heads)]
+    calibration.learn_familiar_texts(model, queries, products)
+    strict = [part.threshold.weight.item() for part in parts]
+    noise = np.random.default_rng(0).normal(size=200)
+
+    def gains(gain):
+        """What each of 200 queries gains by looser thresholds, beside noise that all of them share."""
+        return lambda: noise + gain * (strict[0] - parts[0].threshold.weight.item())
+
+    assert calibration.loosen_familiar_texts(model, queries, products, gains(0.0)) == 0.0
+    assert [part.threshold.weight.item() for part in parts] == pytest.approx(strict)
+    assert calibration.loosen_familiar_texts(model, queries, products, gains(1.0)) == 1.0
+    assert all(part.threshold.weight.item() < old - 0.05 for part, old in zip(parts, strict, strict=True))
+    seen = iter([0.5, 0.9, 1.0, 0.99, 0.98])
+    draws = np.random.default_rng(1)
+    assert (
+        calibration.loosen_familiar_texts(
+            model, queries, products, lambda: next(seen) + draws.normal(scale=0.02, size=200)
+        )
+        == 0.5
+    ), "0.9 is worse by more than the error of the difference"
 
 
 def test_the_query_router_learns_from_whole_dev_corpora_and_only_it(model, processor, shop):

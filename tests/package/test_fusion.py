@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import TINY_DIMS, make_model, picture
+from helpers import TINY_DIMS, make_dual_encoder, make_model, picture
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch.nn import functional as F
 from transformers import AutoModel
@@ -99,6 +99,30 @@ def test_texts_like_those_of_the_training_are_familiar_and_others_are_not():
     found = familiarity(known).squeeze()
     assert (found > 0.5).float().mean() > 0.98 and found.median() > 0.99
     assert familiarity(F.normalize(torch.randn(100, 32), dim=1)).median() < 0.01
+
+
+def test_held_out_texts_are_farther_from_prototypes_than_those_that_they_were_made_of():
+    torch.manual_seed(0)
+    kinds = F.normalize(torch.randn(20, 64), dim=1)
+    known, new = (F.normalize(kinds.repeat_interleave(12, 0) + 0.08 * torch.randn(240, 64), dim=1) for _ in range(2))
+    familiarity = MMFusionFamiliarity(64, MMFusionConfig(num_prototypes=2048))
+    familiarity.fit(known, low=0.05, least=4)
+    assert (familiarity(known) > 0.5).float().mean() > 0.9 > (familiarity(new) > 0.5).float().mean()
+    familiarity.set_cosines(*familiarity.held_out_cosines(known, low=0.05, least=4))
+    assert (familiarity(new) > 0.5).float().mean() > 0.9, "new texts of the same kinds"
+    assert familiarity(F.normalize(torch.randn(100, 64), dim=1)).median() < 0.05
+
+
+def test_a_query_that_is_half_familiar_is_wary_only_where_it_has_an_aligned_block(towers, tmp_path):
+    aligned = MMFusionModel.from_towers(aligned=make_dual_encoder(tmp_path, "clip"), **TINY_DIMS)
+    for model, power in ((make_model(towers), 1), (aligned, 4)):
+        router, states = model.query_heads.router, torch.zeros(1, model.query_heads.router.in_features)
+        names, learned = list(model.config.blocks), torch.tensor(model.query_heads.router.learned_blocks)
+        with torch.no_grad():
+            router.bias.copy_(torch.tensor(router.unfamiliar_logits))
+            half, whole = (router(states, torch.full((1, 1), share))[0] ** 2 for share in (0.5, 1.0))
+        ratio = (half / whole)[learned] / (half / whole)[names.index("text")]
+        torch.testing.assert_close(ratio, torch.full_like(ratio, 0.5**power))
 
 
 def test_in_another_world_a_trained_model_is_its_text_encoder_and_its_words(towers, processor):

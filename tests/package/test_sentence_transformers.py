@@ -3,10 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from helpers import ROOT, WITHOUT_PACKAGE, make_model, picture, run_python
 from PIL import Image
 from safetensors.numpy import load_file
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+    losses,
+)
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
@@ -102,6 +108,57 @@ def test_documents_of_several_kinds_need_both_keys(parts, tmp_path):
     )
     products = [{"title": "red mug", "image": red}, {"title": "lamp"}, {"image": red}]
     assert_same(found, product_vectors(parts, products))
+
+
+def test_the_prompt_of_queries_is_the_query_tower(parts, tmp_path):
+    encoder = save(parts, tmp_path / "model")
+    assert_same(encoder.encode(QUERIES, prompt_name="query"), query_vectors(parts, QUERIES))
+    assert_same(encoder.encode(QUERIES, prompt=encoder.prompts["query"]), query_vectors(parts, QUERIES))
+    titles = product_vectors(parts, [{"title": text} for text in QUERIES])
+    assert_same(encoder.encode(QUERIES, prompt_name="document"), titles)
+    encoder.save_pretrained(str(tmp_path / "again"))
+    again = SentenceTransformer(str(tmp_path / "again"), trust_remote_code=True, device="cpu", truncate_dim=22)
+    parts[0].config.truncate_dim = 22
+    assert_same(again.encode(QUERIES, prompt_name="query"), query_vectors(parts, QUERIES))
+
+
+LOSSES = {
+    "ranking": lambda encoder: losses.MultipleNegativesRankingLoss(encoder),
+    "cached": lambda encoder: losses.CachedMultipleNegativesRankingLoss(encoder, mini_batch_size=2),
+    "matryoshka": lambda encoder: losses.MatryoshkaLoss(
+        encoder, losses.MultipleNegativesRankingLoss(encoder), [44, 22]
+    ),
+    "triplet": lambda encoder: losses.TripletLoss(encoder),
+}
+
+
+@pytest.mark.parametrize("route", ["router_mapping", "prompts"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_its_trainer_trains_both_towers(towers, tmp_path, loss, route):
+    encoder = save(make_parts(towers), tmp_path / "model")
+    red, blue = (Image.new("RGB", (40, 48), colour) for colour in ("red", "blue"))
+    rows = [("red mug", "plain mug", red, blue), ("blue mug", "plain mug", blue, red)]
+    data = Dataset.from_dict(
+        {
+            "query": [row[0] for row in rows] * 2,
+            "document": [{"text": row[1], "image": row[2]} for row in rows] * 2,
+            "negative": [{"text": row[1], "image": row[3]} for row in rows] * 2,
+        }
+    )
+    routes = {"router_mapping": {"query": "query"}, "prompts": encoder.prompts}
+    settings = {"per_device_train_batch_size": 2, "max_steps": 2, "report_to": [], "save_strategy": "no"}
+    settings |= {"learning_rate": 1e-2, "use_cpu": True, route: routes[route]}
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    SentenceTransformerTrainer(
+        encoder,
+        SentenceTransformerTrainingArguments(str(tmp_path / "run"), **settings),
+        data,
+        loss=LOSSES[loss](encoder),
+    ).train()
+    changed = {name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])}
+    for part in ("query_heads", "product_heads", "text_model", "vision_model"):
+        assert any(part in name for name in changed), f"{part} is not trained"
+    assert not any("familiarity" in name for name in changed)
 
 
 def test_unknown_tasks_are_refused(parts, tmp_path):

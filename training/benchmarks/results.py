@@ -3,7 +3,7 @@
     python -m training.benchmarks.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
 Every number there comes from a file in hub_card/results/, and every file there from a run's report.json or from
-`ablate`, `compare`, `training_speed`, `catalogue` or `space_load` in training/benchmarks/.
+`ablate`, `compare`, `leave_one_out`, `training_speed`, `catalogue` or `space_load` in training/benchmarks/.
 """
 
 import re
@@ -18,6 +18,7 @@ from training.benchmarks.ablation_plot import draw_ablation
 from training.benchmarks.compare import format_best, format_comparison
 from training.benchmarks.embedding import format_embed_figures
 from training.benchmarks.faults import format_faults
+from training.benchmarks.leave_one_out import format_left_out
 from training.benchmarks.search_speed import format_search
 from training.benchmarks.space_load import format_load
 from training.benchmarks.training_speed import format_figures
@@ -27,7 +28,7 @@ from training.evaluation.report import format_report
 from training.scale.planning import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")
-TARGETS = {"best": "multishop"} | {
+TARGETS = {"best": "multishop", "left out": "left-out"} | {
     kind: kind for kind in ("results", "ablation", "recipe", "multishop", "bench", "catalogue", "load")
 }
 MARKERS = {
@@ -49,6 +50,7 @@ class ResultsArguments:
         ablations: Results of training.benchmarks.ablate to show, with commas between.
         recipe: Results of training.benchmarks.ablate on the stages to show.
         multishop: Results of training.benchmarks.compare to show.
+        left_out: Results of training.benchmarks.leave_one_out to show.
         bench: Results of training.benchmarks.training_speed to show.
         embedding: Results of training.benchmarks.embedding to show.
         search: Results of training.benchmarks.search_speed on products' vectors to show.
@@ -66,6 +68,7 @@ class ResultsArguments:
     )
     recipe: str = "hub_card/results/recipe_ablation.json"
     multishop: str = "hub_card/results/multishop.json"
+    left_out: str = "hub_card/results/leave_one_out.json"
     bench: str = "hub_card/results/bench_train.json"
     embedding: str = "hub_card/results/bench_embed.json"
     search: str = "hub_card/results/bench_search.json"
@@ -110,6 +113,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
         "recipe": [format_table(read_results(arguments.recipe))],
         "best": [format_best(read_results(arguments.multishop))],
         "multishop": [format_comparison(read_results(arguments.multishop))],
+        "left out": [format_left_out(read_results(arguments.left_out))],
         "bench": [format_figures(read_results(arguments.bench))],
         "catalogue": [
             format_embed_figures(read_results(arguments.embedding)),

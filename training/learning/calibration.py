@@ -1,6 +1,7 @@
 """What the fusion network learns of a catalogue before and after its training, without a training loop of its own."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from modeling_mmfusion import MMFusionModel
+from modeling_mmfusion.fusion_mmfusion import cosine_quantiles
 from training.catalogue.layout import RetrievalSplit
 from training.features.encoder import Encoder, TowerStates, aligned_pictures
 from training.learning.losses import info_nce
@@ -19,6 +21,7 @@ DIRECTIONS, PENALTY = 4, 0.01  # of the queries' texts, along which the dev spli
 LEAST_SPREAD = 1e-4  # of unit features along a direction; few queries have fewer directions
 PICTURES = 512  # that stand for a catalogue's where an image encoder would have to run over all
 UNFAMILIAR_QUERIES, UNFAMILIAR_PRODUCTS, TEXTS_A_PROTOTYPE = 0.05, 0.01, 4
+LOOSER, FEW = (0.0, 0.25, 0.5, 0.75, 1.0), 8
 SAMPLE = 2048  # texts of each side that stand for a catalogue's where an encoder would have to run over all
 
 
@@ -84,6 +87,53 @@ def learn_familiar_texts(model: MMFusionModel, queries: list[TowerStates], produ
     model.query_heads.familiarity.fit(of_queries)
     if len(of_products):  # a catalogue may have pictures only
         model.product_heads.familiarity.fit(of_products)
+
+
+def loosen_familiar_texts(
+    model: MMFusionModel, queries: list[TowerStates], products: list[TowerStates], measure: Callable[[], np.ndarray]
+) -> float:
+    """Takes more texts for familiar, as far as the shops that were trained on need it.
+
+    Prototypes lie nearer to the texts that they were made of than to new ones of the same shop, the more so the fewer
+    texts there were. So the thresholds move towards those of held-out texts, as little as is no worse on the dev
+    splits than any other move, give or take a standard error of the paired difference.
+
+    Args:
+        model (`MMFusionModel`): after [`learn_familiar_texts`], with an aligned block to fall back on; others stay as
+            they are.
+        queries, products (`list[TowerStates]`): as there.
+        measure (`Callable`): gives the quality of each query of the dev splits.
+
+    Returns:
+        How far the thresholds were moved, from 0 to 1.
+    """
+    if model.alignment is None or model.text_head is None:
+        return 0.0
+    of_queries, of_products = (joined_texts(states).to(model.device) for states in (queries, products))
+    if len(of_queries) < FEW:
+        return 0.0
+    ranges = []
+    for heads, texts, low in (
+        (model.query_heads, of_queries, UNFAMILIAR_QUERIES),
+        (model.product_heads, torch.cat([of_queries, of_products]), UNFAMILIAR_PRODUCTS),
+    ):
+        part = heads.familiarity
+        strict = cosine_quantiles(texts, part.prototypes.weight, low)
+        ranges.append((part, strict, part.held_out_cosines(texts, low=low, least=TEXTS_A_PROTOTYPE)))
+
+    def move(share: float) -> None:
+        for part, strict, loose in ranges:
+            part.set_cosines(*((1 - share) * one + share * other for one, other in zip(strict, loose, strict=True)))
+
+    scores = []
+    for share in LOOSER:
+        move(share)
+        scores.append(measure())
+    best = max(scores, key=np.mean)
+    errors = [np.std(best - found) / np.sqrt(len(best)) for found in scores]
+    chosen = next(s for s, found, error in zip(LOOSER, scores, errors, strict=True) if np.mean(best - found) <= error)
+    move(chosen)
+    return chosen
 
 
 def picture_sample(encoder: Encoder, split: RetrievalSplit, seed: int, cached: bool) -> TowerStates:

@@ -19,13 +19,14 @@ from training.catalogue.layout import RetrievalSplit
 from training.common.distributed import Share
 from training.common.stopping import leave_to_parent
 from training.evaluation.measuring import evaluate
-from training.features.encoder import Encoder
+from training.features.encoder import Encoder, TowerStates
 from training.learning.adapters import add_lora
 from training.learning.calibration import (
     calibrate_query_router,
     calibrate_routers,
     forget_familiar_texts,
     learn_familiar_texts,
+    loosen_familiar_texts,
     sample_rows,
 )
 from training.learning.checkpoints import Checkpoints, copy_of, write_into
@@ -159,8 +160,9 @@ def calibrate_stage(encoder: Encoder, stage: StageArguments, data: StageData, se
         states = [measured_states(encoder, split, trained_encoders(stage)) for split in data.dev]
         found = [(Judgments(positives_of(split)), q, p) for split, (p, q) in zip(data.dev, states, strict=True)]
         calibrate_routers(encoder.model, found, stage, seed)
-    learn_from_texts(encoder, data.train, stage, seed)
+    texts = learn_from_texts(encoder, data.train, stage, seed)
     if found:
+        loosen_familiar_texts(encoder.model, *texts, lambda: dev_values(encoder.model, data.dev, states))
         calibrate_query_router(encoder.model, found, seed)
 
 
@@ -211,8 +213,21 @@ def parameter_groups(parameters: dict[str, torch.nn.Parameter], stage: StageArgu
     ]
 
 
-def learn_from_texts(encoder: Encoder, splits: list[RetrievalSplit], stage: StageArguments, seed: int) -> None:
-    """Shows the model which texts it was trained on; of a text encoder that was trained, a sample of them."""
+def dev_values(model: MMFusionModel, splits: list[RetrievalSplit], states: list[tuple]) -> np.ndarray:
+    """nDCG@10 of fused products for each query of the dev splits, one after the other."""
+    pairs = zip(splits, states, strict=True)
+    found = [evaluate(model, split, *pair, ("fused",), (SELECTION_METRIC,)) for split, pair in pairs]
+    return np.concatenate([values["fused"][SELECTION_METRIC] for values in found])
+
+
+def learn_from_texts(
+    encoder: Encoder, splits: list[RetrievalSplit], stage: StageArguments, seed: int
+) -> tuple[list[TowerStates], list[TowerStates]]:
+    """Shows the model which texts it was trained on; of a text encoder that was trained, a sample of them.
+
+    Returns:
+        What the encoder says of each split's queries and of its products.
+    """
     keep, queries, products = stage.text == "frozen", [], []
     for split in splits:
         texts = split.query_texts, encoder.product_texts(split)
@@ -221,6 +236,7 @@ def learn_from_texts(encoder: Encoder, splits: list[RetrievalSplit], stage: Stag
         queries.append(encoder.query_states(texts[0], cache=keep))
         products.append(encoder.text_states(texts[1], cache=keep))
     learn_familiar_texts(encoder.model, queries, products)
+    return queries, products
 
 
 @dataclass

@@ -58,7 +58,8 @@ def auto_class_of(config: PreTrainedConfig) -> type[AutoModel] | type[AutoModelF
 
 
 def load_tower(name: str | os.PathLike, part: str) -> PreTrainedModel:
-    """Loads an encoder that `AutoModel` knows, in eval mode; of a checkpoint with several, the one that `part` tells.
+    """Loads an encoder that `AutoModel` knows, in eval mode and full precision; of a checkpoint with several, the one
+    that `part` tells.
 
     Args:
         name (`str`): folder or Hub id.
@@ -77,7 +78,7 @@ def load_tower(name: str | os.PathLike, part: str) -> PreTrainedModel:
     wanted = {"text_config": ("text", "input_ids"), "vision_config": ("image", "pixel_values")}[part]
     if type(config) not in known or known[type(config)].main_input_name != wanted[1]:
         raise ValueError(f"{name}: {config.model_type} is no {wanted[0]} encoder that transformers has by itself")
-    model = auto.from_pretrained(name, config=config).eval()
+    model = auto.from_pretrained(name, config=config, dtype=torch.float32).eval()
     if part == "text_config":
         check_padding(name, model)
     return model
@@ -108,7 +109,7 @@ def is_dual_encoder(config: PreTrainedConfig) -> bool:
 
 
 def load_dual_encoder(name: str | os.PathLike) -> PreTrainedModel:
-    """Loads a dual encoder in eval mode.
+    """Loads a dual encoder in eval mode and full precision.
 
     Args:
         name (`str`): folder or Hub id.
@@ -121,7 +122,7 @@ def load_dual_encoder(name: str | os.PathLike) -> PreTrainedModel:
     if not is_dual_encoder(config):
         raise ValueError(f"{name}: {NO_DUAL_ENCODER}")
     try:
-        model = AutoModel.from_pretrained(name).eval()
+        model = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
     except RuntimeError as error:
         raise ValueError(
             f"{name}: its weights don't fit its configuration; is a projection's width another?"

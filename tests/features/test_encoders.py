@@ -141,6 +141,28 @@ def test_from_start_to_search(text, image, tmp_path):
     assert 0 < report["views"]["fused"]["ndcg@10"]["mean"] <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_encoders_that_were_saved_in_half_precision(dtype, towers, tmp_path):
+    folders = {"text": towers["text"], "vision": make_encoder(tmp_path / "vision", "convnext", STAGES)}
+    for name, folder in folders.items():
+        AutoModel.from_pretrained(folder, dtype=dtype).save_pretrained(tmp_path / f"half {name}")
+    half, whole = (
+        MMFusionModel.from_towers(**{name: place(name) for name in folders}, **TINY_DIMS)
+        for place in (lambda name: tmp_path / f"half {name}", lambda name: folders[name])
+    )
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
+    assert half.config.image_levels == whole.config.image_levels
+    half.save_pretrained(tmp_path / "model")
+    again = MMFusionModel.from_pretrained(tmp_path / "model")
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
+    torch.testing.assert_close(
+        half.text_model.get_input_embeddings().weight,
+        whole.text_model.get_input_embeddings().weight,
+        atol=1e-2,
+        rtol=0,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("text", "image"), EXPORTED)
 def test_export(text, image, tmp_path):

@@ -270,3 +270,12 @@ def test_a_long_listing_loses_its_least_useful_words(tmp_path):
 def test_what_came_later_leaves_old_fingerprints_as_they_were(model, processor):
     processor.cut_fields = []  # as in folders that were saved before
     assert not LATER.keys() & _settings_of(processor).keys() and not LATER.keys() & _own_settings(model.config).keys()
+
+
+def test_a_checkpoint_in_half_precision_becomes_a_model_in_full(tmp_path):
+    folder = make_dual_encoder(tmp_path / "whole", "siglip")
+    AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    model = MMFusionModel.from_towers(aligned=tmp_path / "half", **TINY_DIMS)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    with torch.no_grad():
+        assert model.encode_queries(torch.tensor([[2, 5, 3]])).aligned_features.dtype == torch.float32

@@ -79,6 +79,6 @@ def test_an_encoder_whose_package_is_not_there_is_one_line(saved, monkeypatch):
     def without(*words, **options):
         raise ImportError("TimmWrapperModel requires the timm library\nbut it was not found")
 
-    monkeypatch.setattr("modeling_mmfusion.modeling_mmfusion.AutoModel.from_config", without)
+    monkeypatch.setattr("modeling_mmfusion.encoders_mmfusion.AutoModelForTextEncoding.from_config", without)
     with pytest.raises(DataError, match="can't load the model: TimmWrapperModel requires the timm library but"):
         load_model(saved)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_model, picture, shop_rows, write_shop
-from transformers import AutoModel
 
+from modeling_mmfusion import encoders_mmfusion
 from modeling_mmfusion.errors import DataError, ProductIndexError
 from modeling_mmfusion.fingerprint import model_fingerprint, stored_fingerprint
 from modeling_mmfusion.index import ProductIndex
@@ -53,8 +53,10 @@ def test_the_query_tower_alone_says_what_the_model_says(towers, processor, tmp_p
 
 
 def test_the_query_tower_needs_nothing_that_the_image_encoder_would(saved, monkeypatch):
-    build, built = AutoModel.from_config, []
-    monkeypatch.setattr(AutoModel, "from_config", lambda config: built.append(config.model_type) or build(config))
+    find, built = encoders_mmfusion.auto_class_of, []
+    monkeypatch.setattr(
+        encoders_mmfusion, "auto_class_of", lambda config: built.append(config.model_type) or find(config)
+    )
     MMFusionQueryModel.from_pretrained(saved)
     assert built == ["bert"], "timm, for one, need not be installed"
 

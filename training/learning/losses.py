@@ -1,7 +1,8 @@
 """Losses for query-product batches in which several products may be relevant to a query.
 
-[`info_nce`], which is the package's own, and each of the first two give one number a row, for queries against products and, with the transposed matrix, for
-products against queries; [`alignment_loss`] adds them up over directions, views and vector lengths.
+[`info_nce`], which is the package's own, and the first two here give one number a row, for queries against products
+and, with the transposed matrix, for products against queries; [`alignment_loss`] adds them up over directions, views
+and vector lengths.
 """
 
 import torch

@@ -74,10 +74,12 @@ def load_tower(name: str | os.PathLike, part: str) -> PreTrainedModel:
     auto = auto_class_of(config)
     known = MODEL_MAPPING if auto is AutoModel and not config.is_encoder_decoder else MODEL_FOR_TEXT_ENCODING_MAPPING
     if type(config) not in known and is_dual_encoder(whole):
-        raise ValueError(f"{name}: half of a {whole.model_type} can't be taken by itself; give it as aligned")
-    wanted = {"text_config": ("text", "input_ids"), "vision_config": ("image", "pixel_values")}[part]
-    if type(config) not in known or known[type(config)].main_input_name != wanted[1]:
-        raise ValueError(f"{name}: {config.model_type} is no {wanted[0]} encoder that transformers has by itself")
+        raise ValueError(f"{name}: the halves of {whole.model_type} can't be taken by themselves; give it as aligned")
+    what, main_input = {"text_config": ("text", "input_ids"), "vision_config": ("image", "pixel_values")}[part]
+    kinds = known.get(type(config), ())
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)  # Funnel's is one of two
+    if main_input not in {kind.main_input_name for kind in kinds}:
+        raise ValueError(f"{name}: {config.model_type} is no {what} encoder that transformers has by itself")
     model = auto.from_pretrained(name, config=config, dtype=torch.float32).eval()
     if part == "text_config":
         check_padding(name, model)

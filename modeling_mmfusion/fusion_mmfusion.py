@@ -34,9 +34,7 @@ LEXICAL_PRIME = 32749  # above most vocabularies, and small enough to multiply i
 LEXICAL_ROOT = 219  # its powers are well mixed modulo the prime
 FREQUENT_TOKENS = 1000.0
 NEVER = 2.0  # above any cosine
-WARINESS = (
-    4.0  # of a query that has an aligned block to turn to: half familiar it trusts a sixteenth of what was learned
-)
+WARINESS = 4.0  # where there is an aligned block: a query that is half familiar trusts half^4 of what was learned
 AT_A_TIME = 2**16  # texts
 
 

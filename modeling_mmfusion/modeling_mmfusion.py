@@ -265,6 +265,7 @@ class MMFusionModel(MMFusionPreTrainedModel):
         return found
 
     def _freeze_untrained(self) -> None:
+        """Takes out of any training what [`~MMFusionModel.from_pretrained`] names."""
         for module in self.modules():
             if isinstance(module, (MMFusionFamiliarity, MMFusionAlignment)):
                 module.requires_grad_(False)

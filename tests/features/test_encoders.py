@@ -181,6 +181,12 @@ REFUSED = {
         {"vocab_size": 64, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32},
         "bart is no text encoder that transformers has by itself",
     ),
+    "funnel": (
+        "vision",  # one of two classes
+        {"vocab_size": 64, "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 32, "block_sizes": [1, 1]}
+        | {"block_repeats": [1, 1], "architectures": ["FunnelModel"]},
+        "funnel is no image encoder that transformers has by itself",
+    ),
     "vit": ("text", PATCHES, "vit is no text encoder that transformers has by itself"),
     "bert": ("vision", TEXT, "bert is no image encoder that transformers has by itself"),
     "vit_mae": ("vision", PATCHES, "ViTMAEModel says another thing of the same picture each time"),
@@ -192,7 +198,7 @@ REFUSED = {
     "align": (
         "vision",
         {"text_config": TEXT, "vision_config": IMAGES["efficientnet"]},
-        "half of a align can't be taken by itself; give it as aligned",
+        "the halves of align can't be taken by themselves; give it as aligned",
     ),
 }
 

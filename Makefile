@@ -55,8 +55,9 @@ space: $(VENV)/installed  ## open the Space on the run in RUN; without one the q
 screenshots: $(VENV)/installed  ## take the pictures of the Space in README anew (after make quickstart; needs Chromium)
 	$(PYTHON) tests/space/screenshots.py
 
-load: $(VENV)/installed  ## measure the Space with 50 clients at once, and write README's line (after make quickstart)
+load: $(VENV)/installed  ## measure the Space and the service with many clients at once, and write the tables (after make quickstart)
 	$(PYTHON) -m training.benchmarks.space_load --output hub_card/results/bench_space.json
+	$(PYTHON) -m training.benchmarks.service_load --output hub_card/results/bench_service.json
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 hub: $(VENV)/installed  ## build the Hub's repositories of RUN and DATA for OWNER, into runs/hub: read their cards

@@ -327,9 +327,21 @@ class MMFusionProcessor(ProcessorMixin):
         """
         flat = [picture for row in pictures for picture in row]
         processed = self.image_processor(images=flat, **kwargs | {"return_tensors": "pt"})
-        image_mask = torch.zeros(len(pictures), max(map(len, pictures)), dtype=torch.bool)
-        for row, product_pictures in enumerate(pictures):
-            image_mask[row, : len(product_pictures)] = True
+        return self.arrange_pictures(processed, [len(row) for row in pictures])
+
+    def arrange_pictures(
+        self, processed: Mapping[str, torch.Tensor], counts: Sequence[int]
+    ) -> dict[str, torch.Tensor]:
+        """What the image processor made of all pictures, one after the other, as pictures of products.
+
+        Args:
+            processed (`Mapping[str, torch.Tensor]`): of shape `(pictures, ...)`, by name.
+            counts (`Sequence[int]`): how many of them are each product's, at least one in all.
+
+        Returns:
+            The same of shape `(batch, images, ...)`, and `image_mask` `(batch, images)`.
+        """
+        image_mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
         inputs = {"image_mask": image_mask}
         for name, values in processed.items():
             # the first picture stands in for missing sizes of variable-size encoders, which can't take 0 x 0 patches

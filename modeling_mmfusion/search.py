@@ -1,6 +1,6 @@
 """`Searcher`: a query tower and the index of products that belongs to it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,7 @@ class Searcher:
         check_model_name(self.folder)
         check_whole(self.folder)
         self.index = ProductIndex.load(Path(run) / "index", view=True)
-        try:
-            self.processor = MMFusionProcessor.from_pretrained(self.folder)
-            if tower == "torch":
-                self.tower = MMFusionQueryModel.from_pretrained(self.folder).eval()
-                fingerprint = stored_fingerprint(self.folder, self.processor)
-            else:
-                name = "query_tower_int8" if tower == "int8" else "query_tower"
-                self.tower = OnnxTowers(self.folder / "onnx", name, threads=torch.get_num_threads())
-                fingerprint = self.tower.model
-        except (ImportError, OSError, ValueError) as error:
-            raise DataError(f"{self.folder}: can't load the query tower: {one_line(error)}") from error
+        self.processor, self.tower, fingerprint = load_query_tower(self.folder, tower)
         self.index.check_model(fingerprint)
         if tower == "torch":
             self.tower.config.truncate_dim = self.index.dim
@@ -119,7 +109,41 @@ class Searcher:
 
     def shares(self, vector: np.ndarray) -> dict[str, float]:
         """The share of each block in a query's vector."""
-        if not self.index.blocks:
-            return {}
-        starts = np.cumsum([0, *self.index.blocks.values()])[:-1]
-        return dict(zip(self.index.blocks, np.add.reduceat(vector**2, starts).tolist(), strict=True))
+        return block_shares(vector, self.index.blocks)
+
+
+def load_query_tower(
+    folder: Path, tower: str = "torch"
+) -> tuple[MMFusionProcessor, MMFusionQueryModel | OnnxTowers, str]:
+    """The processor, the query tower and the model's fingerprint.
+
+    Args:
+        folder (`Path`): a model folder.
+        tower (`str`, *optional*, defaults to `"torch"`): see [`Searcher`].
+
+    Raises:
+        DataError: if the tower is missing or damaged.
+    """
+    try:
+        processor = MMFusionProcessor.from_pretrained(folder)
+        if tower == "torch":
+            model = MMFusionQueryModel.from_pretrained(folder).eval()
+            return processor, model, stored_fingerprint(folder, processor)
+        name = "query_tower_int8" if tower == "int8" else "query_tower"
+        exported = OnnxTowers(folder / "onnx", name, threads=torch.get_num_threads())
+        return processor, exported, exported.model
+    except (ImportError, OSError, ValueError) as error:
+        raise DataError(f"{folder}: can't load the query tower: {one_line(error)}") from error
+
+
+def block_shares(vector: np.ndarray, blocks: Mapping[str, int]) -> dict[str, float]:
+    """The share of each block in a query's vector; they sum to 1. Empty if the blocks are not known.
+
+    Args:
+        vector (`np.ndarray` of shape `(dim,)`): a unit vector.
+        blocks (`Mapping[str, int]`): widths of the blocks by name, in their order.
+    """
+    if not blocks:
+        return {}
+    starts = np.cumsum([0, *blocks.values()])[:-1]
+    return dict(zip(blocks, np.add.reduceat(vector**2, starts).tolist(), strict=True))

@@ -3,7 +3,8 @@
     python -m training.benchmarks.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
 Every number there comes from a file in hub_card/results/, and every file there from a run's report.json or from
-`ablate`, `compare`, `leave_one_out`, `training_speed`, `catalogue` or `space_load` in training/benchmarks/.
+`ablate`, `compare`, `leave_one_out`, `training_speed`, `catalogue`, `space_load` or `service_load` in
+training/benchmarks/.
 """
 
 import re
@@ -20,6 +21,7 @@ from training.benchmarks.embedding import format_embed_figures
 from training.benchmarks.faults import format_faults
 from training.benchmarks.leave_one_out import format_left_out
 from training.benchmarks.search_speed import format_search
+from training.benchmarks.service_load import format_service
 from training.benchmarks.space_load import format_load
 from training.benchmarks.training_speed import format_figures
 from training.common.cli import run
@@ -28,7 +30,7 @@ from training.evaluation.report import format_report
 from training.scale.planning import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")
-TARGETS = {"best": "multishop", "left out": "left-out"} | {
+TARGETS = {"best": "multishop", "left out": "left-out", "service": "load"} | {
     kind: kind for kind in ("results", "ablation", "recipe", "multishop", "bench", "catalogue", "load")
 }
 MARKERS = {
@@ -57,6 +59,7 @@ class ResultsArguments:
         generated: Its results on generated vectors.
         faults: Results of training.benchmarks.faults to show.
         load: Results of training.benchmarks.space_load to show.
+        service: Results of training.benchmarks.service_load to show.
     """
 
     runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
@@ -75,6 +78,7 @@ class ResultsArguments:
     generated: str = "hub_card/results/bench_generated.json"
     faults: str = "hub_card/results/bench_faults.json"
     load: str = "hub_card/results/bench_space.json"
+    service: str = "hub_card/results/bench_service.json"
 
 
 def main(arguments: ResultsArguments) -> None:
@@ -123,6 +127,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
             format_faults(read_results(arguments.faults)),
         ],
         "load": [format_load(read_results(arguments.load))],
+        "service": [format_service(read_results(arguments.service))],
     }
 
 

@@ -1,7 +1,7 @@
 """Exports the query tower and the product tower to ONNX and OpenVINO, for machines without a GPU.
 
     python -m training.export --model runs/quickstart/model --output runs/quickstart/model
-    python -m training.export --formats onnx --quantize-query int8
+    python -m training.export --formats onnx --quantize-query int8 --pictures
 
 The output folder gets onnx/ and openvino/, each with query_tower, product_tower and export.json: inputs, versions,
 how far the vectors lie from the model's and the milliseconds of both. A tower that does not agree is not written.
@@ -31,14 +31,16 @@ from training.features.exporting import (
     make_case,
     product_samples,
     query_samples,
+    sample_picture,
 )
 from training.features.options import ExportArguments
+from training.features.picture_graph import add_picture_graph
 
 
 def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
     """Exports, compares with the model, writes the folders and returns what `export.json` of each format holds."""
     formats = arguments.formats
-    check_options(formats, arguments.quantize_query)
+    check_options(formats, arguments.quantize_query, arguments.pictures)
     output = export_folder(arguments, formats)
     model, processor = load_model(arguments.model, device="cpu")
     manifest = {"model": model_fingerprint(model, processor)}  # as stored, so that it is the index's too
@@ -60,6 +62,9 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
                 measured = agreement(name, folder, cases)
                 if name == "onnx" and arguments.quantize_query:
                     measured["query_tower_int8"] = add_int8_query(folder, cases["query"])
+                if name == "onnx" and arguments.pictures:
+                    pictures = [sample_picture(0), sample_picture(1)]
+                    measured["picture"] = add_picture_graph(folder, processor, cases["product"].tower, pictures)
                 reports[name] = manifest | {"measured": measured, "environment": environment()}
                 write_json(folder / MANIFEST, reports[name])
             print(format_agreement(output / name, measured), flush=True)

@@ -8,10 +8,13 @@ import sys
 from textwrap import dedent
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from helpers import ROOT, make_model, picture, shop_rows, write_shop
+from PIL import Image
 from torch._dynamo.testing import CompileCounter
+from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil, ViTImageProcessorPil
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.errors import DataError
@@ -19,9 +22,10 @@ from modeling_mmfusion.exported import OnnxTowers, OpenVinoTowers
 from modeling_mmfusion.fingerprint import model_fingerprint
 from modeling_mmfusion.model_folder import load_model
 from training import embed, export
-from training.features import exporting
-from training.features.exporting import Tower, axes_of, product_samples, query_samples
+from training.features import exporting, picture_graph
+from training.features.exporting import Tower, axes_of, product_samples, query_samples, sample_picture
 from training.features.options import ExportArguments
+from training.features.picture_graph import add_picture_graph
 from training.features.shards import read_vectors, read_vectors_manifest
 from training.learning.options import ModelArguments
 from training.learning.starting import new_model
@@ -52,7 +56,7 @@ def saved(towers, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(saved):
     """The same folder with onnx/ and openvino/, and what the export reports."""
-    return saved, export.main(ExportArguments(str(saved), str(saved), quantize_query="int8"))
+    return saved, export.main(ExportArguments(str(saved), str(saved), quantize_query="int8", pictures=True))
 
 
 def towers_of(folder, engine, **options):
@@ -125,7 +129,8 @@ def test_the_report_says_what_goes_in_and_how_well_it_agrees(exported):
         for tower in ("query_tower", "product_tower"):
             assert report["measured"][tower]["max_difference"] <= 1e-4
             assert report["measured"][tower]["ms"] > 0 and report["measured"][tower]["ms_torch"] > 0
-    measured = reports["onnx"]["measured"]
+    measured = dict(reports["onnx"]["measured"])
+    assert measured.pop("picture")["min_cosine"] > 0.99
     assert set(measured) == {"query_tower", "product_tower", "query_tower_int8"}
     assert [measured[tower]["batch"] for tower in measured] == [1, 8, 1], "one query, eight products"
 
@@ -308,3 +313,35 @@ def test_towers_of_another_model_are_not_taken(exported, towers, tmp_path, monke
     monkeypatch.setattr("training.features.backends.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"onnxruntime is not installed; run: pip install -e '.\[export\]'"):
         embed.main(embed.EmbedArguments(**options, backend="onnx", exported=str(folder)))
+
+
+PROCESSORS = [
+    CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}, resample=3),
+    CLIPImageProcessorPil(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}, resample=2),
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}, resample=3),
+    ViTImageProcessorPil(size={"height": 32, "width": 32}),
+]
+
+
+@pytest.mark.parametrize("image_processor", PROCESSORS, ids=lambda one: f"{type(one).__name__}-{one.resample}")
+def test_the_picture_graph_makes_the_processors_pixels(image_processor, processor, model, tmp_path):
+    processor.image_processor = image_processor
+    found = add_picture_graph(tmp_path, processor, Tower(model, "product"), [sample_picture(0), sample_picture(1)])
+    assert found["mean_difference"] < 0.5 and found["min_cosine"] > 0.999
+    session = onnxruntime.InferenceSession(tmp_path / "picture.onnx")
+    flat = np.full((70, 50, 3), (250, 20, 130), np.uint8)
+    expected = image_processor(images=[Image.fromarray(flat)], return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(session.run(None, {"picture": flat})[0], expected, atol=1e-5)
+
+
+def test_an_image_processor_that_does_more_is_refused_in_one_line(processor, model, tmp_path, monkeypatch):
+    pictures = [sample_picture(0)]
+    processor.image_processor = CLIPImageProcessorPil(size={"longest_edge": 32}, do_center_crop=False)
+    with pytest.raises(DataError, match="export without --pictures"):
+        add_picture_graph(tmp_path, processor, Tower(model, "product"), pictures)
+    processor.image_processor = PROCESSORS[0]
+    monkeypatch.setattr(picture_graph, "MIN_COSINE", 1.1)
+    with pytest.raises(DataError, match="less than 1.1; export without --pictures"):
+        add_picture_graph(tmp_path, processor, Tower(model, "product"), pictures)
+    with pytest.raises(DataError, match="--pictures goes with --formats onnx"):
+        export.main(ExportArguments(str(tmp_path), formats=["openvino"], pictures=True))

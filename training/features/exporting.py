@@ -91,17 +91,20 @@ class Case:
     ms: float
 
 
-def check_options(formats: list[str], quantize_query: str | None) -> None:
+def check_options(formats: list[str], quantize_query: str | None, pictures: bool = False) -> None:
     """Refuses what can't be written before anything is computed.
 
     Raises:
-        DataError: if a format is unknown, an 8-bit tower is asked for without ONNX or a package is not installed.
+        DataError: if a format is unknown, an 8-bit tower or `picture.onnx` is asked for without ONNX or a package is
+            not installed.
     """
     for name in formats:
         if name not in EXPORTED:
             raise DataError(f"unknown format {name!r}; use some of {', '.join(EXPORTED)}")
     if quantize_query and "onnx" not in formats:
         raise DataError(f"--quantize-query {quantize_query} goes with --formats onnx")
+    if pictures and "onnx" not in formats:
+        raise DataError("--pictures goes with --formats onnx")
     for package in EXPORT_PACKAGES:
         if find_spec(package) is None:
             raise DataError(f"{package} is not installed; run: {EXPORT_INSTALL}")
@@ -299,11 +302,16 @@ def milliseconds(function: Callable[[BatchFeature], Any], batch: BatchFeature) -
 
 def format_agreement(folder: Path, measured: dict[str, dict[str, float | int]]) -> str:
     """One line a tower."""
-    return "\n".join(
-        f"{folder}/{name}: differs by at most {found['max_difference']:.1e}, "
-        f"{found['ms']:.2f} ms (torch: {found['ms_torch']:.2f}) a {name.split('_')[0]}"
-        for name, found in measured.items()
-    )
+    lines = []
+    for name, found in measured.items():
+        if "ms" in found:
+            speed = f"{found['ms']:.2f} ms (torch: {found['ms_torch']:.2f}) a {name.split('_')[0]}"
+        else:
+            speed = (
+                f"{found['mean_difference']:.2f} levels of 255 on average; cosine of vectors {found['min_cosine']:.4f}"
+            )
+        lines.append(f"{folder}/{name}: differs by at most {found['max_difference']:.1e}, {speed}")
+    return "\n".join(lines)
 
 
 @contextmanager

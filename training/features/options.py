@@ -55,9 +55,12 @@ class ExportArguments:
         formats: Formats to write, with commas between: onnx, openvino.
         quantize_query: int8 writes the ONNX query tower with 8-bit weights too, a quarter of the size and twice as
             fast; its vectors differ a little.
+        pictures: Write picture.onnx too, which makes the product tower's pixel_values of an RGB picture of any size
+            as the image processor does, for callers in other languages; they differ a little.
     """
 
     model: str = "runs/quickstart/model"
     output: str | None = None
     formats: list[str] = field(default_factory=lambda: list(EXPORTED))
     quantize_query: Literal["int8"] | None = None
+    pictures: bool = False

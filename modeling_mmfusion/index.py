@@ -5,7 +5,8 @@ The model files never import this one, so a model loads where usearch, pyarrow a
 | file | what |
 |---|---|
 | `index_files.py` | files on disk: atomic saves, checksums |
-| `index_products.py` | products by row, changes, filters |
+| `index_products.py` | products by row, changes |
+| `index_filters.py` | conditions, and which rows pass |
 | `index_graph.py` | the graph, and exact vectors that have the last word on its candidates |
 | `index_words.py` | BM25 and reciprocal rank fusion |
 | `index_locks.py` | searches and changes of several threads |
@@ -284,10 +285,11 @@ class ProductIndex:
             queries (`np.ndarray` of shape `(Q, dim)`): query vectors of any length, float32.
             k (`int`, *optional*, defaults to 10): products a query; fewer if the index holds fewer.
             where (`Mapping[str, Any]`, *optional*): conditions by column, all of which must hold: a value, a list of
-                values, or a tuple `(low, high)` of numbers with both ends included, `None` for no bound. Strings that
-                are numbers can be compared with numbers. A missing value fulfils no condition, and nothing is equal
-                to `None` or NaN. For example
-                `{"category": ["mugs", "cups"], "price": (5, 20), "in_stock": True}`.
+                values, or a tuple `(low, high)` of numbers with both ends included, `None` for no bound; for example
+                `{"category": ["mugs", "cups"], "price": (5, 20), "in_stock": True}`. Texts are compared without regard
+                to letter case, and a category finds those below it (`Home > Kitchen`); those that are numbers or
+                prices (`12,50 EUR`) can be compared with numbers. A missing value fulfils no condition, and nothing
+                is equal to `None` or NaN. [`~ProductIndex.unknown_values`] tells what no product has.
             texts (`Sequence[str]`, *optional*): the queries as texts, for hybrid search: reciprocal rank fusion of
                 the 100 best by vectors and by words (BM25). Scores stay those of the vectors.
             threads (`int`, *optional*, defaults to 1): threads for many queries, 0 for one a core.
@@ -301,6 +303,18 @@ class ProductIndex:
             queries = check_queries(queries, self.dim)
             found = self._find(queries, k, where, texts, threads)
             return [self._results(query, *one) for query, one in zip(queries, found, strict=True)]
+
+    def unknown_values(self, where: Mapping[str, Any]) -> list[str]:
+        """A sentence for each value of a filter that no product has, with the nearest that there are.
+
+        Args:
+            where (`Mapping[str, Any]`): conditions; see [`~ProductIndex.search`].
+
+        Raises:
+            ProductIndexError: if a column is unknown or compared with what it does not hold.
+        """
+        with self._lock:
+            return self.catalogue.unknown_values(where)
 
     def search_rows(self, queries: np.ndarray, k: int = 10, **options) -> list[tuple[np.ndarray, np.ndarray]]:
         """The rows and scores, best first, that [`~ProductIndex.search`] makes results of.

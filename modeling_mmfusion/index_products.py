@@ -1,23 +1,19 @@
-"""What an index shows of its products: rows of a memory-mapped Arrow table, ids, changes, and filters over columns."""
+"""What an index shows of its products: rows of a memory-mapped Arrow table, ids, and changes."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from decimal import Decimal
-from numbers import Real
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from .errors import ProductIndexError
+from .index_filters import passes, unknown_values
 from .processing_mmfusion import join_fields
 
 CACHED_FILTERS = 32
-NUMBER = r"^\s*-?\d+(\.\d+)?\s*$"
 
 
 class ProductRows:
@@ -141,6 +137,11 @@ class ProductRows:
             self._update_mask(key, list(self.changed))
         return self._masks[key][1]
 
+    def unknown_values(self, where: Mapping[str, Any]) -> list[str]:
+        """What a filter asks for that no product has; see [`unknown_values`]."""
+        self.passing(where)
+        return unknown_values(self.merged(), where)
+
     def _change(self, row: int, product: dict) -> None:
         self.changed[row] = product
         for key in self._masks:
@@ -158,68 +159,6 @@ class ProductRows:
 
     def _names(self) -> str:
         return ", ".join(self.table.column_names)
-
-
-def passes(table: pa.Table, where: Mapping[str, Any]) -> np.ndarray:
-    """Booleans of shape `(rows,)`: which rows pass each condition. Null passes none.
-
-    Raises:
-        ProductIndexError: if a column holds nothing that could be compared so.
-    """
-    found = table.column("_id").is_valid()
-    for name, wanted in where.items():
-        try:
-            matches = _matches(table.column(name), wanted)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            kind = table.column(name).type
-            raise ProductIndexError(f"can't filter column {name!r}, which holds {kind}, by {wanted!r}") from error
-        found = pc.and_(found, pc.fill_null(matches, False))
-    return found.to_numpy()
-
-
-def _matches(column: pa.ChunkedArray, wanted: Any) -> pa.ChunkedArray:
-    kind = column.type
-    if isinstance(wanted, tuple):
-        low, high = wanted
-        numbers = numbers_of(column)
-        at_least = pc.greater_equal(numbers, float("-inf") if low is None else float(number_of(low)))
-        return pc.and_(at_least, pc.less_equal(numbers, float("inf") if high is None else float(number_of(high))))
-    if isinstance(wanted, bool) and pa.types.is_large_string(kind):
-        return pc.equal(pc.utf8_lower(column), str(wanted).lower())
-    values = list(wanted) if isinstance(wanted, (list, set, frozenset)) else [wanted]
-    values = [value for value in values if value is not None and value == value]  # nor what is not a number
-    if pa.types.is_null(kind):
-        values = []
-    elif pa.types.is_integer(kind):
-        numbers = map(number_of, values)
-        values = [int(number) for number in numbers if number == int(number)]
-        column, kind = column.cast(pa.int64()), pa.int64()
-    elif pa.types.is_floating(kind):
-        values = [number_of(value) for value in values]
-    elif pa.types.is_decimal(kind):
-        values = [float(number_of(value)) for value in values]
-        column, kind = column.cast(pa.float64()), pa.float64()
-    return pc.is_in(column, value_set=pa.array(values, type=kind))
-
-
-def number_of(value: Any) -> Any:
-    """A number, or a string that is one, as a number.
-
-    Raises:
-        TypeError: if it is neither.
-    """
-    if isinstance(value, str) and re.search(NUMBER, value):
-        return float(value) if "." in value else int(value)
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
-        raise TypeError(f"{value!r} is no number")
-    return value
-
-
-def numbers_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as float64; strings that are no number become null."""
-    if pa.types.is_large_string(column.type):
-        column = pc.if_else(pc.match_substring_regex(column, NUMBER), pc.utf8_trim_whitespace(column), None)
-    return column.cast(pa.float64())
 
 
 def with_large_strings(table: pa.Table) -> pa.Table:

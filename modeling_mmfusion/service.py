@@ -42,8 +42,8 @@ from .service_forms import (
     SearchResponse,
     as_fields,
     as_json,
-    bounds,
     check_characters,
+    conditions_of,
     encoded,
     failure,
     sentence_of,
@@ -173,13 +173,14 @@ class Service:
             raise HTTPException(404, "this service has no index; start it with a run folder that holds index/")
         check_characters({"query": request.query}, "request")
         fields = {"text": request.query} | ({} if request.image is None else {"image": request.image})
-        where = None if request.where is None else {name: bounds(name, one) for name, one in request.where.items()}
+        where = conditions_of(request.where)
         [embedded] = await self.embed([fields], "query", request.image_weight)
         vectors = self.served.truncate(embedded.vector[None], index.dim)
         texts = [request.query] if request.hybrid else None
         results = (await run_in_threadpool(index.search, vectors, request.k, where, texts))[0]
+        notes = [] if results or not where else await run_in_threadpool(index.unknown_values, where)
         answer = {"results": [vars(one) for one in results], "shares": block_shares(vectors[0], index.blocks)}
-        return as_json(answer)
+        return as_json(answer | {"notes": notes})
 
     async def models(self) -> Response:
         """The one model that is served."""

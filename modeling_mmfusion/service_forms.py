@@ -10,10 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import DataError
+from .index_filters import both, bound_of, parse_where
 
 MAX_CHARACTERS = 100_000  # of one text; the towers read less by far
 MAX_RESULTS = 1000
-BOUNDS = ("gt", "gte", "lt", "lte")
+BOUNDS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
 class EmbeddingsRequest(BaseModel):
@@ -71,9 +72,10 @@ class SearchRequest(BaseModel):
     image: str | None = Field(None, description='A picture ("like this"), base64 or a data URL.')
     image_weight: float = Field(0.5, ge=0, le=1, description="Share of the picture where there is a text too.")
     k: int = Field(10, ge=1, le=MAX_RESULTS, description="How many products.")
-    where: dict[str, Any] | None = Field(
+    where: dict[str, Any] | str | None = Field(
         None,
-        description="Conditions by column, all of which must hold: a value, a list of values, or bounds of a number.",
+        description="Conditions by column, all of which must hold: a value, a list of values, or bounds of a number; "
+        "or as they are typed, `price<20; category=mugs|cups`.",
         examples=[{"category": ["mugs", "cups"], "price": {"gte": 5, "lte": 20}, "in_stock": True}],
     )
     hybrid: bool = Field(False, description="Join the ranking with one by words (BM25).")
@@ -89,10 +91,12 @@ class Found(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """What `POST /search` answers: products, best first, and the share of each block in the query's vector."""
+    """What `POST /search` answers: products, best first, the share of each block in the query's vector, and where
+    nothing was found, what `where` asks for that no product has."""
 
     results: list[Found]
     shares: dict[str, float]
+    notes: list[str]
 
 
 class Problem(BaseModel):
@@ -128,8 +132,19 @@ def check_characters(fields: dict, where: str) -> None:
             raise DataError(f"{where}: {name} has more than {MAX_CHARACTERS:,} characters")
 
 
+def conditions_of(where: dict[str, Any] | str | None) -> dict[str, Any]:
+    """A request's conditions as [`ProductIndex.search`] takes them.
+
+    Raises:
+        DataError: if one can't be understood.
+    """
+    if isinstance(where, str):
+        return parse_where(where)
+    return {name: bounds(name, wanted) for name, wanted in (where or {}).items()}
+
+
 def bounds(name: str, wanted: Any) -> Any:
-    """A condition of a request as [`ProductIndex.search`] takes it: `{"gte": 5, "lte": 20}` as a pair of bounds.
+    """A condition of a request: `{"gte": 5, "lte": 20}` as a pair of bounds.
 
     Raises:
         DataError: if an object holds other names, or what is no number.
@@ -139,11 +154,10 @@ def bounds(name: str, wanted: Any) -> Any:
     is_number = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in wanted.values())
     if not wanted or set(wanted) - set(BOUNDS) or not is_number:
         raise DataError(f"where: {name}: bounds are numbers by the names {', '.join(BOUNDS)}")
-    lows = [wanted["gte"]] if "gte" in wanted else []
-    lows += [np.nextafter(wanted["gt"], np.inf)] if "gt" in wanted else []
-    highs = [wanted["lte"]] if "lte" in wanted else []
-    highs += [np.nextafter(wanted["lt"], -np.inf)] if "lt" in wanted else []
-    return max(lows, default=None), min(highs, default=None)
+    pair: tuple[float | None, float | None] = (None, None)
+    for sign, number in wanted.items():
+        pair = both(pair, bound_of(BOUNDS[sign], number), name)
+    return pair
 
 
 def encoded(vector: np.ndarray, form: str) -> list[float] | str:

@@ -22,6 +22,8 @@ from tqdm.auto import tqdm
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import SearchResult
+from modeling_mmfusion.index_filters import parse_where
+from modeling_mmfusion.prices import price_text
 from modeling_mmfusion.processing_mmfusion import load_picture
 from modeling_mmfusion.search import Searcher
 from training.common.cli import run
@@ -39,8 +41,9 @@ class SearchArguments:
         json: Print JSON instead of a table.
         image: A picture to search by, alone or with a query.
         image_weight: Share of the picture where there is a query too.
-        where: Conditions that products must fulfil, with ; between: column=value, column=one|another or
-            column=low..high; for example "price=5..20; brand=Harrow Lane; in_stock=true".
+        where: Conditions that products must fulfil, with ; between: column=value, column=one|another,
+            column=low..high, column<number or column>=number; for example "price=5..20; brand=Harrow Lane;
+            in_stock=true". Letter case does not count, and a category finds those below it: "category=Home > Kitchen".
         hybrid: Join the ranking with one by words (BM25), which knows model numbers; the index needs --words.
         queries: File of queries instead of one, a query a line, or JSON lines with text and perhaps _id; prints JSON
             lines.
@@ -66,11 +69,16 @@ def main(arguments: SearchArguments) -> None:
     """Searches and prints."""
     if not arguments.queries and not arguments.query.strip() and not arguments.image:
         raise DataError("the query is empty; type what a shopper would, or give --image or --queries")
-    where = parse_where(arguments.where or "")
+    try:
+        where = parse_where(arguments.where or "")
+    except DataError as error:
+        raise DataError(f"--where {error}") from error
     image = read_image(arguments.image) if arguments.image else None
     searcher = Searcher(arguments.run, arguments.tower)
     if arguments.width:
         searcher.index.width = arguments.width
+    for sentence in searcher.index.unknown_values(where):
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
     if arguments.queries:
         answer_file(searcher, arguments, where)
         return
@@ -134,34 +142,6 @@ def read_queries(file: Path, problems: Problems) -> list[dict[str, str]]:
     return queries
 
 
-def parse_where(text: str) -> dict[str, Any]:
-    """Conditions of a command line; see [`SearchArguments`] and [`ProductIndex.search`].
-
-    Raises:
-        DataError: if one can't be understood.
-    """
-    where = {}
-    for condition in filter(None, map(str.strip, text.split(";"))):
-        column, equals, value = map(str.strip, condition.partition("="))
-        low, dots, high = value.partition("..")
-        if not (column and equals and value):
-            raise DataError(f"--where {condition!r}: write column=value, column=one|another or column=low..high")
-        if dots:
-            where[column] = tuple(_number(bound, condition) for bound in (low, high))
-        elif value.lower() in ("true", "false"):
-            where[column] = value.lower() == "true"
-        else:
-            where[column] = [one.strip() for one in value.split("|")]
-    return where
-
-
-def _number(text: str, condition: str) -> float | None:
-    try:
-        return float(text) if text.strip() else None
-    except ValueError:
-        raise DataError(f"--where {condition!r}: {text!r} is no number; write column=low..high") from None
-
-
 def as_answer(query: dict[str, str], results: list[SearchResult], shares: dict[str, float]) -> dict[str, Any]:
     """A query's answer as JSON holds it."""
     return {**query, "shares": shares, "results": [asdict(found) for found in results]}
@@ -173,7 +153,7 @@ def format_results(query: str, results: list[SearchResult], shares: dict[str, fl
     lines = [f"{query}   (the query weighs {weights})"]
     for rank, found in enumerate(results, start=1):
         title = str(found.product.get("title") or found.product.get("description") or "")[:60]
-        price = str(found.product.get("price") or "")
+        price = price_text(found.product.get("price") or "")
         why = " ".join(f"{name} {part:+.2f}" for name, part in found.contributions.items())
         lines.append(f"{rank:3d}  {found.score:.3f}  {title:60s}  {price:>8s}  {found.product_id}  {why}".rstrip())
     return "\n".join(lines)

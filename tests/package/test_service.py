@@ -144,6 +144,13 @@ def test_bounds_that_are_not_included(client, bounds, count):
     assert len(found.json()["results"]) == count
 
 
+def test_what_is_typed_and_what_no_product_has(client):
+    found = client.post("/search", json={"query": "mug", "k": 100, "where": "price<=9.9; title=Plain  MUG"}).json()
+    assert [one["product"]["title"] for one in found["results"]] == ["plain mug"] * 3 and found["notes"] == []
+    found = client.post("/search", json={"query": "mug", "where": {"title": "plain mugs"}}).json()
+    assert found["results"] == [] and found["notes"][0].startswith("no product has title 'plain mugs'; nearest")
+
+
 def test_what_json_has_no_word_for():
     """A price that is no number and a date; both are valid in a catalogue."""
     answer = service.as_json({"price": float("nan"), "seen": np.datetime64("2026-01-01"), "title": "Mug"})
@@ -196,6 +203,7 @@ def test_mistakes_in_embeddings_are_one_sentence(client, body, words):
         ({"query": "mug", "where": {"price": {"lte": "cheap"}}}, "bounds are numbers"),
         ({"query": "mug", "where": {"price": {}}}, "bounds are numbers"),
         ({"query": "mug", "where": [1]}, "where"),
+        ({"query": "mug", "where": "price under 5"}, "write column=value"),
         ({"query": "mug", "image": "no picture"}, "neither a data URL nor base64"),
         ({"query": "mug", "image_weight": 7}, "image_weight"),
     ],

@@ -14,7 +14,8 @@ from helpers import drawn_catalogue
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import ProductIndex
-from modeling_mmfusion.index_products import passes, with_large_strings
+from modeling_mmfusion.index_filters import passes
+from modeling_mmfusion.index_products import with_large_strings
 from training.features.shards import vector_column, write_shard, write_vectors_manifest
 from training.scale import engines
 from training.scale.engines import LanceEngine, MilvusEngine, bulk_tables

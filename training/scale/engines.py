@@ -26,7 +26,8 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import SearchResult
-from modeling_mmfusion.index_products import numbers_of, with_large_strings
+from modeling_mmfusion.index_filters import numbers_of
+from modeling_mmfusion.index_products import with_large_strings
 from training.common.cli import run
 from training.common.files import beside, cannot_write, check_folder, new_folder
 from training.features.shards import iterate_shown, read_vectors_manifest

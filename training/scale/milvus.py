@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index import SearchResult
-from modeling_mmfusion.index_products import numbers_of
+from modeling_mmfusion.index_filters import numbers_of
 from training.common.errors import Problems
 from training.scale.filters import Condition, check_search, conditions, is_text
 

@@ -27,7 +27,7 @@ from torch.nn.functional import pad
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.processing_mmfusion import FRACTION_SLASH, TRADE_MARKS, normalize_text
+from modeling_mmfusion.processing_mmfusion import FRACTION, FRACTION_SLASH, TRADE_MARKS, normalize_text
 from training.common.files import write_json
 from training.features.exporting import (
     QUERIES,
@@ -44,7 +44,7 @@ from training.features.exporting import (
 
 MODEL, QUANTIZED = "onnx/model", "onnx/model_quantized"
 OUTPUT = "last_hidden_state"
-FRACTIONS = [chr(code) for code in (*range(0xBC, 0xBF), *range(0x2150, 0x215F))]  # those of `processing_mmfusion`
+FRACTIONS = [letter for letter in map(chr, range(0x10000)) if FRACTION.match(letter)]
 SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token", "bos_token", "eos_token")
 LONG_QUERY = "a warm, light and water-proof jacket for long walks in the mountains " * 40
 # Beside the plain ones; what a tokenizer of its own could well read otherwise.
@@ -179,7 +179,8 @@ def template_with_prefix(content: Mapping[str, Any], prefix: str) -> dict[str, A
         prefix (`str`): put before each query, such as `"query: "`.
 
     Raises:
-        DataError: if the prefix has no tokens of its own.
+        DataError: if the prefix has no tokens of its own, as where a space belongs to the word behind it (byte-level
+            BPE).
     """
     tokenizer = Tokenizer.from_str(json.dumps(content))
     text = tokenizer.encode("mug", add_special_tokens=False).tokens
@@ -262,7 +263,7 @@ def write_descriptions(folder: Path, processor: MMFusionProcessor, tokenizer: To
         "model_type": "distilbert",
         "architectures": ["DistilBertModel"],
         "hidden_size": dim,
-        "num_hidden_layers": 1,
+        "num_hidden_layers": 1,  # TEI wants a number, and has no use for it here
         "max_position_embeddings": processor.max_query_length,
         "pad_token_id": processor.query_tokenizer.pad_token_id,
         "vocab_size": tokenizer.get_vocab_size(),

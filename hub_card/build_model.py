@@ -14,6 +14,7 @@ from hub_card.dependencies import requirements
 from hub_card.figures import CardError, Figures
 from hub_card.licenses import UNCLEAR_TAG, WHEELS, Source, card_of, is_hub_id, name_of, sources_of
 from training.common.files import write_json, write_text
+from training.features.exporting import QUERY_FOLDER
 
 TAGS = "mmfusion multimodal e-commerce product-search retrieval two-tower".split()
 LIBRARY_TAGS = {
@@ -22,13 +23,15 @@ LIBRARY_TAGS = {
 }  # what loads or takes it besides
 EXPORTS = ("onnx", "openvino")
 STAGES = ("domain", "align", "fuse")
+HANDLER = Path(__file__).with_name("handler.py")
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "timm", "numpy")
 RUN_FILES = ("config.yaml", "environment.json", "metrics.jsonl")
 NO_REPORT = "measure the model first: python -m training.evaluate --model {run}/model --data DATA --report {file}"
 
 
 def build_model(arguments: Any, folder: Path) -> None:
-    """Fills a folder with weights, code, processor, exported towers, results, figures and card.
+    """Fills a folder with weights, code, processor, exported towers, an endpoint's handler and what it needs, results,
+    figures and card.
 
     Args:
         arguments (`BuildArguments`): run, ids and reports.
@@ -39,6 +42,8 @@ def build_model(arguments: Any, folder: Path) -> None:
     """
     run = Path(arguments.run)
     copy_weights(run / "model", folder, "train one: python -m training.quickstart")
+    shutil.copy(HANDLER, folder)
+    write_text(folder / "requirements.txt", "\n".join([*needed(run / "model", "transformers"), ""]))
     build_card(arguments, folder, "model.md", library="transformers", relation="finetune")
 
 
@@ -121,6 +126,7 @@ def build_card(
         ],
         packages=[name for name in PACKAGES if figure.has("environment", f"packages/{name}")],
         exports=exports,
+        query_folder=(folder / QUERY_FOLDER / "export.json").is_file(),
         picture=pictures.get("results.png", ""),
         plot=pictures.get("training.png", ""),
         weighs=weighs(folder),

@@ -27,7 +27,7 @@ from hub_card.push import PushError, is_connection_error, reason_of
 from modeling_mmfusion.errors import one_line
 from training.common.cli import run
 
-EXPORTED = ["onnx/*", "openvino/*"]
+EXPORTED = ["onnx/*", "openvino/*", "query/*"]
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
     python -m training.export --model runs/quickstart/model --output runs/quickstart/model
     python -m training.export --formats onnx --quantize-query int8 --pictures
+    python -m training.export --formats query --quantize-query int8
 
 The output folder gets onnx/ and openvino/, each with query_tower, product_tower and export.json: inputs, versions,
 how far the vectors lie from the model's and the milliseconds of both. A tower that does not agree is not written.
+query/ is the query tower alone, with its tokenizer: for text-embeddings-inference, Vespa, OpenSearch, transformers.js.
 """
 
 import tempfile
@@ -18,6 +20,7 @@ from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import new_folder, write_json
 from training.features.exporting import (
+    QUERY_FOLDER,
     WRITER,
     WRITERS,
     Tower,
@@ -35,6 +38,7 @@ from training.features.exporting import (
 )
 from training.features.options import ExportArguments
 from training.features.picture_graph import add_picture_graph
+from training.features.query_folder import QueryFolder
 
 
 def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
@@ -45,7 +49,10 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
     model, processor = load_model(arguments.model, device="cpu")
     manifest = {"model": model_fingerprint(model, processor)}  # as stored, so that it is the index's too
     model.float()
-    samples = {"query": query_samples(processor), "product": product_samples(processor)}
+    query_folder = QueryFolder(model, processor) if QUERY_FOLDER in formats else None
+    samples = {"query": query_samples(processor)}
+    if towers := [name for name in formats if name != QUERY_FOLDER]:
+        samples["product"] = product_samples(processor)
     cases = {name: make_case(Tower(model, name), batches) for name, batches in samples.items()}
     manifest["inputs"] = {name: describe_inputs(case.batches[0]) for name, case in cases.items()}
     model.set_attn_implementation(
@@ -53,13 +60,16 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
     )  # a graph of plain operations, which the exporter can follow in more encoders
     reports = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name, case in cases.items():
+        for name, case in cases.items() if towers else ():
             export_onnx(case, Path(scratch, f"{name}_tower.onnx"))
         for name in formats:
             with new_folder(output / name, WRITER) as folder:
-                WRITERS[name](Path(scratch), folder)
-                write_json(folder / MANIFEST, manifest)
-                measured = agreement(name, folder, cases)
+                if query_folder is not None and name == QUERY_FOLDER:
+                    measured = query_folder.write(folder, quantize=bool(arguments.quantize_query))
+                else:
+                    WRITERS[name](Path(scratch), folder)
+                    write_json(folder / MANIFEST, manifest)
+                    measured = agreement(name, folder, cases)
                 if name == "onnx" and arguments.quantize_query:
                     measured["query_tower_int8"] = add_int8_query(folder, cases["query"])
                 if name == "onnx" and arguments.pictures:

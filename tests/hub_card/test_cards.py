@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -257,12 +258,15 @@ def test_exported_towers_are_shipped_and_their_figures_shown(release, tmp_path):
     (folder / "export.json").write_text(
         json.dumps({"measured": {"query_tower": measured}, "environment": {"cpus": 2}})
     )
+    query = shutil.copytree(folder, folder.with_name("query"))
     try:
         release.build("model", tmp_path / "model")
     finally:
-        (folder / "export.json").unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
+        shutil.rmtree(query)
     card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert "`query/` is the query tower for text-embeddings-inference" in card.text
+    assert "`query/`" not in (release.hub / "model" / "README.md").read_text()
     assert "| onnx/query_tower | 2e-07 | 1.25 | 5.50 | 8 | 2 |" in card.text and "onnx" in card.data.tags
     assert (tmp_path / "model" / "onnx" / "export.json").is_file()
 

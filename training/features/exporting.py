@@ -26,6 +26,7 @@ from training.features.backends import EXPORTED
 from training.features.options import ExportArguments
 
 WRITER = "training.export"
+QUERY_FOLDER = "query"  # see `query_folder`
 EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 EXPORT_INSTALL = "pip install -e '.[export]'"
 MAX_DIFFERENCE = 1e-4
@@ -99,10 +100,10 @@ def check_options(formats: list[str], quantize_query: str | None, pictures: bool
             not installed.
     """
     for name in formats:
-        if name not in EXPORTED:
-            raise DataError(f"unknown format {name!r}; use some of {', '.join(EXPORTED)}")
-    if quantize_query and "onnx" not in formats:
-        raise DataError(f"--quantize-query {quantize_query} goes with --formats onnx")
+        if name not in (*EXPORTED, QUERY_FOLDER):
+            raise DataError(f"unknown format {name!r}; use some of {', '.join((*EXPORTED, QUERY_FOLDER))}")
+    if quantize_query and not {"onnx", QUERY_FOLDER} & set(formats):
+        raise DataError(f"--quantize-query {quantize_query} goes with --formats onnx or {QUERY_FOLDER}")
     if pictures and "onnx" not in formats:
         raise DataError("--pictures goes with --formats onnx")
     for package in EXPORT_PACKAGES:
@@ -172,8 +173,8 @@ def axes_of(name: str) -> tuple[str, ...]:
     return AXES.get(name, PICTURE_AXES)
 
 
-def export_onnx(case: Case, file: Path) -> None:
-    """Writes a tower as ONNX with `torch.onnx.export`.
+def export_onnx(case: Case, file: Path, output: str = "vectors") -> None:
+    """Writes a tower as ONNX with `torch.onnx.export`, its output by a name.
 
     Raises:
         DataError: if an encoder does what can't be exported.
@@ -187,7 +188,7 @@ def export_onnx(case: Case, file: Path) -> None:
                 dynamo=True,
                 dynamic_shapes={"inputs": {name: dict(enumerate(axes_of(name))) for name in inputs}},
                 input_names=list(inputs),
-                output_names=["vectors"],
+                output_names=[output],
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
@@ -231,39 +232,60 @@ def agreement(format: str, folder: Path, cases: dict[str, Case]) -> dict[str, di
         "product_tower": measure_tower(f"{format}/product_tower", towers.product_vectors, cases["product"]),
     }
     for name, found in measured.items():
-        if not found["max_difference"] <= MAX_DIFFERENCE:  # a vector that is not a number is refused too
-            raise DataError(
-                f"{format}/{name}: vectors differ from the model's by up to {found['max_difference']:.1e}, more than "
-                f"{MAX_DIFFERENCE:.0e}; {format}/ is not written"
-            )
+        check_agreement(format, name, found)
     return measured
+
+
+def check_agreement(folder: str, name: str, found: dict[str, float | int]) -> None:
+    """Refuses a tower of a folder by what [`measure_tower`] found.
+
+    Raises:
+        DataError: if a vector differs by more than 1e-4 anywhere.
+    """
+    if not found["max_difference"] <= MAX_DIFFERENCE:  # a vector that is not a number is refused too
+        raise DataError(
+            f"{folder}/{name}: vectors differ from the model's by up to {found['max_difference']:.1e}, more than "
+            f"{MAX_DIFFERENCE:.0e}; {folder}/ is not written"
+        )
 
 
 def add_int8_query(folder: Path, case: Case) -> dict[str, float | int]:
     """Adds the query tower with 8-bit weights to the ONNX folder; what [`measure_tower`] returns.
 
-    Weights have one scale for each output channel, activations are scaled as they come (dynamic quantisation of
-    ONNX Runtime).
-
     Raises:
-        DataError: if the cosine of a vector to the model's is less than 0.95.
+        DataError: see [`check_int8`].
     """
+    target = folder / "query_tower_int8.onnx"
+    quantize_int8(folder / "query_tower.onnx", target)
+    towers = OnnxTowers(folder, query=target.stem, threads=torch.get_num_threads())
+    found = measure_tower(f"onnx/{target.stem}", towers.query_vectors, case)
+    check_int8("onnx", target.stem, found)
+    return found
+
+
+def quantize_int8(source: Path, target: Path) -> None:
+    """Writes an ONNX file with 8-bit weights. They have one scale for each output channel, activations are scaled as
+    they come (dynamic quantisation of ONNX Runtime)."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as scratch:
-        prepared = Path(scratch, "query_tower.onnx")
-        quant_pre_process(folder / "query_tower.onnx", prepared, skip_symbolic_shape=True)
-        target = folder / "query_tower_int8.onnx"
+        prepared = Path(scratch, source.name)
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantize_dynamic(prepared, target, weight_type=QuantType.QInt8, per_channel=True)
-    towers = OnnxTowers(folder, query=target.stem, threads=torch.get_num_threads())
-    found = measure_tower(f"onnx/{target.stem}", towers.query_vectors, case)
+
+
+def check_int8(folder: str, name: str, found: dict[str, float | int]) -> None:
+    """Refuses an 8-bit tower of a folder by what [`measure_tower`] found.
+
+    Raises:
+        DataError: if the cosine of a vector to the model's is less than 0.95.
+    """
     if not found["min_cosine"] >= MIN_INT8_COSINE:
         raise DataError(
-            f"onnx/{target.stem}: the cosine of a vector to the model's is {found['min_cosine']:.3f}, less than "
-            f"{MIN_INT8_COSINE}; onnx/ is not written: export without --quantize-query"
+            f"{folder}/{name}: the cosine of a vector to the model's is {found['min_cosine']:.3f}, less than "
+            f"{MIN_INT8_COSINE}; {folder}/ is not written: export without --quantize-query"
         )
-    return found
 
 
 def measure_tower(tower: str, vectors_of: Callable[[BatchFeature], np.ndarray], case: Case) -> dict[str, float | int]:
@@ -305,7 +327,7 @@ def format_agreement(folder: Path, measured: dict[str, dict[str, float | int]]) 
     lines = []
     for name, found in measured.items():
         if "ms" in found:
-            speed = f"{found['ms']:.2f} ms (torch: {found['ms_torch']:.2f}) a {name.split('_')[0]}"
+            speed = f"{found['ms']:.2f} ms (torch: {found['ms_torch']:.2f}) a {'product' if name.startswith('product') else 'query'}"
         else:
             speed = (
                 f"{found['mean_difference']:.2f} levels of 255 on average; cosine of vectors {found['min_cosine']:.4f}"

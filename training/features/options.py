@@ -52,9 +52,10 @@ class ExportArguments:
     Args:
         model: Folder of a trained model, or its Hub id.
         output: Folder that gets onnx/ and openvino/; null is the model's own, where the Hub looks for them.
-        formats: Formats to write, with commas between: onnx, openvino.
-        quantize_query: int8 writes the ONNX query tower with 8-bit weights too, a quarter of the size and twice as
-            fast; its vectors differ a little.
+        formats: Formats to write, with commas between: onnx, openvino, and query, the query tower as a folder of its
+            own for text-embeddings-inference, Vespa, OpenSearch and transformers.js.
+        quantize_query: int8 writes the query tower of onnx and query with 8-bit weights too, a quarter of the size and
+            twice as fast; its vectors differ a little.
         pictures: Write picture.onnx too, which makes the product tower's pixel_values of an RGB picture of any size
             as the image processor does, for callers in other languages; they differ a little.
     """

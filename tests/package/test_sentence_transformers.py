@@ -1,10 +1,18 @@
 """sentence-transformers loads a saved folder as it is and gives the model's own vectors."""
 
-import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from helpers import ROOT, WITHOUT_PACKAGE, make_model, picture, run_python
+from helpers import (
+    ROOT,
+    WITHOUT_PACKAGE,
+    assert_same,
+    make_parts,
+    picture,
+    product_vectors,
+    query_vectors,
+    run_python,
+)
 from PIL import Image
 from safetensors.numpy import load_file
 from sentence_transformers import (
@@ -40,13 +48,6 @@ save_vectors(sys.argv[1] + "/parts")
 """
 
 
-def make_parts(towers, query=None) -> tuple[MMFusionModel, MMFusionProcessor]:
-    """Model and processor; prefixes and lengths tell queries from products also where the tower is shared."""
-    options = {"query_prefix": "small ", "product_prefix": "the ", "max_query_length": 5, "max_product_length": 7}
-    processor = MMFusionProcessor.from_towers(towers["text"], towers["vision"], query, **options)
-    return make_model(towers, query=query), processor
-
-
 @pytest.fixture
 def parts(towers) -> tuple[MMFusionModel, MMFusionProcessor]:
     """Model and processor with a query tower of its own."""
@@ -58,22 +59,6 @@ def save(parts, folder) -> SentenceTransformer:
     for part in parts:
         part.save_pretrained(folder)
     return SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
-
-
-@torch.no_grad()
-def query_vectors(parts, queries) -> np.ndarray:
-    model, processor = parts
-    return model.get_query_features(**processor.process_queries(queries)).pooler_output.numpy()
-
-
-@torch.no_grad()
-def product_vectors(parts, products) -> np.ndarray:
-    model, processor = parts
-    return model.get_product_features(**processor.process_products(products)).pooler_output.numpy()
-
-
-def assert_same(found, expected):
-    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("query", [None, "query"], ids=["shared text tower", "own query tower"])

@@ -60,7 +60,7 @@ def dim(request, parts):
 
 
 @pytest.mark.slow
-def test_a_pool_of_processes_gives_the_vectors_of_one(parts, encoder, monkeypatch):
+def test_a_pool_of_processes_gives_the_vectors_of_one(parts, encoder):
     pool = encoder.start_multi_process_pool(["cpu", "cpu"])
     options = {"pool": pool, "chunk_size": 2, "batch_size": 2}
     try:

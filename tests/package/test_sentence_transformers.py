@@ -1,5 +1,6 @@
 """sentence-transformers loads a saved folder as it is and gives the model's own vectors."""
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -182,6 +183,7 @@ def test_truncate_dim_truncates_as_the_model_does(parts, tmp_path, dim):
         assert_same(found.encode_document(documents, **options), products)
         assert_same(found.encode_document([documents[0]["image"]], normalize_embeddings=True, **options), pictures)
         assert_same(found.encode_query(QUERIES, convert_to_tensor=True, **options).numpy(), queries)
+    assert_same(np.linalg.norm(shorter.encode_document(documents), axis=1), 1)
     assert shorter.get_embedding_dimension() == dim == queries.shape[1]
     parts[0].config.truncate_dim = None
     whole = encoder.encode_query(QUERIES, truncate_dim=4_000)

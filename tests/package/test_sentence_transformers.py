@@ -96,6 +96,23 @@ def test_documents_of_several_kinds_need_both_keys(parts, tmp_path):
     assert_same(found, product_vectors(parts, products))
 
 
+def test_queries_may_have_both_keys(parts, tmp_path):
+    """A row gets its tower by what it has, not by what else is in the batch."""
+    encoder = save(parts, tmp_path)
+    red = Image.new("RGB", (40, 48), "red")
+    texts = [{"text": text, "image": None} for text in QUERIES]
+    pictures = [{"text": "red mug", "image": red}, {"text": None, "image": red}]
+    queries = query_vectors(parts, QUERIES)
+    products = product_vectors(parts, [{"title": "red mug", "image": red}, {"image": red}])
+    assert_same(encoder.encode_query(texts), queries)
+    assert_same(encoder.encode_query(texts + pictures), np.concatenate([queries, products]))
+    assert_same(encoder.encode_query(pictures), products)
+    assert_same(encoder.encode_document(texts), product_vectors(parts, [{"title": text} for text in QUERIES]))
+    found = encoder.encode_query(texts + pictures, truncate_dim=22)
+    parts[0].config.truncate_dim = 22
+    assert_same(found[: len(texts)], query_vectors(parts, QUERIES))
+
+
 def test_the_prompt_of_queries_is_the_query_tower(parts, tmp_path):
     encoder = save(parts, tmp_path / "model")
     assert_same(encoder.encode(QUERIES, prompt_name="query"), query_vectors(parts, QUERIES))

@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import torch
 import transformers
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -345,6 +346,8 @@ def is_missing(value) -> bool:
     """True for what catalogues hold where there is nothing: `None`, not-a-number, an empty string or no bytes."""
     if isinstance(value, Mapping):
         return not value.get("bytes") and not value.get("path")
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return False
     return value is None or value != value or (isinstance(value, (str, bytes)) and not value.strip())
 
 

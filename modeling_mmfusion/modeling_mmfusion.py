@@ -616,17 +616,18 @@ class MMFusionModel(MMFusionPreTrainedModel):
         sentence-transformers, see `sentence_transformers_mmfusion.py`.
 
         Args:
-            query_tokens (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): texts without pictures as
-                queries.
+            query_tokens (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): texts as queries, where
+                not every row has a picture.
             query_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): their mask.
             input_ids, attention_mask, text_mask, pixel_values, image_mask, pixel_attention_mask, spatial_shapes: texts
                 and pictures as products; see [`~MMFusionModel.get_product_features`].
             task (`str`, *optional*): `query`, or `document` for the product tower, which is also the default but for
-                texts that are marked as queries. Where there are pictures it is always the product tower.
+                texts that are marked as queries. Rows that have a picture always get the product tower.
 
         Returns:
             [`MMFusionFeatures`] of [`~MMFusionModel.get_query_features`] or [`~MMFusionModel.get_product_features`],
-            whose vectors are truncated by a slice as by `truncate_dim`: [`MMFusionTruncatableVectors`].
+            or the vectors alone where a batch takes both. They are truncated by a slice as by `truncate_dim`:
+            [`MMFusionTruncatableVectors`].
 
         Raises:
             ValueError: if the task is unknown.
@@ -641,6 +642,10 @@ class MMFusionModel(MMFusionPreTrainedModel):
             found = self.get_product_features(
                 *texts, *pictures, pixel_attention_mask, spatial_shapes, return_dict=True
             )
+            if task == "query" and query_tokens is not None:
+                queries = self.get_query_features(query_tokens, query_mask, return_dict=True).pooler_output
+                has_picture = image_mask.any(1, keepdim=True)
+                found = MMFusionFeatures(pooler_output=torch.where(has_picture, found.pooler_output, queries))
         found.pooler_output = MMFusionTruncatableVectors.of(found.pooler_output, self.config)
         return found
 

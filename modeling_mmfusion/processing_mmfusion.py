@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import torch
 import transformers
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -236,9 +237,10 @@ class MMFusionProcessor(ProcessorMixin):
             kwargs: those of a call.
 
         Returns:
-            What `process_products` returns. Texts without `images` may as well be queries; as such they are in
-            `query_tokens` and `query_mask` of shape `(batch, tokens)`, for [`MMFusionModel.get_task_features`]. Texts
-            that begin with sentence-transformers' mark of queries are nothing else, and have no `text_mask`.
+            What `process_products` returns. Texts without a picture may as well be queries; where there is one, all
+            are as such in `query_tokens` and `query_mask` of shape `(batch, tokens)`, for
+            [`MMFusionModel.get_task_features`]. Texts without `images` that begin with sentence-transformers' mark of
+            queries are nothing else, and have no `text_mask`.
         """
         text = [text] if isinstance(text, str) else text
         if text and images is None and all(one and one.startswith(QUERY_MARK) for one in text):
@@ -248,9 +250,9 @@ class MMFusionProcessor(ProcessorMixin):
         given = {name: values for name, values in (("text", text), ("image", images)) if values is not None}
         rows = zip(*given.values(), strict=True)
         inputs = self.process_products([dict(zip(given, row, strict=True)) for row in rows], **kwargs)
-        if text is not None and images is None:
-            return self._with_query_names(inputs, self.process_queries(text, **kwargs))
-        return inputs
+        if text is None or ("image_mask" in inputs and inputs["image_mask"].any(1).all()):
+            return inputs
+        return self._with_query_names(inputs, self.process_queries([one or "" for one in text], **kwargs))
 
     def _with_query_names(self, inputs: BatchFeature, queries: BatchFeature) -> BatchFeature:
         """Inputs, and beside them texts as queries; not by the name query_input_ids, as sentence-transformers' trainer
@@ -356,6 +358,8 @@ def is_missing(value) -> bool:
     """True for what catalogues hold where there is nothing: `None`, not-a-number, an empty string or no bytes."""
     if isinstance(value, Mapping):
         return not value.get("bytes") and not value.get("path")
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return False
     return value is None or value != value or (isinstance(value, (str, bytes)) and not value.strip())
 
 

@@ -10,8 +10,15 @@ processor's, as everywhere else.
 Its `truncate_dim` cuts vectors behind the model; they come as [`MMFusionTruncatableVectors`], which are then truncated
 as the model does it.
 
+LangChain and Haystack embed all texts as products until they are told. To `HuggingFaceEmbeddings` say
+`query_encode_kwargs={"prompt_name": "query"}`, which it ignores with `multi_process`; to
+`SentenceTransformersTextEmbedder` say `encode_kwargs={"prompt_name": "query"}`. MTEB asks for the right tower by
+itself. Of a model on the Hub it also reads here that pictures are understood; for an object, its wrapper's
+`mteb_model_meta` must name `image` and `text`.
+
 A batch must be of one kind, text or picture or both, else sentence-transformers raises a `ValueError`: where products
-differ, give both keys in every one and `None` for what is missing, `{"text": "Plain mug", "image": None}`.
+differ, give both keys in every one and `None` for what is missing, `{"text": "Plain mug", "image": None}`. So may
+queries be given, to `encode_query`: of such it makes no prompt, by which they could be told otherwise.
 """
 
 import json

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 os.environ["MMFUSION_CACHE"] = tempfile.mkdtemp(prefix="mmfusion-test-cache-")
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="mmfusion-test-datasets-")
 

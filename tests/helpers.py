@@ -40,7 +40,7 @@ from transformers import (
     ViTModel,
 )
 
-from modeling_mmfusion import MMFusionModel
+from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.model_folder import load_model
 from training.catalogue.writing import write_card, write_split
 from training.features.options import EmbedArguments
@@ -157,6 +157,32 @@ def make_model(towers, **options) -> MMFusionModel:
             if "head" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return model
+
+
+def make_parts(towers, query=None) -> tuple[MMFusionModel, MMFusionProcessor]:
+    """A model and its processor; prefixes and lengths tell queries from products also where the tower is shared."""
+    options = {"query_prefix": "small ", "product_prefix": "the ", "max_query_length": 5, "max_product_length": 7}
+    processor = MMFusionProcessor.from_towers(towers["text"], towers["vision"], query, **options)
+    return make_model(towers, query=query), processor
+
+
+@torch.no_grad()
+def query_vectors(parts, queries) -> np.ndarray:
+    """The model's own vectors of queries; `parts` are of [`make_parts`]."""
+    model, processor = parts
+    return model.get_query_features(**processor.process_queries(queries)).pooler_output.numpy()
+
+
+@torch.no_grad()
+def product_vectors(parts, products) -> np.ndarray:
+    """The model's own vectors of products."""
+    model, processor = parts
+    return model.get_product_features(**processor.process_products(products)).pooler_output.numpy()
+
+
+def assert_same(found, expected):
+    """That two sets of vectors differ by rounding at most."""
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (40, 48), format: str = "PNG") -> bytes:

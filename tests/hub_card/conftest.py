@@ -3,7 +3,7 @@
 import pytest
 from hub_release import Release, make_release
 from hub_server import TOKEN, HubServer, hub_server
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 
 from hub_card import push
 
@@ -23,6 +23,7 @@ def hub(tmp_path, monkeypatch) -> HubServer:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(hf_api.api, "endpoint", server.url)
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -333,6 +333,14 @@ def refs(handler: Handler, kind: str, name: str):
     return 200, {"branches": branches, "converts": [], "tags": tags}
 
 
+def commits(handler: Handler, kind: str, name: str, revision: str):
+    repo, _, wrong = at(handler, kind, name, revision)
+    if wrong:
+        return wrong
+    known = {"title": "A commit", "message": "", "date": "2026-01-01T00:00:00.000Z", "authors": []}
+    return 200, [{"id": oid} | known for oid in reversed(repo.commits)]
+
+
 def tag(handler: Handler, kind: str, name: str, revision: str):
     repo, oid, wrong = at(handler, kind, name, revision)
     if wrong:
@@ -422,6 +430,7 @@ ROUTES: list[tuple[str, Callable]] = [
     (rf"GET /api/({KINDS})/{ID}/tree/(.+)", tree),
     (rf"POST /api/({KINDS})/{ID}/paths-info/(.+)", paths_info),
     (rf"GET /api/({KINDS})/{ID}/refs", refs),
+    (rf"GET /api/({KINDS})/{ID}/commits/(.+)", commits),
     (rf"POST /api/({KINDS})/{ID}/tag/(.+)", tag),
     (rf"POST /api/spaces/{ID}/variables", variables),
     (r"POST /api/collections", create_collection),

@@ -1,6 +1,7 @@
 import json
 from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
 from helpers import make_image_processor, make_tokenizer, picture
@@ -96,6 +97,15 @@ def test_pictures_are_upright_rgb_on_white():
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (8, 4)).save(stream, "JPEG", exif=exif)
     assert load_picture(stream.getvalue()).size == (4, 8)
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4, 3), "uint8"), torch.zeros(3, 4, 4)], ids=["numpy", "torch"])
+def test_an_array_is_refused_by_what_it_is(processor, array):
+    for image in (array, [array]):
+        with pytest.raises(
+            ValueError, match="product 0 .*field image: a picture must be a PIL image, a path or bytes"
+        ):
+            processor.process_products([{"title": "mug", "image": image}])
 
 
 def bomb():

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from helpers import ROOT, WITHOUT_PACKAGE, make_model, picture, run_python
+from helpers import (
+    ROOT,
+    WITHOUT_PACKAGE,
+    assert_same,
+    make_parts,
+    picture,
+    product_vectors,
+    query_vectors,
+    run_python,
+)
 from PIL import Image
 from safetensors.numpy import load_file
 from sentence_transformers import (
@@ -40,13 +49,6 @@ save_vectors(sys.argv[1] + "/parts")
 """
 
 
-def make_parts(towers, query=None) -> tuple[MMFusionModel, MMFusionProcessor]:
-    """Model and processor; prefixes and lengths tell queries from products also where the tower is shared."""
-    options = {"query_prefix": "small ", "product_prefix": "the ", "max_query_length": 5, "max_product_length": 7}
-    processor = MMFusionProcessor.from_towers(towers["text"], towers["vision"], query, **options)
-    return make_model(towers, query=query), processor
-
-
 @pytest.fixture
 def parts(towers) -> tuple[MMFusionModel, MMFusionProcessor]:
     """Model and processor with a query tower of its own."""
@@ -58,22 +60,6 @@ def save(parts, folder) -> SentenceTransformer:
     for part in parts:
         part.save_pretrained(folder)
     return SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
-
-
-@torch.no_grad()
-def query_vectors(parts, queries) -> np.ndarray:
-    model, processor = parts
-    return model.get_query_features(**processor.process_queries(queries)).pooler_output.numpy()
-
-
-@torch.no_grad()
-def product_vectors(parts, products) -> np.ndarray:
-    model, processor = parts
-    return model.get_product_features(**processor.process_products(products)).pooler_output.numpy()
-
-
-def assert_same(found, expected):
-    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("query", [None, "query"], ids=["shared text tower", "own query tower"])
@@ -108,6 +94,23 @@ def test_documents_of_several_kinds_need_both_keys(parts, tmp_path):
     )
     products = [{"title": "red mug", "image": red}, {"title": "lamp"}, {"image": red}]
     assert_same(found, product_vectors(parts, products))
+
+
+def test_queries_may_have_both_keys(parts, tmp_path):
+    """A row gets its tower by what it has, not by what else is in the batch."""
+    encoder = save(parts, tmp_path)
+    red = Image.new("RGB", (40, 48), "red")
+    texts = [{"text": text, "image": None} for text in QUERIES]
+    pictures = [{"text": "red mug", "image": red}, {"text": None, "image": red}]
+    queries = query_vectors(parts, QUERIES)
+    products = product_vectors(parts, [{"title": "red mug", "image": red}, {"image": red}])
+    assert_same(encoder.encode_query(texts), queries)
+    assert_same(encoder.encode_query(texts + pictures), np.concatenate([queries, products]))
+    assert_same(encoder.encode_query(pictures), products)
+    assert_same(encoder.encode_document(texts), product_vectors(parts, [{"title": text} for text in QUERIES]))
+    found = encoder.encode_query(texts + pictures, truncate_dim=22)
+    parts[0].config.truncate_dim = 22
+    assert_same(found[: len(texts)], query_vectors(parts, QUERIES))
 
 
 def test_the_prompt_of_queries_is_the_query_tower(parts, tmp_path):
@@ -197,6 +200,7 @@ def test_truncate_dim_truncates_as_the_model_does(parts, tmp_path, dim):
         assert_same(found.encode_document(documents, **options), products)
         assert_same(found.encode_document([documents[0]["image"]], normalize_embeddings=True, **options), pictures)
         assert_same(found.encode_query(QUERIES, convert_to_tensor=True, **options).numpy(), queries)
+    assert_same(np.linalg.norm(shorter.encode_document(documents), axis=1), 1)
     assert shorter.get_embedding_dimension() == dim == queries.shape[1]
     parts[0].config.truncate_dim = None
     whole = encoder.encode_query(QUERIES, truncate_dim=4_000)

@@ -327,7 +327,8 @@ def format_agreement(folder: Path, measured: dict[str, dict[str, float | int]]) 
     lines = []
     for name, found in measured.items():
         if "ms" in found:
-            speed = f"{found['ms']:.2f} ms (torch: {found['ms_torch']:.2f}) a {'product' if name.startswith('product') else 'query'}"
+            unit = "product" if name.startswith("product") else "query"
+            speed = f"{found['ms']:.2f} ms (torch: {found['ms_torch']:.2f}) a {unit}"
         else:
             speed = (
                 f"{found['mean_difference']:.2f} levels of 255 on average; cosine of vectors {found['min_cosine']:.4f}"

@@ -663,8 +663,7 @@ def test_filters_see_changes_and_refuse_what_can_not_be_compared():
         index.search(vectors[:1], where={"colour": "red"})
     for wrong in (
         {"rating": "good"},
-        {"in_stock": "yes"},
-        {"category": [5, "mugs"]},
+        {"in_stock": "perhaps"},
         {"rating": (1,)},
         {"rating": (1, 2, 3)},
         {"rating": ("low", 5)},

@@ -30,6 +30,7 @@ LATER |= {
     "text_padding": "longest",
     "lower_case": False,
     "cut_fields": [],
+    "plain_words": False,
 }
 
 

@@ -2,16 +2,11 @@
 
 import bisect
 import copy
-import json
 import os
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import unquote
 
-import numpy as np
 import torch
 import transformers
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,16 +16,23 @@ from transformers.utils import logging
 
 from .encoders_mmfusion import ATTEND_PADDING, longest_text_of
 from .sentence_transformers_mmfusion import QUERY_MARK, write_sentence_transformers_files
+from .text_mmfusion import (
+    PRODUCT_FIELDS,
+    SENTENCES,
+    field_text,
+    is_missing,
+    join_fields,
+    normalize_text,
+    plain_words,
+    unescape_query,
+)
 
 logger = logging.get_logger(__name__)
 
-PRODUCT_FIELDS = ("title", "brand", "category", "description", "attributes")
 CUT_FIELDS = ("description", "attributes", "category")
 MAX_QUERY_LENGTH, MAX_PRODUCT_LENGTH = 48, 128
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece*.model", "vocab.*")
 MAX_PIXELS = 64_000_000
-TRADE_MARKS = str.maketrans("", "", "\u2122\u2120")  # TM and SM
-FRACTION, FRACTION_SLASH = re.compile("[\u00bc-\u00be\u2150-\u215e]"), "\u2044"
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # none that runs another program
 
 
@@ -57,6 +59,8 @@ class MMFusionProcessor(ProcessorMixin):
         text_padding (`str`, *optional*, defaults to `"longest"`): texts are padded to the `longest` of a batch or, for
             encoders that were trained so (SigLIP), to `max_length`.
         lower_case (`bool`, *optional*, defaults to `False`): whether texts are lower-cased first.
+        plain_words (`bool`, *optional*, defaults to `False`): whether texts are read as [`plain_words`] makes them, so
+            that punctuation, hyphens and `500ml` for `500 ml` make no difference. `from_towers` sets it.
         cut_fields (`list[str]`, *optional*, defaults to `[]`): fields that lose their last words, the first field
             first, where a product's text is longer than `max_product_length`; whatever is still too long, and all if
             there are none, is cut at the text's end. `from_towers` sets description, attributes, category.
@@ -91,6 +95,7 @@ class MMFusionProcessor(ProcessorMixin):
         text_padding="longest",
         lower_case=False,
         cut_fields=(),
+        plain_words=False,
     ):
         if query_tokenizer is None:
             query_tokenizer = copy.deepcopy(tokenizer)
@@ -102,6 +107,7 @@ class MMFusionProcessor(ProcessorMixin):
         self.text_padding = text_padding
         self.lower_case = lower_case
         self.cut_fields = list(cut_fields)
+        self.plain_words = plain_words
         sizes, bases = zip(*((len(one), one.vocab_size) for one in (tokenizer, query_tokenizer)), strict=True)
         saved = sizes if vocabulary_sizes is None else vocabulary_sizes
         if not all(base <= size <= now for base, size, now in zip(bases, saved, sizes, strict=True)):
@@ -155,7 +161,7 @@ class MMFusionProcessor(ProcessorMixin):
             kwargs = {"text_padding": "max_length", "lower_case": True} | limits | kwargs
         kwargs.setdefault("max_query_length", min(MAX_QUERY_LENGTH, limits["max_query_length"]))
         kwargs.setdefault("max_product_length", min(MAX_PRODUCT_LENGTH, limits["max_product_length"]))
-        kwargs.setdefault("cut_fields", CUT_FIELDS)
+        kwargs = {"cut_fields": CUT_FIELDS, "plain_words": True} | kwargs
         return cls(load_image_processor(vision), tokenizer, query_tokenizer, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
@@ -270,7 +276,7 @@ class MMFusionProcessor(ProcessorMixin):
     def product_text(self, product: Mapping) -> str:
         """A product's fields as one text, such as `Breton Tee. Harrow Lane. clothing. Soft cotton. size: M`, with
         `cut_fields` as short as they have to be; see [`normalize_text`]."""
-        text = self._in_case(normalize_text(join_fields(product, self.product_fields)))
+        text = self._listing(product)
         if not self.cut_fields or self._fits(text):
             return text
         logger.warning_once(
@@ -282,14 +288,17 @@ class MMFusionProcessor(ProcessorMixin):
             words = field_text(name, product.get(name)).split()
 
             def cut_to(count: int, name=name, words=words) -> str:
-                found = shorter | {name: " ".join(words[:count])}
-                return self._in_case(normalize_text(join_fields(found, self.product_fields)))
+                return self._listing(shorter | {name: " ".join(words[:count])})
 
             kept = bisect.bisect_left(range(1, len(words) + 1), True, key=lambda count: not self._fits(cut_to(count)))
             shorter[name], text = " ".join(words[:kept]), cut_to(kept)
             if self._fits(text):
                 return text
         return text
+
+    def _listing(self, product: Mapping) -> str:
+        text = normalize_text(join_fields(product, self.product_fields))
+        return self._in_case(plain_words(text, SENTENCES) if self.plain_words else text)
 
     def _fits(self, text: str) -> bool:
         """Whether a product's text is not longer than `max_product_length` tokens, special ones included."""
@@ -299,9 +308,10 @@ class MMFusionProcessor(ProcessorMixin):
         return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.max_product_length
 
     def query_text(self, query: str) -> str:
-        """A query as the model reads it: without the escapes of an address, `red%20mug`, and as [`normalize_text`]
-        makes it."""
-        return self._in_case(normalize_text(unescape_query(query)))
+        """A query as the model reads it: without the escapes of an address, `red%20mug`, and as [`normalize_text`] and
+        [`plain_words`] make it."""
+        text = normalize_text(unescape_query(query))
+        return self._in_case(plain_words(text) if self.plain_words else text)
 
     def _in_case(self, text: str) -> str:
         return text.lower() if self.lower_case else text
@@ -354,73 +364,10 @@ class MMFusionProcessor(ProcessorMixin):
         return inputs
 
 
-def is_missing(value) -> bool:
-    """True for what catalogues hold where there is nothing: `None`, not-a-number, an empty string or no bytes."""
-    if isinstance(value, Mapping):
-        return not value.get("bytes") and not value.get("path")
-    if isinstance(value, (np.ndarray, torch.Tensor)):
-        return False
-    return value is None or value != value or (isinstance(value, (str, bytes)) and not value.strip())
-
-
-def normalize_text(text: str) -> str:
-    """A text in the plain forms of its letters (Unicode's NFKC): full-width letters, no-break spaces, ligatures.
-
-    Trade marks are left out and fractions stand apart, as NFKC alone would make `legotm` of lego™ and `31/2` of 3½.
-    """
-    if text.isascii():
-        return text
-    text = FRACTION.sub(r" \g<0>", text.translate(TRADE_MARKS))
-    return unicodedata.normalize("NFKC", text).replace(FRACTION_SLASH, "/")
-
-
-def unescape_query(query: str) -> str:
-    """A query that was taken from an address, `red%20mug`, in words; a query that has spaces is none such."""
-    while "%" in query and not any(map(str.isspace, query)):
-        try:
-            found = unquote(query, errors="strict")
-        except UnicodeDecodeError:
-            return query
-        if found == query:
-            return query
-        query = found
-    return query
-
-
 def pictures_of(image) -> list:
     """A product's pictures, of which a catalogue holds one or a list, without those that are missing."""
     pictures = image if isinstance(image, (list, tuple)) else [image]
     return [picture for picture in pictures if not is_missing(picture)]
-
-
-def join_fields(product: Mapping, fields: Sequence[str] = PRODUCT_FIELDS) -> str:
-    """Some fields of a product as one text; `text`, if there is one, comes first."""
-    parts = (field_text(name, product.get(name)) for name in ("text", *fields))
-    return ". ".join(part.rstrip(". ") for part in parts if part)
-
-
-def field_text(name: str, value) -> str:
-    """One field of a product as text; `""` if it is missing.
-
-    `attributes` may be a mapping or its JSON: `{"size": "M"}` becomes `size: M`. A price becomes `price: 9.90`.
-    """
-    if name == "attributes" and isinstance(value, str):
-        value = parse_attributes(value)
-    if name == "attributes" and isinstance(value, Mapping):
-        return ", ".join(f"{key}: {item}" for key, item in value.items() if not is_missing(item))
-    if is_missing(value):
-        return ""
-    text = " ".join(str(value).split())
-    return f"price: {text}" if name == "price" else text
-
-
-def parse_attributes(text: str) -> Mapping | str:
-    """Attributes that are written as a JSON object; any other text as it is."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, Mapping) else text
 
 
 def load_picture(picture, min_side: int | None = None) -> Image.Image:

@@ -13,14 +13,17 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from modeling_mmfusion.errors import DataError
 from training.catalogue.options import PrepareArguments
 from training.catalogue.pictures import PictureSpool
-from training.catalogue.products import _scores, _split_rows, choose_split, group_products, read_products
+from training.catalogue.products import Products, read_products
 from training.catalogue.query_log import Judged, read_log
 from training.catalogue.query_synthesis import synthesise
+from training.catalogue.splits import choose_split, split_judgments
 from training.catalogue.tables import Table
-from training.catalogue.writing import write_card, write_split
+from training.catalogue.writing import corpus_features, write_card, write_split
 from training.common.cli import run
 from training.common.files import cannot_write, check_folder, new_folder
 
@@ -37,28 +40,49 @@ def main(arguments: PrepareArguments) -> dict:
     """
     _check(arguments)
     shares = {split: share for split, share in asdict(arguments.shares).items() if share > 0}
-    spool = PictureSpool(Path(arguments.output).resolve().parent)
-    products, table = read_products(arguments, spool)
-    groups = group_products(products)
-    split_of = {item: choose_split(key, shares, arguments.seed) for item, key in groups.items()}
+    products = read_products(arguments, PictureSpool(Path(arguments.output).resolve().parent))
+    split_of = {item: choose_split(key, shares, arguments.seed) for item, key in products.groups.items()}
     judged = Judged({}, {}, {}, None)
     if arguments.log:
         log_options = arguments.log_columns, arguments.events, arguments.engagement
-        judged = read_log(arguments.log, *log_options, set(groups))
-    splits = _split_rows(list(shares), products, judged, split_of)
-    if arguments.synthesise:
-        for rows in (rows for split, rows in splits.items() if split != "test"):
-            rows["queries"], rows["qrels"] = synthesise(rows["corpus"], arguments.synthesise, arguments.seed)
-    report = _report(arguments, splits, groups, table, judged.table, len(judged.grades))
-    _write(arguments, splits, report, spool)
+        judged = read_log(arguments.log, *log_options, set(products.groups))
+    splits = split_judgments(shares, judged, split_of)
+    for split, rows in splits.items():
+        rows["ids"] = sorted(item for item, its in split_of.items() if its == split)
+        if arguments.synthesise and split != "test":
+            corpus = [products.row(item) for item in rows["ids"]]
+            rows["queries"], rows["qrels"] = synthesise(corpus, arguments.synthesise, arguments.seed)
+    report = _report(arguments, splits, products, judged.table, len(judged.grades))
+    _write(arguments, splits, report, products)
+    _print(arguments, report, products, judged.table)
+    return report
+
+
+def _print(arguments: PrepareArguments, report: dict, products: Products, log: Table | None) -> None:
+    """Says what was read as what, and what is missing."""
     print(_counts(report))
-    for rows in filter(None, (table, judged.table)):
-        print(f"{rows.name}: {rows.read:,} rows read, {rows.dropped:,} left out")
+    for rows in filter(None, (products.table, log)):
+        print(f"{rows.name}: {rows.dialect or 'read'}: {rows.read:,} rows, {rows.dropped:,} left out")
         rows.report()
+    for line in _said(report["products"]):
+        print(line)
     for warning in report["warnings"]:
         print(f"warning: {warning}")
     print(f"wrote {arguments.output}; {arguments.output}/{REPORT} tells what was left out", flush=True)
-    return report
+
+
+def _said(read: dict) -> list[str]:
+    """How the products were read: whose export, prices, columns, the folder of pictures."""
+    lines = [f"format: {read['format']}"]
+    if any(read["prices"]["marks"].values()):
+        mark = read["prices"]["decimal_mark"]
+        lines.append(f"prices: {f'cents behind {mark!r}' if mark else 'some with . and some with , before the cents'}")
+    if read["kept_columns"]:
+        lines.append(f"kept beside the fields: {', '.join(read['kept_columns'].values())}")
+    lines += [f"column left out: {name}: {reason}" for name, reason in read["left_out_columns"].items()]
+    for kind, found in read["folder"].items():
+        lines.append(f"warning: {found['count']:,} x {kind}; first: {found['examples'][0]}")
+    return lines
 
 
 def _check(arguments: PrepareArguments) -> None:
@@ -83,18 +107,16 @@ def _check(arguments: PrepareArguments) -> None:
     check_folder(output, WRITER)
 
 
-def _report(
-    arguments: PrepareArguments, splits: dict, groups: dict, table: Table, log: Table | None, pairs: int
-) -> dict:
+def _report(arguments: PrepareArguments, splits: dict, products: Products, log: Table | None, pairs: int) -> dict:
     """What `prepare_report.json` holds."""
-    counts, warnings = {}, []
+    counts, warnings, groups = {}, [], products.groups
     for split, rows in splits.items():
-        pictures = sum(row["image"] is not None for row in rows["corpus"])
-        keys = {groups[row["_id"]] for row in rows["corpus"]}
+        pictures = sum(bool(products.places[item]) for item in rows["ids"])
+        keys = {groups[item] for item in rows["ids"]}
         novel = sum(row["novel"] for row in rows["queries"])
-        sizes = (len(rows["corpus"]), pictures, len(keys), len(rows["queries"]), novel, len(rows["qrels"]))
+        sizes = (len(rows["ids"]), pictures, len(keys), len(rows["queries"]), novel, len(rows["qrels"]))
         counts[split] = dict(zip(COUNTS, sizes, strict=True))
-        if not rows["corpus"]:
+        if not rows["ids"]:
             warnings.append(f"split {split} has no products and isn't written; try a larger share or another seed")
         elif log and not rows["queries"]:
             warnings.append(f"split {split} has no query with a relevant product; it can't be trained or measured on")
@@ -109,11 +131,18 @@ def _report(
     if arguments.synthesise:
         warnings.append("queries were worded from the products, none for test: measure on real ones")
     report = {"options": asdict(arguments), "splits": counts, "largest_group": largest, "warnings": warnings}
-    for name, rows, unit in (("products", table, "products"), ("log", log, "judgments")):
+    for name, rows, unit in (("products", products.table, "products"), ("log", log, "judgments")):
         if rows:
             kinds = [{"kind": kind, "count": n, "examples": rows.examples[kind]} for kind, n in rows.counts.items()]
             written = sum(count[unit] for count in counts.values())
             report[name] = {"read": rows.read, "written": written, "dropped": rows.dropped, "problems": kinds}
+            report[name]["dialect"] = rows.dialect
+    prices = {"decimal_mark": products.prices.mark, "marks": products.prices.marks}
+    report["products"] |= {"format": products.form, "prices": prices | {"could_be_two": products.prices.in_doubt}}
+    report["products"] |= {"kept_columns": products.columns, "left_out_columns": products.left_out}
+    report["products"]["folder"] = {
+        kind: {"count": count, "examples": examples} for kind, (count, examples) in products.leftovers.items()
+    }
     if log:
         report["log"]["repeated"] = log.read - log.dropped - pairs
         report["log"]["no_relevant_product_in_split"] = pairs - report["log"]["written"]
@@ -127,15 +156,17 @@ def _counts(report: dict) -> str:
     return "\n".join("".join(f"|{cell:>10} " for cell in row) + "|" for row in table)
 
 
-def _write(arguments: PrepareArguments, splits: dict, report: dict, spool: PictureSpool) -> None:
+def _write(arguments: PrepareArguments, splits: dict, report: dict, products: Products) -> None:
     """Writes everything as one folder."""
     output = Path(arguments.output).resolve()
+    features = corpus_features([*products.written, *products.columns.values()], products.has_lists)
     with new_folder(output, WRITER) as partial, cannot_write(arguments.output):
-        filled = [split for split, rows in splits.items() if rows["corpus"]]
+        filled = [split for split, rows in splits.items() if rows["ids"]]
         for split in filled:
-            corpus = ({**row, "image": spool.get(row["image"])} for row in splits[split]["corpus"])
-            write_split(partial, split, corpus, splits[split]["queries"], splits[split]["qrels"])
-            if not splits[split]["queries"] and arguments.log is None:
+            rows = splits[split]
+            ids = tqdm(rows["ids"], desc=f"write {split}", unit=" products")
+            write_split(partial, split, products.corpus(ids), rows["queries"], rows["qrels"], features)
+            if not rows["queries"] and arguments.log is None:
                 (partial / split / "queries.parquet").unlink()
                 (partial / split / "qrels.parquet").unlink()
         write_card(partial, output.name, arguments.license, filled, _card(report))
@@ -157,8 +188,23 @@ Made from {source} by `training.prepare` of mmfusion; `{REPORT}` has its options
   Shares of the groups: {shares}; seed {options["seed"]}.
 - **Queries** are in each split where a product is relevant to them; `novel` ones aren't in train.
 - **Scores**: {_scores(report)}
+- **Prices** are numbers, of the currency in `currency`; other columns are as the shop's table has them.
 - **Pictures** are at most {options["image_size"]} pixels wide and high; larger ones were scaled down.
 """
+
+
+def _scores(report: dict) -> str:
+    """What a score is, for the card."""
+    options = report["options"]
+    if "log" not in report:
+        return "2 for the products that a query was worded from, 1 for others with all of its words; no test queries."
+    events = ", ".join(f"{key} {n:g}" for key, n in options["events"].items())
+    how = ", ".join(f"{key} {n:g}" for key, n in options["engagement"].items())
+    return (
+        "from the log's events, by a visitor's best event and, where positions are known, the chance that it was "
+        "looked at (training/catalogue/query_log.py has the formula). "
+        f"Events: {events}; {how}. Or the log's own grades."
+    )
 
 
 if __name__ == "__main__":

@@ -16,12 +16,14 @@ def test_a_products_fields_become_one_text(processor):
     product = {"title": "Breton Tee.", "brand": " Harrow\n Lane ", "category": None, "description": float("nan")}
     assert processor.product_text(product) == "Breton Tee. Harrow Lane"
     attributes = {"size": "M", "fit": None, "weight": 3}
+    assert processor.product_text({"title": "Tee", "attributes": attributes}) == "Tee. size M weight 3"
+    processor.plain_words = False
     assert processor.product_text({"title": "Tee", "attributes": attributes}) == "Tee. size: M, weight: 3"
     assert processor.product_text({"title": "Tee", "attributes": json.dumps({"size": "M"})}) == "Tee. size: M"
     assert processor.product_text({"title": "Tee", "attributes": "{not json"}) == "Tee. {not json"
     assert processor.product_text({"title": "Tee", "attributes": '["a", "b"]'}) == 'Tee. ["a", "b"]'
     processor.product_fields = ["price", "title"]
-    assert processor.product_text({"title": "Tee", "price": 9.5}) == "price: 9.5. Tee"
+    assert processor.product_text({"title": "Tee", "price": 9.5}) == "price: 9.50. Tee"
     assert processor.product_text({"image": picture()}) == ""
 
 
@@ -159,3 +161,39 @@ def test_auto_processor_knows_ours(processor, model, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert type(AutoProcessor.from_pretrained(tmp_path)) is MMFusionProcessor
+
+
+SAME = {
+    "navy striped t shirt": [
+        "navy, striped, t-shirt",
+        "navy_striped_t_shirt",
+        '"navy striped t-shirt"?!',
+        "#navy/striped t-shirt\u2026",
+        "\u201cnavy\u201d 'striped' t\u2011shirt",
+        "navy+striped+t+shirt",
+        "(navy) striped; t.shirt",
+        "navy|striped \u2014 t shirt \U0001f455",
+    ],
+    "men's 3.5 l jug 60 x 80 cm": ["men\u2019s 3.5l jug, 60x80cm", "men's 3.5 l jug; 60 \u00d7 80 cm"],
+    "R&D 100% C++ 10-12 1/2 inch": ["R&D, 100% C++ 10-12 1/2inch"],
+}
+
+
+@pytest.mark.parametrize("plain", SAME)
+def test_punctuation_hyphens_and_units_make_no_difference(processor, plain):
+    for text in [plain, *SAME[plain]]:
+        assert processor.query_text(text) == plain
+        expected = processor.process_queries(plain)["input_ids"]
+        assert torch.equal(processor.process_queries(text)["input_ids"], expected)
+    for text in SAME[plain][:2]:
+        listing = processor.product_text({"title": text, "description": "Two parts. And more"})
+        assert listing == f"{plain}. Two parts. And more" == processor.product_text({"text": listing})
+
+
+def test_a_model_that_was_trained_on_punctuation_keeps_it(processor, tmp_path):
+    processor.plain_words = False
+    processor.save_pretrained(tmp_path)
+    old = json.loads((tmp_path / "processor_config.json").read_text())
+    del old["plain_words"]
+    (tmp_path / "processor_config.json").write_text(json.dumps(old))
+    assert MMFusionProcessor.from_pretrained(tmp_path).query_text("navy, t-shirt") == "navy, t-shirt"

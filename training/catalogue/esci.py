@@ -6,7 +6,6 @@ from pathlib import Path
 from modeling_mmfusion.checksums import existing_file
 from training.catalogue.options import ConvertArguments
 from training.catalogue.pictures import PICTURE_ENDINGS
-from training.catalogue.products import choose_split
 from training.catalogue.public_tables import (
     PublicJudgments,
     PublicPictures,
@@ -17,6 +16,7 @@ from training.catalogue.public_tables import (
     wanted_splits,
 )
 from training.catalogue.query_log import same_text
+from training.catalogue.splits import choose_split
 from training.common.errors import Problems
 
 ESCI_SPLITS = ("train", "dev", "test")

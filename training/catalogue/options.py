@@ -66,12 +66,13 @@ class Columns:
         id: A product's id; it is text, so 00123 keeps its zeros.
         title: Its title.
         description: Its description.
-        category: Its category.
+        category: Its category; levels have > between.
         brand: Its brand.
-        price: Its price, as text.
-        image: Its picture's file name in the images folder; of several with | between them the first readable one is
-            taken. Where none can be, <id>.jpg, .jpeg, .png, .webp or .gif is looked for.
+        price: Its price, with or without a currency.
+        image: Its pictures: names of files in the images folder, or addresses; several with | , or ; between.
         group: What variants of one product share, such as a parent id; they go to the same split.
+        attributes: What else is known of it: JSON, color=Red,size=M or color: Red; size: M.
+        in_stock: Whether it can be ordered: in stock, yes, 3, out of stock, no, 0 and the like.
     """
 
     id: str = "id"
@@ -82,6 +83,8 @@ class Columns:
     price: str = "price"
     image: str = "image"
     group: str = "group"
+    attributes: str = "attributes"
+    in_stock: str = "in_stock"
 
 
 @dataclass
@@ -104,11 +107,20 @@ class PrepareArguments:
     """What to read, how to split it and where to write it.
 
     Args:
-        products: Product table, one row a product: .csv, .tsv, .jsonl or .parquet.
+        products: Product table: .csv, .tsv, .jsonl, .parquet, or a Google feed in .xml.
         output: Folder to write the catalogue to.
-        images: Folder of the pictures; without it products have none.
+        images: Folder of the pictures, with its sub-folders; without it products have none, but for --download.
         log: Search log, one row an event: .csv, .tsv, .jsonl or .parquet. Without it only products are written.
+        format: Whose export the table is: shopify, woocommerce, google, magento, or table, any other one by --columns;
+            auto tells by its header.
         columns: Columns of the product table.
+        keep: Of the table's other columns those to keep, to show and filter by, with commas between; null keeps all.
+        variants: group makes one product of a product's variants, each makes each a product.
+        drafts: Keep products that customers can't see.
+        decimal_mark: What prices have before the cents, . or , where they don't tell themselves (1.299).
+        max_pictures: Pictures of a product to keep at most.
+        download: Folder to fetch pictures to that the table gives by address; null fetches none. Another run fetches
+            what is not there yet.
         log_columns: Columns of the log.
         events: Grade of each event; --events.wishlist 2 adds one. 0 is not relevant, higher is better.
         engagement: How events become grades where the log tells positions and visitors.
@@ -124,7 +136,14 @@ class PrepareArguments:
     output: str
     images: str | None = None
     log: str | None = None
+    format: Literal["auto", "shopify", "woocommerce", "google", "magento", "table"] = "auto"
     columns: Columns = field(default_factory=Columns)
+    keep: list[str] | None = None
+    variants: Literal["group", "each"] = "group"
+    drafts: bool = False
+    decimal_mark: Literal[".", ","] | None = None
+    max_pictures: PositiveInt = 16
+    download: str | None = None
     log_columns: LogColumns = field(default_factory=LogColumns)
     events: dict[str, int] = field(default_factory=lambda: {"impression": 0, "click": 1, "cart": 2, "purchase": 3})
     engagement: Engagement = field(default_factory=Engagement)

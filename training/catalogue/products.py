@@ -1,160 +1,279 @@
-"""From a shop's product table to products with pictures, in groups that go to the same split."""
+"""From a shop's table to products with pictures, prices and all of its columns, in groups that stay together."""
 
 import hashlib
-import os
-import re
-import unicodedata
-from collections.abc import Iterator
-from itertools import chain
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-from training.catalogue.options import PrepareArguments
-from training.catalogue.pictures import (
-    PICTURE_ENDINGS,
-    PictureSpool,
-    fit_picture,
-    path_inside,
-)
-from training.catalogue.query_log import Judged, same_text
-from training.catalogue.tables import Table
+from tqdm.auto import tqdm
 
-TEXT_FIELDS = ("title", "description", "category", "brand", "price")
+from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.prices import PriceColumn, read_price
+from training.catalogue.download import Fetched, download
+from training.catalogue.feeds import detect, feed_rows
+from training.catalogue.options import Columns, PrepareArguments
+from training.catalogue.picture_files import MISSING, PictureFolder
+from training.catalogue.pictures import PictureSpool, SpooledPicture, fit_picture
+from training.catalogue.product_spool import ProductSpool
+from training.catalogue.splits import Groups
+from training.catalogue.tables import ENDINGS, Table, table_rows
+from training.catalogue.xml_feed import xml_rows
+
+TEXT_FIELDS = ("title", "description", "category", "brand")
+OPTIONAL = ("currency", "price_text", "in_stock", "attributes")  # columns that are only written if something has them
+TAKEN = ("_id", *TEXT_FIELDS, "price", *OPTIONAL, "image")
+CURRENCY = ("currency", "currency_code", "price_currency")
+TABLE_NEEDS = [("id",), ("title", "description", "image")]
 
 
-def read_products(arguments: PrepareArguments, spool: "PictureSpool") -> tuple[list[dict], Table]:
+@dataclass
+class Products:
+    """The products of a table, on disk but for their ids.
+
+    Attributes:
+        table (`Table`): the table with its problems.
+        form (`str`): what it was read as: `table`, `shopify`, `woocommerce`, `google` or `magento`.
+        rows (`ProductSpool`): each product as [`FeedProduct`]'s fields.
+        pictures (`PictureSpool`): the pictures.
+        places (`dict[str, list[SpooledPicture]]`): those of each product by its id, which is there for all that can be
+            used.
+        numbers (`dict[str, int]`): each product's number in `rows` by its id.
+        groups (`dict[str, str]`): the group of each product.
+        prices (`PriceColumn`): how prices are written.
+        columns (`dict[str, str]`): the names in the catalogue of the file's own columns that are kept.
+        left_out (`dict[str, str]`): the file's columns that are not, and why.
+        has (`set[str]`): which of `currency`, `in_stock`, `attributes` and `price_text` some product has.
+        leftovers (`dict`): what the folder of pictures has that no product got; see [`PictureFolder.leftovers`].
+    """
+
+    table: Table
+    form: str
+    rows: ProductSpool
+    pictures: PictureSpool
+    places: dict[str, list[SpooledPicture]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    prices: PriceColumn = field(default_factory=PriceColumn)
+    columns: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    has: set[str] = field(default_factory=set)
+    leftovers: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+
+    def corpus(self, ids: Iterable[str]) -> Iterator[dict]:
+        """The corpus rows of some products, with their pictures as they are kept."""
+        for item in ids:
+            row = self.row(item)
+            found = [self.pictures.get(place) for place in self.places[item]]
+            yield row | {"image": found if self.has_lists else (found or [None])[0]}
+
+    def note_values(self, product: dict) -> None:
+        """Sees which columns a product needs, and counts a price that can't be read."""
+        self.has |= {name for name in ("attributes", "in_stock") if product[name] not in (None, {})}
+        if not product["price"]:
+            return
+        if price := self.prices.read(product["price"]):
+            self.has |= {"currency"} if price.currency or currency_beside(product) else set()
+            return
+        self.has.add("price_text")
+        could_be = read_price(product["price"], ".") is not None
+        kind = "price that could be two: give --decimal-mark , or ." if could_be else "price that can't be read"
+        self.table.note(f"{kind} (kept as price_text)", product["line"], "price", product["price"])
+
+    def row(self, item: str) -> dict:
+        """A product's corpus row but for its pictures."""
+        product = self.rows.get(self.numbers[item])
+        row = {"_id": item, **{name: product[name] or None for name in TEXT_FIELDS}}
+        price = self.prices.read(product["price"]) if product["price"] else None
+        row["price"] = price and price.amount
+        row["currency"] = (price.currency or currency_beside(product)) if price else None
+        row["price_text"] = product["price"] if product["price"] and price is None else None
+        row["in_stock"] = product["in_stock"]
+        row["attributes"] = json.dumps(product["attributes"], ensure_ascii=False) if product["attributes"] else None
+        row = {name: value for name, value in row.items() if name not in OPTIONAL or name in self.has}
+        return row | {name: product["extra"].get(column) or None for column, name in self.columns.items()}
+
+    @property
+    def written(self) -> list[str]:
+        """The columns that are written because some product has something in them."""
+        return [name for name in OPTIONAL if name in self.has]
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether some product has several pictures."""
+        return any(len(places) > 1 for places in self.places.values())
+
+
+def currency_beside(product: Mapping[str, Any]) -> str | None:
+    """The currency of a column of its own, as some tables have it beside the price."""
+    beside = (text for name, text in product["extra"].items() if name.strip().lower().replace(" ", "_") in CURRENCY)
+    return next(filter(None, beside), None)
+
+
+def read_products(arguments: PrepareArguments, pictures: PictureSpool) -> Products:
     """Reads the products and their pictures.
 
     Args:
         arguments (`PrepareArguments`): what to read.
-        spool (`PictureSpool`): gets the pictures.
-
-    Returns:
-        `(list[dict], Table)`: the products, each with the fields of `Columns` that there are, `picture` (its place in
-        the spool or `None`) and `hash` (of the picture file, `""` without one); and the table with its problems.
+        pictures (`PictureSpool`): gets the pictures.
 
     Raises:
         DataError: if the table can't be read or no product can be used.
     """
-    needed = [("id",)] if arguments.images else [("id",), ("title", "description", "image")]
-    table = Table.open(arguments.products, arguments.columns, needed, "--columns")
-    products: dict[str, dict] = {}
-    for number, product in table.rows():
-        if not product["id"]:
-            table.note("product without an id (left out)", number, "id", "")
-        elif product["id"] in products:
-            table.note("duplicate product id, the first is kept (left out)", number, "id", product["id"])
-        else:
-            picture, digest = _find_picture(product, arguments, table, number)
-            if picture or product.get("title") or product.get("description"):
-                place = None if picture is None else spool.add(picture)
-                products[product["id"]] = {**product, "picture": place, "hash": digest}
-            else:
-                table.note("product without title, description and picture (left out)", number, "id", product["id"])
-    if not products:
-        raise table.left_nothing("no product can be used")
-    return list(products.values()), table
+    products = open_products(arguments, pictures)
+    keep_rows(arguments, products)
+    keep_pictures(arguments, products)
+    if not products.groups:
+        raise products.table.left_nothing("no product can be used")
+    choose_columns(arguments, products)
+    return products
 
 
-def _find_picture(product: dict, arguments: PrepareArguments, table: Table, number: int) -> tuple[dict | None, str]:
-    """A product's first readable picture, of those that are named and then of those called like its id, and the hash
-    of its file; those that can't be used are counted, and so are products for which there is none to try."""
-    names, name = (name.strip() for name in product.get("image", "").split("|")), None
-    for name in chain(filter(None, names), _files_by_id(product["id"], arguments.images)):
-        problem, picture, digest = _read_picture(name, arguments)
-        if picture:
-            return picture, digest
-        table.note(f"{problem} (picture not used)", number, "image", name)
-    if name is None and arguments.images and (product.get("title") or product.get("description")):
-        table.note("no picture is named, and none is called like the id (text alone)", number, "id", product["id"])
-    return None, ""
+def open_products(arguments: PrepareArguments, pictures: PictureSpool) -> Products:
+    """Opens the table and finds out whose it is.
 
-
-def _files_by_id(item: str, folder: str | None) -> Iterator[str]:
-    """The names of the picture files that are called like a product's id."""
-    for name in (item + ending for ending in PICTURE_ENDINGS if folder):
-        if os.path.isfile(path_inside(os.path.realpath(folder), name) or ""):
-            yield name
-
-
-def _read_picture(name: str, arguments: PrepareArguments) -> tuple[str, dict | None, str]:
-    """Why a picture can't be used, or the picture and the hash of its file."""
-    if re.match(r"([a-z][a-z0-9+.-]*:)?//|data:", name, re.IGNORECASE):
-        return "picture is a URL, which isn't fetched", None, ""
-    if not arguments.images:
-        return "picture is named but --images isn't given", None, ""
-    if (path := path_inside(os.path.realpath(arguments.images), name)) is None:
-        return "picture outside the images folder is refused", None, ""
-    if not os.path.isfile(path):
-        return "picture file is missing", None, ""
-    try:
-        content = Path(path).read_bytes()
-        return "", fit_picture(content, name, arguments.image_size), hashlib.sha256(content).hexdigest()
-    except Exception:  # Pillow raises many kinds for damaged files
-        return "picture can't be read", None, ""
-
-
-def group_products(products: list[dict]) -> dict[str, str]:
-    """Groups products that share a group, a title or a picture file, directly or through others.
-
-    Returns each product's id with the smallest id in its group, whatever the order of the products.
+    Raises:
+        DataError: if it can't be read, or a column is missing.
     """
-    root = {product["id"]: product["id"] for product in products}
-
-    def find(item: str) -> str:
-        while root[item] != item:
-            root[item] = item = root[root[item]]
-        return item
-
-    first: dict[tuple[str, str], str] = {}
-    for product in products:
-        title = same_text(unicodedata.normalize("NFKC", product.get("title", "")))
-        for key in (("group", product.get("group")), ("title", title), ("picture", product["hash"])):
-            if key[1]:
-                smaller, larger = sorted((find(product["id"]), find(first.setdefault(key, product["id"]))))
-                root[larger] = smaller
-    return {item: find(item) for item in root}
-
-
-def choose_split(key: str, shares: dict[str, float], seed: int) -> str:
-    """The split of a group: a hash of the seed and the group's key picks a point along the shares."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    point = int.from_bytes(digest[:8], "big") / 2**64
-    *others, last = shares
-    for split in others:
-        point -= shares[split]
-        if point < 0:
-            return split
-    return last
+    name, form = arguments.products, arguments.format
+    given = {"encoding": arguments.encoding, "separator": arguments.separator}
+    if is_xml(name):
+        if form not in ("auto", "google"):
+            raise DataError(f"{name}: XML is read as a Google Merchant feed; leave out --format {form}")
+        form, table = "google", Table(name=name)
+    else:
+        existing_file(name, f"a file that ends in {', '.join(ENDINGS)} or .xml")
+        records = (row for _, row, _ in table_rows(Path(name), **given) if isinstance(row, dict))
+        form = detect(next(records, {})) if form == "auto" else form
+        needed = (TABLE_NEEDS[:1] if arguments.images else TABLE_NEEDS) if form == "table" else []
+        table = Table.open(name, arguments.columns, needed, "--columns", **given)
+    spool = ProductSpool(pictures.folder)
+    return Products(table, form, spool, pictures, prices=PriceColumn(arguments.decimal_mark))
 
 
-def _split_rows(names: list[str], products: list[dict], judged: Judged, split_of: dict) -> dict:
-    """The rows of each split, sorted; a query is in each split where a product is relevant to it."""
-    splits = {split: {"corpus": [], "queries": [], "qrels": []} for split in names}
-    for product in sorted(products, key=lambda product: product["id"]):
-        row = {"_id": product["id"], **{key: product.get(key) or None for key in TEXT_FIELDS}}
-        splits[split_of[product["id"]]]["corpus"].append({**row, "image": product["picture"]})
-    relevant = {(split_of[product], query) for (query, product), grade in judged.grades.items() if grade > 0}
-    ids = {pair: f"{pair[0]}-q-{hashlib.sha256(pair[1].encode()).hexdigest()[:16]}" for pair in sorted(relevant)}
-    for (split, query), query_id in ids.items():
-        novel = split != "train" and ("train", query) not in ids
-        row = {"_id": query_id, "text": judged.texts[query], "slice": "", "novel": novel, "attributes": ""}
-        splits[split]["queries"].append(row | {"frequency": judged.frequencies[query]})
-    for (query, product), grade in sorted(judged.grades.items()):
-        split = split_of[product]
-        if query_id := ids.get((split, query)):
-            splits[split]["qrels"].append({"query-id": query_id, "corpus-id": product, "score": grade})
-    return splits
+def is_xml(name: str) -> bool:
+    """Whether a file is named as XML is."""
+    return name.lower().removesuffix(".gz").endswith(".xml")
 
 
-def _scores(report: dict) -> str:
-    """What a score is, for the card."""
-    options = report["options"]
-    if "log" not in report:
-        return "2 for the products that a query was worded from, 1 for others with all of its words; no test queries."
-    events = ", ".join(f"{key} {n:g}" for key, n in options["events"].items())
-    how = ", ".join(f"{key} {n:g}" for key, n in options["engagement"].items())
-    return (
-        "from the log's events, by a visitor's best event and, where positions are known, the chance that it was "
-        "looked at (training/catalogue/query_log.py has the formula). "
-        f"Events: {events}; {how}. Or the log's own grades."
-    )
+def read_rows(products: Products) -> Callable[[], Iterator[tuple[int, dict]]]:
+    """A function that reads the table's rows from the start. What is wrong with them is counted the last time that the
+    form's reader calls it."""
+    table = products.table
+    passes = iter([False, True] if products.form != "table" else [True])
+
+    def read() -> Iterator[tuple[int, dict]]:
+        if not next(passes):
+            return (
+                xml_rows(Path(table.name))
+                if is_xml(table.name)
+                else ((number, row) for number, row, _ in table.records(None) if isinstance(row, dict))
+            )
+        return counted(table, xml_rows(Path(table.name))) if is_xml(table.name) else table.whole_rows()
+
+    return read
+
+
+def counted(table: Table, rows: Iterator[tuple[int, dict]]) -> Iterator[tuple[int, dict]]:
+    """Rows, counted as read by a table."""
+    for row in tqdm(rows, desc=table.name, unit=" items"):
+        table.read += 1
+        yield row
+
+
+def keep_rows(arguments: PrepareArguments, products: Products) -> None:
+    """Keeps every product that has an id of its own on disk, and learns how prices are written."""
+    table, names = products.table, asdict(arguments.columns)
+    if products.form != "table":
+        names = {key: column for key, column in names.items() if column != getattr(Columns, key)}
+    found = feed_rows(read_rows(products), products.form, names, arguments.variants, table, arguments.drafts)
+    for number, product in found:
+        if not product.id:
+            table.note("product without an id (left out)", number, "id", "")
+        elif product.id in products.numbers:
+            table.note("duplicate product id, the first is kept (left out)", number, "id", product.id)
+        else:
+            products.prices.see(product.price)
+            products.numbers[product.id] = products.rows.add({"line": number, **vars(product)})
+            products.columns.update(dict.fromkeys(product.extra))
+
+
+def keep_pictures(arguments: PrepareArguments, products: Products) -> None:
+    """Finds the pictures of each product, keeps them, and groups the products that have anything to tell."""
+    folder, table, groups = PictureFolder(arguments.images, products.numbers), products.table, Groups()
+    fetched = fetch_pictures(arguments, products, folder)
+    looks = tqdm(products.rows, desc="pictures", total=len(products.rows), unit=" products")
+    for product in looks:
+        item, digests = product["id"], []
+        places = products.places[item] = []
+        for path in find_pictures(product, folder, fetched, arguments, table):
+            try:
+                content = path.read_bytes()
+                picture = fit_picture(content, path.name, arguments.image_size)
+            except Exception:  # Pillow raises many kinds for damaged files
+                table.note("picture can't be read (picture not used)", product["line"], "image", path.name)
+                continue
+            places.append(products.pictures.add(picture))
+            digests.append(hashlib.sha256(content).hexdigest())
+        if places or product["title"] or product["description"]:
+            groups.add(product, digests)
+            products.note_values(product)
+        else:
+            del products.places[item]
+            table.note("product without title, description and picture (left out)", product["line"], "id", item)
+    products.groups = groups.all()
+    products.leftovers = folder.leftovers() if arguments.images else {}
+
+
+def fetch_pictures(arguments: PrepareArguments, products: Products, folder: PictureFolder) -> Fetched:
+    """The pictures that are only given by address, if they are to be fetched."""
+    if not arguments.download:
+        return Fetched()
+    cells = (json.dumps(product["image"]) for product in products.rows if product["image"])
+    return download((url for cell in cells for url in folder.missing_urls(cell)), arguments.download)
+
+
+def find_pictures(
+    product: dict, folder: PictureFolder, fetched: Fetched, arguments: PrepareArguments, table: Table
+) -> list[Path]:
+    """A product's picture files; what is named and not there is counted, and so are products that have none."""
+    if not product["image"] and not arguments.images:
+        return []
+    cell = json.dumps(product["image"]) if product["image"] else ""
+    found, problems = folder.of_product(product["id"], cell, fetched.paths, fetched.failed)
+    for kind, example in problems:
+        if kind == MISSING and not arguments.images:
+            kind = "picture is named but --images isn't given"
+        table.note(f"{kind} (picture not used)", product["line"], "image", example)
+    if not found and not problems and (product["title"] or product["description"]):
+        kind = "no picture is named, and none is called like the id (text alone)"
+        table.note(kind, product["line"], "id", product["id"])
+    return found[: arguments.max_pictures]
+
+
+def choose_columns(arguments: PrepareArguments, products: Products) -> None:
+    """Names the file's own columns in the catalogue, all of them or those of `--keep`.
+
+    Raises:
+        DataError: if one that is to be kept isn't there.
+    """
+    found, keep = list(products.columns), arguments.keep
+    if keep is not None and (unknown := [name for name in keep if name not in found]):
+        raise DataError(
+            f"--keep {unknown[0]}: {products.table.name} has no such column beyond those that are fields; it has "
+            f"{', '.join(found) or 'none'}"
+        )
+    products.columns = {}
+    for column in found:
+        if keep is not None and column not in keep:
+            products.left_out[column] = "is not in --keep"
+        elif column.strip():
+            products.columns[column] = free_name(column.strip(), {*TAKEN, *products.columns.values()})
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """A column's name, with a number behind it if the catalogue has a column of that name."""
+    return next(one for one in (name, *(f"{name} {number}" for number in count(2))) if one not in taken)

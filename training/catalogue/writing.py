@@ -26,8 +26,26 @@ QREL_FEATURES = datasets.Features(
 WRITTEN_ROWS, WRITTEN_BYTES = 1000, 2**25
 
 
+def corpus_features(columns: Iterable[str], has_lists: bool) -> datasets.Features:
+    """The columns of a catalogue made of a shop's table: `price` is a number, and there may be others.
+
+    Args:
+        columns (`Iterable[str]`): those beyond the layout's own; `in_stock` is a truth value, all others are text.
+        has_lists (`bool`): whether `image` is a list of pictures.
+    """
+    others = {name: datasets.Value("bool" if name == "in_stock" else "string") for name in columns}
+    picture = datasets.List(datasets.Image()) if has_lists else datasets.Image()
+    changed = {"price": datasets.Value("float64"), "image": picture}
+    return datasets.Features({**CORPUS_FEATURES, **others, **changed})
+
+
 def write_split(
-    folder: Path, split: str, corpus: Iterable[dict], queries: Iterable[dict], qrels: Iterable[dict]
+    folder: Path,
+    split: str,
+    corpus: Iterable[dict],
+    queries: Iterable[dict],
+    qrels: Iterable[dict],
+    features: datasets.Features = CORPUS_FEATURES,
 ) -> None:
     """Writes one split of a catalogue as three Parquet files, in chunks, so that an iterator needs little memory.
 
@@ -38,16 +56,17 @@ def write_split(
             `{"bytes", "path"}` or `None`.
         queries (`Iterable[dict]`): rows of `_id, text, slice, novel, attributes, frequency` (how often it was asked).
         qrels (`Iterable[dict]`): rows of `query-id, corpus-id, score`.
+        features (`datasets.Features`, *optional*): the corpus' columns; see [`corpus_features`].
     """
     target = Path(folder) / split
     target.mkdir(parents=True, exist_ok=True)
     tables = (
-        ("corpus", corpus, CORPUS_FEATURES),
+        ("corpus", corpus, features),
         ("queries", queries, QUERY_FEATURES),
         ("qrels", qrels, QREL_FEATURES),
     )
-    for name, rows, features in tables:
-        schema = features.arrow_schema
+    for name, rows, columns in tables:
+        schema = columns.arrow_schema
         with new_file(target / f"{name}.parquet") as file, pq.ParquetWriter(file, schema) as writer:
             for chunk in row_groups(rows):
                 writer.write_table(pa.Table.from_pylist(chunk, schema=schema))

@@ -27,7 +27,7 @@ from torch.nn.functional import pad
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.processing_mmfusion import FRACTION, FRACTION_SLASH, TRADE_MARKS, normalize_text
+from modeling_mmfusion.text_mmfusion import FRACTION, FRACTION_SLASH, QUERY_STEPS, TRADE_MARKS, normalize_text
 from training.common.files import write_json
 from training.features.exporting import (
     QUERIES,
@@ -55,6 +55,9 @@ HARD_QUERIES = (
     "CAFÉ cre\u0300me",
     "LEGO\u2122 3\u00bd inch, size \uff14\uff12, \ufb01ne",
     "👟 running shoes 🏃‍♀️",
+    '"navy", striped_t-shirt!?',
+    "men\u2019s 3.5l jug, 60x80CM (1/2 price) \u201cgift\u201d",
+    "C++ R&D d'\u00e9t\u00e9 caf\u00e9+cr\u00e8me 10-12 -5 \u2022 #mug; a.b 500ML",
     "手袋 ジャケット куртка",
     LONG_QUERY,
 )
@@ -151,7 +154,8 @@ def query_tokenizer(processor: MMFusionProcessor) -> Tokenizer:
     content |= {"truncation": None, "padding": None}
     if processor.query_prefix:
         content["post_processor"] = template_with_prefix(content, processor.query_prefix)
-    steps = [*plain_letters(), *([{"type": "Lowercase"}] if processor.lower_case else []), content["normalizer"]]
+    steps = [*plain_letters(), *(word_steps() if processor.plain_words else [])]
+    steps += [*([{"type": "Lowercase"}] if processor.lower_case else []), content["normalizer"]]
     content["normalizer"] = {"type": "Sequence", "normalizers": [step for step in steps if step]}
     tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.enable_truncation(processor.max_query_length)
@@ -164,6 +168,16 @@ def plain_letters() -> list[dict[str, Any]]:
     replaced = {chr(code): "" for code in TRADE_MARKS}
     replaced |= {fraction: normalize_text(fraction) for fraction in FRACTIONS}
     return [*map(replacement, replaced, replaced.values()), {"type": "NFKC"}, replacement(FRACTION_SLASH, "/")]
+
+
+def word_steps() -> list[dict[str, Any]]:
+    """[`plain_words`] as a tokenizer's normalisers; in browsers \\w is of English letters alone."""
+    found = [
+        (pattern.pattern.replace(r"[^\W0-9_]", r"\p{L}").replace(r"\w", r"[\p{L}\p{N}_]"), words)
+        for pattern, words in QUERY_STEPS
+    ]
+    steps = [{"type": "Replace", "pattern": {"Regex": pattern}, "content": words} for pattern, words in found]
+    return [*steps, {"type": "Strip", "strip_left": True, "strip_right": True}]
 
 
 def replacement(old: str, new: str) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def read_availability(text: str) -> bool | None:
         return None
     if re.fullmatch(r"[+-]?\d+(?:[.,]\d+)?", text):
         return float(text.replace(",", ".")) > 0
-    word = re.sub(r"[\W_]", "", text.rstrip("/").rpartition("/")[2] if "://" in text else text).lower()
+    is_address = "://" in text or "schema.org/" in text.lower()
+    word = re.sub(r"[\W_]", "", text.rstrip("/").rpartition("/")[2] if is_address else text).lower()
     if word not in IN_STOCK | OUT_OF_STOCK:
         raise ValueError(text)
     return word in IN_STOCK
@@ -194,14 +195,15 @@ class Cells:
     """
 
     def __init__(self, number: int, row: Mapping[str, Any], columns: Mapping[str, str], problems: Table):
-        self.number, self.row, self.columns, self.problems = number, row, columns, problems
+        self.number, self.columns, self.problems = number, columns, problems
+        self.row = {column: value for column, value in row.items() if value is not None and value != ""}
         self.names = _columns_by_key(tuple(row))
         self.taken: set[str] = set()
 
     def _found(self, field: str, keys: tuple[str, ...]) -> list[str]:
         if field in self.columns:
             return [column for column in [self.columns[field]] if column in self.row]
-        return [self.names[key] for key in keys if key in self.names]
+        return [column for column in map(self.names.get, keys) if column in self.row]
 
     def raw(self, field: str, *keys: str) -> tuple[str, Any]:
         """The first column with a value, and the value; it is taken. `("", "")` if there is none.

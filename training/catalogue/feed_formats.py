@@ -92,11 +92,11 @@ class TableFormat:
     lists_skus_twice = False  # so that a variant's SKU may be no id
 
     def key(self, cells: Cells) -> str:
-        """What rows of one product share; `""` if a row stands alone. Called for all rows, then again for each."""
+        """What rows of one product may share; `""` if a row stands alone. Called for all rows, then again for each."""
         return ""
 
     def resolve(self, key: str) -> str:
-        """A row's key when all rows were seen."""
+        """A row's key when all rows were seen; `""` if it stands alone after all."""
         return key
 
     def part(self, cells: Cells) -> Part:
@@ -155,16 +155,21 @@ class Shopify(TableFormat):
     def _attributes(cells: Cells) -> dict[str, str]:
         found = {}
         for key, column in cells.names.items():
+            if column not in cells.row or column in cells.taken:
+                continue
             name = re.fullmatch(r"(.+) \((?:product|variant)\.metafields\..+\)", column)
             shopping = re.fullmatch(r"google shopping / (gender|age group|condition)", key)
             if name or shopping or key in ("tags", "type", "custom product type"):
                 label = name[1] if name else (shopping[1] if shopping else "Tags" if key == "tags" else "Type")
-                if column not in cells.taken and (text := cells.text("", key)):
+                if text := html_to_text(attribute_text(cells.raw("", key)[1])):
                     found[label] = text.replace("\n", ", ")
         return found
 
     @staticmethod
     def _in_stock(cells: Cells) -> bool | None:
+        available = cells.see("variant available").lower()  # of Shopify's JSON
+        if available in ("true", "false"):
+            return available == "true"
         tracker, quantity = ("variant inventory tracker", "inventory tracker"), cells.see(*QUANTITIES)
         policy = cells.see("variant inventory policy", "continue selling when out of stock").lower()
         if cells.see("variant price", "price") and cells.has(*tracker) and not cells.see(*tracker):
@@ -187,7 +192,9 @@ class Shopify(TableFormat):
         for part in parts:
             names = part.option_names | names
             part.hidden = hidden
-            part.parent = part.parent or not any(other.parent for other in parts)
+        first = next((part for part in parts if part.parent), parts[0])
+        for part in parts:
+            part.parent = part is first
         for part in parts:
             named = {names.get(number, f"Option {number}"): value for number, value in part.options.items()}
             part.options = {key: value for key, value in named.items() if (key, value) != ("Title", "Default Title")}
@@ -301,10 +308,18 @@ GERMAN = {
 
 
 class Google(TableFormat):
-    """Every item is a variant; those of one `item_group_id` are a product."""
+    """Every item is a variant; those of one `item_group_id` are a product, and so is an item whose id that is."""
+
+    def __init__(self):
+        self.groups: set[str] = set()
 
     def key(self, cells):
-        return cells.see("item group id", field="group")
+        group = cells.see("item group id", field="group")
+        self.groups.update([group] if group else [])
+        return group or cells.code("id", "offer id", field="id")
+
+    def resolve(self, key):
+        return key if key in self.groups else ""
 
     def part(self, cells):
         own = cells.id("id", "id", "offer id")
@@ -423,6 +438,8 @@ SIGNATURES: Mapping[str, Sequence[tuple[int, str]]] = {
     ],
     "woocommerce": [
         (2, "type|name"),
+        (1, "is featured?|visibility in catalog|visibility in catalogue|in stock?|regular price|attribute 1 name"
+            "|sold individually?|backorders allowed?"),
         (2, "is featured?|visibility in catalog|visibility in catalogue|in stock?|regular price|attribute 1 name"
             "|sold individually?|backorders allowed?|published|parent"),
     ],

@@ -92,8 +92,8 @@ def _last_rows(read: Callable[[], Rows], layout: TableFormat, columns: Mapping[s
             places[key] = place
     last: dict[str, int] = {}
     for key, place in places.items():
-        key = layout.resolve(key)
-        last[key] = max(place, last.get(key, -1))
+        if key := layout.resolve(key):
+            last[key] = max(place, last.get(key, -1))
     return last
 
 

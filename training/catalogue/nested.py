@@ -1,6 +1,6 @@
 """Nested JSON objects as rows of a table: common shapes become one cell, all else a column for each part."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from training.catalogue.cells import PICTURE_KEYS, named_values
@@ -9,9 +9,10 @@ from training.catalogue.tables import cell_text
 AMOUNT_KEYS = ("amount", "value", "price")
 CURRENCY_KEYS = ("currency", "currencyCode", "currency_code", "priceCurrency")
 LABEL_KEYS = ("name", "title", "label")
+WHOLE = ("attributes", "additional_attributes", "product_detail")
 
 
-def flatten(row: Mapping[str, Any], whole: str = "attributes") -> dict[str, Any]:
+def flatten(row: Mapping[str, Any], whole: Collection[str] = WHOLE) -> dict[str, Any]:
     """A JSON object with one level.
 
     | in the object | in the row |
@@ -28,11 +29,12 @@ def flatten(row: Mapping[str, Any], whole: str = "attributes") -> dict[str, Any]
 
     Args:
         row (`Mapping`): the object; one without nested parts comes back as it is.
-        whole (`str`, *optional*, defaults to `"attributes"`): the column of the attributes, whose mapping stays whole.
+        whole (`Collection[str]`, *optional*): columns of attributes, whose mapping stays whole; by default
+            `attributes`, `additional_attributes` and `product_detail`.
     """
     flat: dict[str, Any] = {}
     for key, value in row.items():
-        _add(flat, str(key), value, str(key) == whole)
+        _add(flat, str(key), value, key in whole)
     return flat
 
 
@@ -78,3 +80,37 @@ def _list_cell(flat: dict[str, Any], name: str, items: list) -> Any:
                 _put(flat, f"{name}.all", items)
             return [item[key] for item in items]
     return items
+
+
+def variant_rows(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of Shopify's product CSV for a product of its JSON, whose `variants` are objects: one for each variant
+    and one for each picture; any other object as the one row that it is."""
+    variants, images = row.get("variants"), row.get("images") or []
+    if "handle" not in row or not isinstance(variants, list) or not all(isinstance(one, Mapping) for one in variants):
+        return [dict(row)]
+    product = {key: value for key, value in row.items() if key not in ("variants", "images", "options")}
+    for old, new in (("body_html", "Body (HTML)"), ("product_type", "Type")):
+        if old in product:
+            product[new] = product.pop(old)
+    names = [one.get("name", "") if isinstance(one, Mapping) else one for one in row.get("options") or []]
+    product |= {f"Option{number} Name": name for number, name in enumerate(names, start=1)}
+    rows: list[dict[str, Any]] = [product]
+    for number, variant in enumerate(variants):
+        cells = {VARIANT_COLUMNS.get(key, f"Variant {key}"): value for key, value in variant.items()}
+        rows[number : number + 1] = [(rows[number] if number == 0 else {"handle": row["handle"]}) | cells]
+    pictures = [image if isinstance(image, Mapping) else {"src": image} for image in images]
+    return rows + [
+        {"handle": row["handle"], **{f"Image {key}": value for key, value in image.items()}} for image in pictures
+    ]
+
+
+VARIANT_COLUMNS = {
+    **{f"option{number}": f"Option{number} Value" for number in range(1, 4)},
+    "sku": "Variant SKU",
+    "price": "Variant Price",
+    "barcode": "Variant Barcode",
+    "featured_image": "Variant Image",
+    "inventory_quantity": "Variant Inventory Qty",
+    "inventory_policy": "Variant Inventory Policy",
+    "inventory_management": "Variant Inventory Tracker",
+}

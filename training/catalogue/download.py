@@ -24,7 +24,6 @@ import httpcore2
 from PIL import Image
 from tqdm.auto import tqdm
 
-from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.processing_mmfusion import load_picture
 from training.common.files import cannot_write, claim_folder, only_process, write_bytes
 
@@ -34,7 +33,7 @@ REDIRECTS = 5
 MAX_WAIT = 60.0  # seconds that a Retry-After is heeded
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-ENDINGS = {"JPEG": ".jpg", "TIFF": ".tif"}  # of the others it is the format's name
+ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}  # of the others it is the format's name
 
 
 @dataclass
@@ -156,6 +155,7 @@ def _fetch_all(
             wait(tasks, return_when=FIRST_EXCEPTION)
         finally:
             queue.stop()
+            backend.is_stopped = True
         for task in tasks:
             task.result()
 
@@ -194,12 +194,12 @@ def _follow(url: str, pool: httpcore2.ConnectionPool, limits: Limits) -> bytes:
             (b"Accept-Encoding", b"identity"),
         ]
         with pool.stream("GET", address, headers=headers, extensions={"timeout": times}) as response:
-            answer = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+            answer = {name.lower(): value.decode("utf-8", "replace") for name, value in response.headers}
             if response.status == 200:
                 return _body(response, answer, limits.size)
             if response.status not in (301, 302, 303, 307, 308) or b"location" not in answer:
-                again = response.status in AGAIN
-                raise FetchError(f"HTTP {response.status}", again, _retry_after(answer) if again else None)
+                crowded = limits.pause if response.status in (429, 503) else None
+                raise FetchError(f"HTTP {response.status}", response.status in AGAIN, _retry_after(answer, crowded))
         try:
             url = urljoin(url, answer[b"location"])
         except ValueError:
@@ -213,17 +213,15 @@ def _request(url: str) -> tuple[httpcore2.URL, bytes]:
         parts = urlsplit(url)
         scheme, name, port = parts.scheme.lower(), parts.hostname, parts.port
         host = name.encode("ascii" if ":" in name else "idna")
+        path = quote(re.sub("%(?![0-9a-fA-F]{2})", "%25", parts.path) or "/", safe="/%:@!$&'()*+,;=~")
+        query = "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?") if parts.query else ""
     except (ValueError, AttributeError):  # no number, or no host
         raise FetchError("no http or https address") from None
     if scheme not in ("http", "https") or not host or "@" in parts.netloc:
         raise FetchError("no http or https address")
-    path = re.sub("%(?![0-9a-fA-F]{2})", "%25", parts.path) or "/"
-    target = quote(path, safe="/%:@!$&'()*+,;=~")
-    if parts.query:
-        target += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?")
     shown = b"[%b]" % host if b":" in host else host
     shown = shown if port is None else b"%b:%d" % (shown, port)
-    return httpcore2.URL(scheme=scheme.encode(), host=host, port=port, target=target.encode()), shown
+    return httpcore2.URL(scheme=scheme.encode(), host=host, port=port, target=(path + query).encode()), shown
 
 
 def _body(response: httpcore2.Response, answer: dict[bytes, str], size: int) -> bytes:
@@ -238,13 +236,13 @@ def _body(response: httpcore2.Response, answer: dict[bytes, str], size: int) -> 
     return bytes(content)
 
 
-def _retry_after(answer: dict[bytes, str]) -> float | None:
-    """Seconds until a server wants to be asked again, at most a minute; `None` if it doesn't tell."""
+def _retry_after(answer: dict[bytes, str], default: float | None) -> float | None:
+    """Seconds until a server wants to be asked again, at most a minute."""
     told = answer.get(b"retry-after", "").strip()
     try:
         seconds = float(told) if told.isdecimal() else parsedate_to_datetime(told).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return None
+    except (ValueError, TypeError, OverflowError):
+        return default
     return min(max(seconds, 0.0), MAX_WAIT)
 
 
@@ -274,8 +272,9 @@ class _Queue:
             while self.left:
                 now = time.monotonic()
                 for _ in range(len(self.hosts)):
-                    host = self.hosts[0]
-                    self.hosts.rotate(-1)
+                    host = self.hosts.popleft()
+                    if self.waiting[host] or self.active[host]:
+                        self.hosts.append(host)
                     if self.active[host] < self.limits.per_host and self._ready(host) <= now:
                         self.active[host] += 1
                         return self.waiting[host].popleft()
@@ -314,7 +313,7 @@ class _CheckedBackend(httpcore2.SyncBackend):
     """Makes connections to public addresses alone, and lets no picture take longer than its time."""
 
     def __init__(self, allowed: Container[str]):
-        self.allowed, self.clock = allowed, threading.local()
+        self.allowed, self.clock, self.is_stopped = allowed, threading.local(), False
 
     def start(self, seconds: float) -> None:
         """Sets the time of the picture that this thread fetches next."""
@@ -323,7 +322,7 @@ class _CheckedBackend(httpcore2.SyncBackend):
     def remaining(self, timeout: float | None) -> float:
         """The seconds that may still be waited."""
         left = self.clock.end - time.monotonic()
-        if left <= 0:
+        if left <= 0 or self.is_stopped:
             raise httpcore2.ReadTimeout("the picture took too long")
         return left if timeout is None else min(left, timeout)
 

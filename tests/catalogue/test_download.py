@@ -156,8 +156,8 @@ def server():
 
 @pytest.fixture
 def names(monkeypatch):
-    """What the name server answers: the addresses of each host, a list that is used up but for its last; an error in it
-    is raised. `asked` are the hosts that it was asked for, `connected` the addresses that were connected to."""
+    """What the name server answers: the addresses of each host, a list that is used up but for its last; an error
+    in it is raised. `asked` are the hosts that it was asked for, `connected` the addresses that were connected to."""
     answers, resolve, connect = {"asked": [], "connected": []}, socket.getaddrinfo, socket.create_connection
 
     def answer(host, port, *rest, **options):

@@ -119,6 +119,9 @@ def download(
         if missing:
             with tqdm(total=len(missing), desc="download", unit=" pictures") as bar:
                 _fetch_all(missing, folder, limits, _CheckedBackend(allowed), fetched, bar)
+    for found in (fetched.paths, fetched.failed):  # in the order in which they were given
+        order = [(url, found.pop(url)) for url in wanted if url in found]
+        found.update(order)
     return fetched
 
 

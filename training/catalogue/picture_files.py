@@ -143,7 +143,8 @@ class PictureFolder:
     def _inside(self, path: str) -> str | None:
         """Where a link leads to, from the folder; `None` if that is outside."""
         target = Path(os.path.realpath(self.folder / path))
-        return target.relative_to(self.folder).as_posix() if target.is_relative_to(self.folder) else None
+        inside = target.relative_to(self.folder).as_posix() if target.is_relative_to(self.folder) else None
+        return "" if inside == "." else inside
 
     def _skip(self, kind: str, path: str) -> None:
         count, examples = self.skipped.get(kind, (0, []))
@@ -249,7 +250,7 @@ class PictureFolder:
         """The pictures that are called like a product's id, in the order that people number them.
 
         `A6.jpg`, then `A6_1.jpg`, `A6-2.jpg`, `A6 (3).jpg` (numbers of up to three digits), then all of the folder
-        `A6`; in any case and with any picture's ending, but not `A60.jpg` or `A6_front.jpg`. What is called like a
+        `A6`; in any case and with each picture's ending, but not `A60.jpg` or `A6_front.jpg`. What is called like a
         longer id, or lies in another id's folder, is that product's. They lie at the top, or together in one
         sub-folder. An id with `/` names a sub-folder, or a file with `%2F`.
         """
@@ -357,9 +358,10 @@ class PictureFolder:
 
 
 def natural(path: str) -> list:
-    """A key by which `A6-2` comes between `A6_1` and `A6 (10)`."""
-    even = re.sub(r"[\s_()-]+", " ", path.lower())
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", even)]
+    """A key by which `A6-2` comes between `A6_1` and `A6 (10)`, and `A6.jpg` before `A6.gif`."""
+    even = re.sub(r"[\s_()-]+", " ", without_ending(path.lower()))
+    parts = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", even)]
+    return [*parts, next((rank for rank, ending in enumerate(ENDINGS) if path.lower().endswith(ending)), len(ENDINGS))]
 
 
 def printable(text: str) -> str:

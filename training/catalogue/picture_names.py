@@ -70,10 +70,11 @@ def written_forms(name: str) -> list[str]:
     address without its scheme, and at last without the size that a shop system puts into it."""
     if name.lower().startswith("data:"):
         return []
-    path = URL.sub("", name, count=1)
+    scheme = URL.match(name)
+    path = name[scheme.end() :] if scheme else name
     bare = re.split(r"[?#]", path, maxsplit=1)[0]
     forms = [path, bare]
-    if is_url(name):
+    if scheme:
         stem = without_ending(bare)
         forms.append(SIZE.sub("", stem) + bare[len(stem) :])
     return list(dict.fromkeys(forms))
@@ -106,7 +107,8 @@ def split_names(cell: str, is_file: Callable[[str], bool]) -> list[str]:
 def _unquoted(name: str) -> str:
     """A name without the space, the separators and the pair of quotes around it."""
     name = name.strip().strip(",;").strip()
-    return name[1:-1].strip() if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
+    is_quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" and name[0] not in name[1:-1]
+    return name[1:-1].strip() if is_quoted else name
 
 
 def _listed(cell: str) -> list[str] | None:

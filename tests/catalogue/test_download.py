@@ -140,11 +140,14 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(b"", 302)
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads, request_queue_size = True, 64
+
+
 @pytest.fixture
 def server():
     """A server; what it was asked is in `state`, and its address in `url`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     state = {"asked": [], "agents": set(), "hosts": set(), "now": 0, "most": 0, "lock": threading.Lock()}
     server.state, server.url = state, f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
@@ -183,10 +186,11 @@ def files_of(folder):
 
 
 def test_pictures_are_fetched_once_and_named_by_their_address(server, tmp_path):
-    urls = [f"{server.url}/a.png", f"{server.url}/a.png?v=2", f"{server.url}/b c/ü.png", f"{server.url}/a.png"]
+    urls = [f"{server.url}/a.png", f"{server.url}/a.png?v=2", f"{server.url}/b c/ü%20%.png?w=1&amp;h=[2]"]
+    urls.append(urls[0])
     first = download(iter(urls), tmp_path / "kept", QUICK, LOOPBACK)
     assert not first.failed and set(first.paths) == set(urls)
-    assert sorted(server.state["asked"]) == ["/a.png", "/a.png?v=2", "/b%20c/%C3%BC.png"]
+    assert sorted(server.state["asked"]) == ["/a.png", "/a.png?v=2", "/b%20c/%C3%BC%20%25.png?w=1&h=%5B2%5D"]
     assert {path.stem for path in first.paths.values()} == {hashlib.sha256(url.encode()).hexdigest() for url in urls}
     assert all(path.read_bytes() == picture() for path in first.paths.values())
     assert [agent.split()[0] for agent in server.state["agents"]] == ["mmfusion"]
@@ -346,10 +350,12 @@ def test_a_folder_of_somebody_else_s_is_refused_and_so_is_one_in_use(server, tmp
         download([], tmp_path / "kept", QUICK)
 
 
-def test_a_full_disk_is_one_line(server, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_at_once(server, tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_bytes", full)
+    urls, start = [f"{server.url}/drip", *(f"{server.url}/{number}" for number in range(30))], time.monotonic()
     with pytest.raises(DataError, match="No space left on device"):
-        download([f"{server.url}/{number}" for number in range(30)], tmp_path / "kept", QUICK, LOOPBACK)
+        download(urls, tmp_path / "kept", Limits(), LOOPBACK)
+    assert time.monotonic() - start < 2 and len(server.state["asked"]) < 20  # and no further one is begun

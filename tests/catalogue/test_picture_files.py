@@ -176,6 +176,24 @@ def test_one_file_is_not_taken_for_names_of_several_folders(folder_of):
     assert folder.find("https://shop.example/A7/front.jpg") is None
 
 
+def test_a_name_without_a_folder_is_the_product_s_own_file_and_never_another_product_s(folder_of):
+    folder = folder_of(
+        "x/A6/1.jpg", "A7/1.jpg", "A7/2.jpg", "A8/3.jpg", "B/4.jpg", "A9_5.jpg", ids=["A6", "A7", "A8", "A9"]
+    )
+    assert [inside(folder, folder.find("1.jpg", item)) for item in ("A7", "A6", "A8")] == [
+        "A7/1.jpg", "x/A6/1.jpg", None
+    ]  # fmt: skip
+    assert folder.find("1.jpg") is None
+    assert [inside(folder, folder.find("2.jpg", item)) for item in ("A7", "A6")] == ["A7/2.jpg", None]
+    assert [inside(folder, folder.find("https://s.example/3.jpg", item)) for item in ("A8", "A6")] == [
+        "A8/3.jpg",
+        None,
+    ]
+    assert inside(folder, folder.find("4.jpg", "A6")) == "B/4.jpg"
+    assert inside(folder, folder.find("A9_5.jpg", "A6")) == "A9_5.jpg"  # what is named is named
+    assert [path.name for path in folder.of_product("A7", "2.jpg, 1.jpg, 3.jpg")[0]] == ["2.jpg", "1.jpg"]
+
+
 WRITERS = {
     "backslashes": lambda path: path.replace("/", "\\"),
     "upper": str.upper,
@@ -239,11 +257,15 @@ def test_hidden_files_are_left_out_and_what_is_left_over_is_counted(folder_of):
     assert many.unused()[0] == 53 and len(many.unused()[1]) == 20
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_cannot_be_read_is_counted(folder_of, tmp_path):
-    folder_of("x/a.jpg", "b.jpg")
-    (tmp_path / "images" / "x").chmod(0)
-    assert list(PictureFolder(tmp_path / "images").skipped) == ["folder of pictures can't be read (ignored)"]
+def test_a_folder_that_cannot_be_read_is_counted(folder_of, monkeypatch):
+    def scan(path, scan=os.scandir):
+        if path.name == "x":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    folder = folder_of("x/a.jpg", "b.jpg")
+    assert folder.skipped == {"folder of pictures can't be read (ignored)": (1, ["x"])} and folder.paths == ["b.jpg"]
 
 
 def test_names_that_are_no_text_can_be_told(folder_of, tmp_path):
@@ -391,10 +413,10 @@ def test_a_product_has_the_pictures_that_are_named_else_those_by_its_id(folder_o
 
 def test_addresses_are_files_in_the_folder_or_fetched_ones_or_tell_what_failed(folder_of, tmp_path):
     folder, cell = folder_of("a.jpg"), ", ".join(f"https://s.example/{name}.jpg" for name in "abc") + ", gone.jpg"
-    assert folder.missing_urls(cell) == ["https://s.example/b.jpg", "https://s.example/c.jpg"]
-    assert folder.missing_urls("ftp://s.example/b.jpg | data:image/png;base64,AA== | //s.example/d.jpg | e.jpg") == [
-        "//s.example/d.jpg"
-    ]
+    assert folder.missing_urls("A6", cell) == ["https://s.example/b.jpg", "https://s.example/c.jpg"]
+    assert folder.missing_urls(
+        "A6", "ftp://s.example/b.jpg | data:image/png;base64,AA== | //s.example/d.jpg | e.jpg"
+    ) == ["//s.example/d.jpg"]
     fetched = {f"https://s.example/{name}.jpg": tmp_path / f"{name}.png" for name in "ab"}
     paths, problems = folder.of_product("A6", cell, fetched, {"https://s.example/c.jpg": "HTTP 404"})
     assert paths == [folder.folder / "a.jpg", tmp_path / "b.png"]

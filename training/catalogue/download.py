@@ -187,6 +187,7 @@ def fetch(url: str, pool: httpcore2.ConnectionPool, limits: Limits) -> tuple[byt
 
 def _follow(url: str, pool: httpcore2.ConnectionPool, limits: Limits) -> bytes:
     """The body behind an address and at most five redirects."""
+    url = url.replace("&amp;", "&")  # tables that were made of web pages have it so
     times = dict.fromkeys(("connect", "read", "write", "pool"), limits.timeout)
     for _ in range(REDIRECTS + 1):
         address, host = _request(url)

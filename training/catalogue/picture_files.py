@@ -6,11 +6,12 @@ Files are only ever taken from a list that is made once, so no name leads out of
 2. The path with `\\` for `/`, `%20` for a space, another Unicode form, `./`, a drive or a slash before it.
 3. The same in another case.
 4. Without an ending: with a picture's, `.jpg` first.
-5. The end of the path: `images/A6/1.jpg` is `A6/1.jpg`, and `A6/1.jpg` is `export/A6/1.jpg`, if it is the only one.
-6. The base name, if one file has it: in any sub-folder where none is named; at the top where one is named. Of an
-   address or an absolute path, which are of another machine, in any sub-folder. A file is found in this way for the
-   names of one folder only, so `A6/1.jpg` and `A7/1.jpg` don't both become `1.jpg`.
-7. The same without what follows `?` or `#`, and of an address without a size such as `_1024x1024`.
+5. In the folder of the product, `A6/1.jpg` of the product `A6`.
+6. The end of the path: `images/A6/1.jpg` is `A6/1.jpg`, and `A6/1.jpg` is `export/A6/1.jpg`, if it is the only one.
+7. The base name, if one file has it: in any sub-folder but another product's where none is named; at the top where
+   one is named. Of an address or an absolute path, which are of another machine, in any sub-folder. A file is found
+   in this way for the names of one folder only, so `A6/1.jpg` and `A7/1.jpg` don't both become `1.jpg`.
+8. The same without what follows `?` or `#`, and of an address without a size such as `_1024x1024`.
 
 Of products for which nothing that is named is found, those that are called like the id: see [`PictureFolder.of_id`].
 A name that fits several files is none's.
@@ -118,14 +119,10 @@ class PictureFolder:
                 entries = list(found)
         except OSError:
             return self._skip("folder of pictures can't be read (ignored)", inside)
-        for entry in entries:
-            path, is_link = f"{inside}/{entry.name}" if inside else entry.name, entry.is_symlink()
-            target = (
-                self._inside(path) if is_link else f"{real}/{entry.name}".lstrip("/") if real is not None else None
-            )
-            if entry.name.startswith("."):
-                continue
-            if is_link and target is None:
+        for entry in (entry for entry in entries if not entry.name.startswith(".")):
+            path, is_link = f"{inside}/{entry.name}".lstrip("/"), entry.is_symlink()
+            target = None if real is None else f"{real}/{entry.name}".lstrip("/")
+            if is_link and (target := self._inside(path)) is None:
                 self._outside.add(without_ending(key_of(path)))
                 self._skip("link that leads out of the folder of pictures (ignored)", path)
             elif os.path.isdir(entry.path) if is_link else entry.is_dir():
@@ -160,18 +157,19 @@ class PictureFolder:
             return False
         return bool(self._at_path(path, name) or ("/" not in path and self._named(path, name, alien=False)))
 
-    def find(self, name: str) -> Path | None:
+    def find(self, name: str, item: str = "") -> Path | None:
         """The file that a table names, by the rules of this module; `None` if there is none, or more than one.
 
         Args:
             name (`str`): one name, of a cell that was split.
+            item (`str`, *optional*): the product's id.
         """
-        numbers, _ = self._look(name)
+        numbers, _ = self._look(name, item)
         return self._take(numbers)[0] if len(numbers) == 1 else None
 
-    def why_not(self, name: str) -> tuple[str, str]:
+    def why_not(self, name: str, item: str = "") -> tuple[str, str]:
         """Of a name that isn't found, the kind of problem and an example, the files that it fits with it."""
-        numbers, folders = self._look(name)
+        numbers, folders = self._look(name, item)
         if folders:
             return CLAIMED, f"{name} (taken for that in {folders[0] or 'no folder'})"
         if numbers:
@@ -183,16 +181,16 @@ class PictureFolder:
         linked = any(stem == link or stem.startswith(f"{link}/") for link in self._outside)
         return OUTSIDE if path is None or linked or ABSOLUTE.match(name) else MISSING, name
 
-    def _look(self, name: str) -> tuple[list[int], list[str]]:
+    def _look(self, name: str, item: str) -> tuple[list[int], list[str]]:
         """The files that a name fits by the first rule that finds any; or, if a name with another folder took that
         file by its base name, none and the two folders."""
         alien = is_url(name) or bool(ABSOLUTE.match(name))
         for form in written_forms(name):
             if not (path := inner_path(form)):
                 continue
-            if numbers := self._at_path(path, form) or self._at_end(path):
+            if numbers := self._at_path(path, form) or self._in_own(path, item) or self._at_end(path):
                 return numbers, []
-            if numbers := self._named(path, form, alien):
+            if numbers := [n for n in self._named(path, form, alien) if not self._is_other(self._parent(n), item)]:
                 folder = path.rpartition("/")[0].lower()
                 folder = folder.partition("/")[2] if is_url(name) else folder  # whatever the host
                 claimed = self._claims.setdefault(numbers[0], folder) if len(numbers) == 1 else folder
@@ -202,6 +200,11 @@ class PictureFolder:
     def _at_path(self, path: str, written: str) -> list[int]:
         """Files at a path."""
         return self._fitting(self._by_path.of(without_ending(path.lower())), path, written, plain)
+
+    def _in_own(self, path: str, item: str) -> list[int]:
+        """Files at a path from a product's own folder."""
+        path = f"{plain(item)}/{path}"
+        return self._at_path(path, path) if item else []
 
     def _at_end(self, path: str) -> list[int]:
         """Files whose path ends in this one, or that this one ends in, with a folder at least."""
@@ -280,7 +283,7 @@ class PictureFolder:
     def _is_others(self, number: int, item: str) -> bool:
         """Whether a file is called like another product's id, or is in its folder."""
         path = without_ending(plain(self.paths[number]))
-        *_, parent, stem = ["", *path.split("/")]
+        parent, stem = self._parent(number), _base(path)
         in_folder = parent.lower() == _base(key_of(item))
         longer = stem.lower().startswith(parent.lower())
         if "/" in path and self._is_other(path, item):
@@ -288,6 +291,10 @@ class PictureFolder:
         if self._is_other(stem, item) and (longer or not in_folder):
             return True
         return "/" not in plain(item) and self._is_other(parent, item)
+
+    def _parent(self, number: int) -> str:
+        """The name of the folder that a file is in; `""` at the top."""
+        return _base(plain(self.paths[number]).rpartition("/")[0])
 
     def _is_other(self, text: str, item: str) -> bool:
         """Whether a text is another product's id; ids that differ in case alone are told apart."""
@@ -314,12 +321,12 @@ class PictureFolder:
         """
         fetched, failed, found, problems = fetched or {}, failed or {}, dict[Path, None](), []
         for name in self.split_names(cell):
-            if path := self.find(name) or fetched.get(name):
+            if path := self.find(name, item) or fetched.get(name):
                 found[path] = None
             elif name in failed:
                 problems.append((f"picture can't be fetched: {failed[name]}", name))
             else:
-                problems.append(self.why_not(name))
+                problems.append(self.why_not(name, item))
         if not found:
             numbers, places = self._of_id(item)
             found = dict.fromkeys(self._take(numbers))
@@ -330,9 +337,9 @@ class PictureFolder:
             problems.append((f"more than {MAX_PICTURES} pictures, the first are kept", f"{item}: {len(found)}"))
         return list(found)[:MAX_PICTURES], problems
 
-    def missing_urls(self, cell: str) -> list[str]:
-        """The addresses in a cell that have no file in the folder, for [`download`]."""
-        return [name for name in self.split_names(cell) if is_fetched(name) and self.find(name) is None]
+    def missing_urls(self, item: str, cell: str) -> list[str]:
+        """The addresses in a product's cell that have no file in the folder, for [`download`]."""
+        return [name for name in self.split_names(cell) if is_fetched(name) and self.find(name, item) is None]
 
     def unused(self) -> tuple[int, list[str]]:
         """How many pictures in the folder nothing has found so far, and the first of them; links don't count."""

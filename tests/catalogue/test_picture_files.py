@@ -165,7 +165,7 @@ def test_the_way_that_a_name_stands_goes_before_others(folder_of):
 
 
 def test_one_file_is_not_taken_for_names_of_several_folders(folder_of):
-    folder = folder_of("1.jpg", "x/front.jpg")
+    folder = folder_of("1.jpg", "x/front.jpg", "back.JPG", "x/back.jpg", "y/back.jpg")
     assert folder.find("A6/1.jpg") and folder.find("A6/1.jpg") and folder.find("a6\\1.jpg")
     assert folder.find("A7/1.jpg") is None
     assert folder.why_not("A7/1.jpg") == (CLAIMED, "A7/1.jpg (taken for that in a6)")
@@ -174,6 +174,7 @@ def test_one_file_is_not_taken_for_names_of_several_folders(folder_of):
         "https://cdn2.shop.example/A6/front.jpg"
     )
     assert folder.find("https://shop.example/A7/front.jpg") is None
+    assert inside(folder, folder.find("https://shop.example/A7/back.jpg")) == "back.JPG"  # at the top
 
 
 def test_a_name_without_a_folder_is_the_product_s_own_file_and_never_another_product_s(folder_of):
@@ -425,13 +426,14 @@ def test_addresses_are_files_in_the_folder_or_fetched_ones_or_tell_what_failed(f
 
 def test_many_files_of_one_name_do_not_make_the_others_slow(tmp_path, monkeypatch):
     paths = [f"A{number}/large/1.jpg" for number in range(60_000)]
-    monkeypatch.setattr(PictureFolder, "_scan", lambda self, *words, **options: iter(paths))
-    folder, start = PictureFolder(tmp_path), time.process_time()
+    monkeypatch.setattr(PictureFolder, "_scan", lambda self, *words, **options: iter(["0/large/1.jpg", *paths]))
+    folder, start = PictureFolder(tmp_path, [f"A{number}" for number in range(50_000)]), time.process_time()
     for number in range(0, 60_000, 200):
         assert inside(folder, folder.find(f"images/A{number}/large/1.jpg")) == f"A{number}/large/1.jpg"
         assert folder.find(f"B{number}/large/1.jpg") is None and folder.of_id("1") == []
+        assert folder.find("1.jpg", "B1") is None and folder.why_not("1.jpg", "B1")[0] == AMBIGUOUS
     assert time.process_time() - start < 5  # looking at all of them each time would take a minute
-    assert folder.unused()[0] == 60_000 - 300
+    assert folder.unused()[0] == 60_000 + 1 - 300
 
 
 def test_texts_whose_hashes_are_the_same_are_told_apart(folder_of, monkeypatch):

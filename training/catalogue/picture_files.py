@@ -8,9 +8,9 @@ Files are only ever taken from a list that is made once, so no name leads out of
 4. Without an ending: with a picture's, `.jpg` first.
 5. In the folder of the product, `A6/1.jpg` of the product `A6`.
 6. The end of the path: `images/A6/1.jpg` is `A6/1.jpg`, and `A6/1.jpg` is `export/A6/1.jpg`, if it is the only one.
-7. The base name, if one file has it: in any sub-folder but another product's where none is named; at the top where
-   one is named. Of an address or an absolute path, which are of another machine, in any sub-folder. A file is found
-   in this way for the names of one folder only, so `A6/1.jpg` and `A7/1.jpg` don't both become `1.jpg`.
+7. The base name: at the top; if no folder is named, or that of another machine (an address, an absolute path), in
+   any sub-folder but another product's, if one file has it. A file is found in this way for the names of one folder
+   only, so `A6/1.jpg` and `A7/1.jpg` don't both become `1.jpg`.
 8. The same without what follows `?` or `#`, and of an address without a size such as `_1024x1024`.
 
 Of products for which nothing that is named is found, those that are called like the id: see [`PictureFolder.of_id`].
@@ -46,7 +46,7 @@ OUTSIDE = "picture outside the images folder is refused"
 NOT_FETCHED = "picture is a URL, which isn't fetched"
 UNUSED = "picture in the folder that no product uses"
 EXAMPLES = 20
-MOST_ALIKE = 64  # files of one base name that are looked at
+MOST_ALIKE = 256  # files of one base name, or of one product, that are looked at
 NUMBER = re.compile(r"(?:[_-]\d{1,3}| ?\(\d{1,3}\))$")
 
 
@@ -68,7 +68,7 @@ class Keys:
         self.hashes, self.numbers = pairs["hash"][order], pairs["number"][order]
 
     def of(self, key: str) -> list[int]:
-        """The numbers of at most 64 files that may have this text, in the files' order."""
+        """The numbers of at most 256 files that may have this text, in the files' order."""
         wanted = np.int64(hash(key))
         start = int(np.searchsorted(self.hashes, wanted))
         found = self.numbers[start : start + MOST_ALIKE]
@@ -190,7 +190,7 @@ class PictureFolder:
                 continue
             if numbers := self._at_path(path, form) or self._in_own(path, item) or self._at_end(path):
                 return numbers, []
-            if numbers := [n for n in self._named(path, form, alien) if not self._is_other(self._parent(n), item)]:
+            if numbers := self._named(path, form, alien, item):
                 folder = path.rpartition("/")[0].lower()
                 folder = folder.partition("/")[2] if is_url(name) else folder  # whatever the host
                 claimed = self._claims.setdefault(numbers[0], folder) if len(numbers) == 1 else folder
@@ -204,7 +204,7 @@ class PictureFolder:
     def _in_own(self, path: str, item: str) -> list[int]:
         """Files at a path from a product's own folder."""
         path = f"{plain(item)}/{path}"
-        return self._at_path(path, path) if item else []
+        return (self._at_path(path, path) or self._at_end(path)) if item else []
 
     def _at_end(self, path: str) -> list[int]:
         """Files whose path ends in this one, or that this one ends in, with a folder at least."""
@@ -217,12 +217,17 @@ class PictureFolder:
         shorter = (self._at_path(end, end) for end in _ends(path))
         return found or next(filter(None, shorter), [])
 
-    def _named(self, path: str, written: str, alien: bool) -> list[int]:
-        """Files of a base name: in any folder if the path has none or is of another machine, else at the top."""
-        base, found = _base(path), self._by_name.of(_base(without_ending(path.lower())))
-        if "/" in path and not alien:
-            found = [number for number in found if "/" not in self.paths[number]]
-        return self._fitting(found, base, _base(written), lambda file: _base(plain(file)))
+    def _named(self, path: str, written: str, alien: bool, item: str = "") -> list[int]:
+        """Files of a base name: at the top, else in any folder if the path has none or is of another machine."""
+        base, alike = _base(path), self._by_name.of(_base(without_ending(path.lower())))
+        top = [number for number in alike if "/" not in self.paths[number]]
+        top = self._fitting(top, base, _base(written), plain)
+        if top or ("/" in path and not alien):
+            return top
+        if len(alike) == MOST_ALIKE:  # there are more
+            return alike
+        others = [number for number in alike if not self._is_other(self._parent(number), item)]
+        return self._fitting(others, base, _base(written), lambda file: _base(plain(file)))
 
     def _fitting(self, numbers: list[int], name: str, written: str, part) -> list[int]:
         """Of files those that have a name in the first way of: as it stands, written otherwise, in another case, with

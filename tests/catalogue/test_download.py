@@ -100,20 +100,20 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(1.0)
 
     def drip(self, times):
-        self.send_response(200)
-        self.send_header("Content-Length", "40000")
-        self.end_headers()
-        self.trickle()
+        content = picture()
+        self.trickle(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content), content)
 
     def drip_head(self, times):
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-        self.trickle()
+        content = picture()
+        self.trickle(b"HTTP/1.1 200 OK\r\n", b"Content-Length: %d\r\n\r\n" % len(content) + content)
 
-    def trickle(self):
-        for _ in range(40):
-            self.wfile.write(b"x")
-            self.wfile.flush()
+    def trickle(self, start, rest):
+        """Sends the rest in pieces, no two of them half a second apart, and two seconds in all."""
+        self.wfile.write(start)
+        size = len(rest) // 20 + 1
+        for place in range(0, len(rest), size):
             time.sleep(0.1)
+            self.wfile.write(rest[place : place + size])
 
     def busy(self, times):
         self.answer(b"", 429, Retry_After="0.2") if times == 1 else self.ok(times)

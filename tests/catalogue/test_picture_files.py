@@ -282,7 +282,9 @@ def test_names_that_are_no_text_can_be_told(folder_of, tmp_path):
 
 def test_without_a_folder_nothing_is_found():
     folder = PictureFolder(None)
-    assert folder.find("a.jpg") is None and folder.of_id("a") == [] and folder.leftovers() == {}
+    assert folder.find("a.jpg") is None and folder.why_not("a.jpg") == (picture_files.NO_FOLDER, "a.jpg")
+    assert folder.why_not("https://s.example/a.jpg")[0] == NOT_FETCHED
+    assert folder.of_id("a") == [] and folder.leftovers() == {}
     assert folder.split_names("a.jpg, b.jpg") == ["a.jpg", "b.jpg"]
 
 
@@ -415,7 +417,7 @@ def test_a_product_has_the_pictures_that_are_named_else_those_by_its_id(folder_o
 
 def test_addresses_are_files_in_the_folder_or_fetched_ones_or_tell_what_failed(folder_of, tmp_path):
     folder, cell = folder_of("a.jpg"), ", ".join(f"https://s.example/{name}.jpg" for name in "abc") + ", gone.jpg"
-    assert folder.missing_urls("A6", cell) == ["https://s.example/b.jpg", "https://s.example/c.jpg"]
+    assert folder.missing_urls(cell, "A6") == ["https://s.example/b.jpg", "https://s.example/c.jpg"]
     assert folder.missing_urls(
         "A6", "ftp://s.example/b.jpg | data:image/png;base64,AA== | //s.example/d.jpg | e.jpg"
     ) == ["//s.example/d.jpg"]

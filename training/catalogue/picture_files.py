@@ -43,6 +43,7 @@ MISSING = "picture file is missing"
 AMBIGUOUS = "picture name fits several files"
 CLAIMED = "picture file is that of a like name in another folder"
 OUTSIDE = "picture outside the images folder is refused"
+NO_FOLDER = "picture is named but --images isn't given"
 NOT_FETCHED = "picture is a URL, which isn't fetched"
 UNUSED = "picture in the folder that no product uses"
 EXAMPLES = 20
@@ -176,6 +177,8 @@ class PictureFolder:
             return AMBIGUOUS, printable(f"{name} ({' and '.join(self.paths[number] for number in numbers[:2])})")
         if is_url(name):
             return NOT_FETCHED, name
+        if self.folder is None:
+            return NO_FOLDER, name
         path = inner_path(name)
         stem = "" if path is None else without_ending(path.lower())
         linked = any(stem == link or stem.startswith(f"{link}/") for link in self._outside)
@@ -342,7 +345,7 @@ class PictureFolder:
             problems.append((f"more than {MAX_PICTURES} pictures, the first are kept", f"{item}: {len(found)}"))
         return list(found)[:MAX_PICTURES], problems
 
-    def missing_urls(self, item: str, cell: str) -> list[str]:
+    def missing_urls(self, cell: str, item: str = "") -> list[str]:
         """The addresses in a product's cell that have no file in the folder, for [`download`]."""
         return [name for name in self.split_names(cell) if is_fetched(name) and self.find(name, item) is None]
 

@@ -44,7 +44,7 @@ def main(arguments: PrepareArguments) -> dict:
     judged = Judged({}, {}, {}, None)
     if arguments.log:
         log_options = arguments.log_columns, arguments.events, arguments.engagement
-        judged = read_log(arguments.log, *log_options, set(groups))
+        judged = read_log(arguments.log, *log_options, set(groups), arguments.encoding, arguments.separator)
     splits = _split_rows(list(shares), products, judged, split_of)
     if arguments.synthesise:
         for rows in (rows for split, rows in splits.items() if split != "test"):
@@ -53,6 +53,7 @@ def main(arguments: PrepareArguments) -> dict:
     _write(arguments, splits, report, spool)
     print(_counts(report))
     for rows in filter(None, (table, judged.table)):
+        print(f"{rows.name}: {rows.dialect}")
         print(f"{rows.name}: {rows.read:,} rows read, {rows.dropped:,} left out")
         rows.report()
     for warning in report["warnings"]:
@@ -113,7 +114,7 @@ def _report(
         if rows:
             kinds = [{"kind": kind, "count": n, "examples": rows.examples[kind]} for kind, n in rows.counts.items()]
             written = sum(count[unit] for count in counts.values())
-            report[name] = {"read": rows.read, "written": written, "dropped": rows.dropped, "problems": kinds}
+            report[name] = {"dialect": rows.dialect, "read": rows.read, "written": written, "dropped": rows.dropped, "problems": kinds}
     if log:
         report["log"]["repeated"] = log.read - log.dropped - pairs
         report["log"]["no_relevant_product_in_split"] = pairs - report["log"]["written"]

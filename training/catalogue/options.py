@@ -104,10 +104,12 @@ class PrepareArguments:
     """What to read, how to split it and where to write it.
 
     Args:
-        products: Product table, one row a product: .csv, .tsv, .jsonl or .parquet.
+        products: Product table, one row a product: .csv, .tsv, .txt, .jsonl or .parquet.
         output: Folder to write the catalogue to.
         images: Folder of the pictures; without it products have none.
-        log: Search log, one row an event: .csv, .tsv, .jsonl or .parquet. Without it only products are written.
+        log: Search log, one row an event: .csv, .tsv, .txt, .jsonl or .parquet. Without it only products are written.
+        encoding: Encoding of both tables, such as cp1250 or utf-16; found out and said if not given.
+        separator: What separates the cells of both tables, such as ; or tab; found out and said if not given.
         columns: Columns of the product table.
         log_columns: Columns of the log.
         events: Grade of each event; --events.wishlist 2 adds one. 0 is not relevant, higher is better.
@@ -124,6 +126,8 @@ class PrepareArguments:
     output: str
     images: str | None = None
     log: str | None = None
+    encoding: str | None = None
+    separator: str | None = None
     columns: Columns = field(default_factory=Columns)
     log_columns: LogColumns = field(default_factory=LogColumns)
     events: dict[str, int] = field(default_factory=lambda: {"impression": 0, "click": 1, "cart": 2, "purchase": 3})

@@ -36,7 +36,8 @@ def read_products(arguments: PrepareArguments, spool: "PictureSpool") -> tuple[l
         DataError: if the table can't be read or no product can be used.
     """
     needed = [("id",)] if arguments.images else [("id",), ("title", "description", "image")]
-    table = Table.open(arguments.products, arguments.columns, needed, "--columns")
+    given = arguments.encoding, arguments.separator
+    table = Table.open(arguments.products, arguments.columns, needed, "--columns", *given)
     products: dict[str, dict] = {}
     for number, product in table.rows():
         if not product["id"]:

@@ -25,8 +25,10 @@ SHORT = "row with fewer cells than the header (the others are taken as empty)"
 UNNAMED = "cell in a column without a name (cell not used)"
 LONGEST_CELL = 2**24  # characters; csv has one limit for all, of 131,072
 TAKEN_LINES = 10_000
+RULED_PER_BARE = 20  # rows that need their quotes, for each whose quotes break the rule, in a table that is trusted
 HEAD_LINES, HEAD_CHARACTERS = 200, 2**17  # by which a dialect is found out
 LINES_ABOVE = 20
+NO_ROW_FITS = 1e-6  # the score of a column by which no row is as long as the header
 SEPARATORS = (",", ";", "\t", "|")
 NO_SEPARATOR = "\x1f"  # of a table of one column
 NAMES = {"\t": "tab", NO_SEPARATOR: "none (one column)"}
@@ -140,7 +142,9 @@ def read_table(lines: Iterable[str], separator: str | None = None, preferred: st
     quote = "'" if _has_single_quotes(head) else '"'
     separator, start = _separator_and_header(head, is_all, quote, separator, preferred)
     head[:start] = ["\n"] * start  # empty lines count as rows but are none
-    records = read_records(chain(head, lines), separator, quote, _is_spaced(head, separator, quote))
+    spaced = _is_spaced(head, separator, quote)
+    ruled = _ruled_rows(head, is_all, separator, quote, spaced)
+    records = read_records(chain(head, lines), separator, quote, spaced, ruled)
     first = next(records)
     names = [_name(cell) for cell in first.cells]
     repeated = Counter(names)
@@ -194,7 +198,7 @@ def _head(lines: Iterator[str]) -> tuple[list[str], bool]:
 def _has_single_quotes(head: list[str]) -> bool:
     """Whether nearly all rows have cells in single quotes."""
     rows = [line.strip("\r\n") for line in head if line.strip()][1:]
-    quoted = sum(bool(re.search(r"(^|[,;\t|])'[^']*'([,;\t|]|$)", row)) for row in rows)
+    quoted = sum(bool(re.search(r"(^|[,;\t|])'([^']|'')*'([,;\t|]|$)", row)) for row in rows)
     return bool(rows) and quoted > 0.8 * len(rows)
 
 
@@ -207,21 +211,34 @@ def _is_spaced(head: list[str], separator: str, quote: str) -> bool:
     return spaced > tight
 
 
+def _ruled_rows(head: list[str], is_all: bool, separator: str, quote: str, spaced: bool) -> int:
+    """How many of the first rows need their quotes to be as long as the header; 0 if any breaks the rule."""
+    rows, reader = [], csv.reader(head, delimiter=separator, quotechar=quote, skipinitialspace=spaced, strict=True)
+    try:
+        rows.extend(filter(None, reader))
+    except csv.Error:
+        if is_all or reader.line_num < len(head):
+            return 0
+    if any(len(row) != len(rows[0]) for row in rows):
+        return 0
+    return sum(any(quote in cell or (separator in cell and "\n" not in cell) for cell in row) for row in rows)
+
+
 def _separator_and_header(
     head: list[str], is_all: bool, quote: str, given: str | None, preferred: str
 ) -> tuple[str, int]:
-    """The separator and the header's place in the first lines.
-
-    Of all separators, and all places above which only titles stand, those are taken by which most rows are as long as
-    the header, and by which they are longest.
-    """
+    """The separator and the header's place in the first lines: those by which most rows are as long as the header, and
+    longest; the first place that will do, if only titles stand above it."""
     filled = [place for place, line in enumerate(head) if line.strip()]
+    separators = [given] if given else sorted(SEPARATORS, key=lambda separator: separator != preferred)
     best, found = 0.0, (given or NO_SEPARATOR, filled[0])
-    for separator in [given] if given else sorted(SEPARATORS, key=lambda separator: separator != preferred):
-        for place in filled[:LINES_ABOVE]:
+    for place in filled[:LINES_ABOVE]:
+        for separator in separators:
             score = _score(head, filled[0], place, is_all, quote, separator)
             if score > best:
                 best, found = score, (separator, place)
+        if best > NO_ROW_FITS * len(head[place]):
+            break
     return found
 
 
@@ -230,15 +247,15 @@ def _score(head: list[str], start: int, place: int, is_all: bool, quote: str, se
     header, *rows = read_records(head[place:], separator, quote, _is_spaced(head, separator, quote))
     rows = rows if is_all or len(rows) < 2 else rows[:-1]  # the last may go on
     above = [_plain_cells(line, separator) for line in head[start:place] if line.strip()]
-    width = len(header.cells)
-    if sum(bool(cell.strip()) for cell in header.cells) < 2 or not all(_is_title(line, width) for line in above):
+    width, filled = len(header.cells), sum(bool(cell.strip()) for cell in header.cells)
+    if filled < 2 or not all(_is_title(line, width) for line in above):
         return 0
-    fitting = sum(len(row.cells) == width or not any(map(str.strip, row.cells[width:])) for row in rows if row.cells[1:])
+    fitting = sum(len(row.cells) >= width and not any(map(str.strip, row.cells[width:])) for row in rows)
     share = fitting / len(rows) if rows else 1.0
     is_header = not any(re.fullmatch(r"[\d.,]+", cell.strip()) for cell in header.cells)
     if above and not (rows and share >= 0.8 and is_header and width > 2 - (separator != ",")):
         return 0
-    return (share**2 + 1e-6) * (width - 1)
+    return (share**2 + NO_ROW_FITS) * (width - 1) / (2 if _is_prose(header.cells) else 1)
 
 
 def _is_title(cells: list[str], width: int) -> bool:
@@ -277,7 +294,9 @@ class _Lines:
             self.first = 0
 
 
-def read_records(lines: Iterable[str], delimiter: str, quote: str = '"', spaced: bool = False) -> Iterator[Record]:
+def read_records(
+    lines: Iterable[str], delimiter: str, quote: str = '"', spaced: bool = False, ruled: int = 0
+) -> Iterator[Record]:
     """The records of a table; empty lines are left out.
 
     Args:
@@ -285,11 +304,12 @@ def read_records(lines: Iterable[str], delimiter: str, quote: str = '"', spaced:
         delimiter (`str`): what separates cells.
         quote (`str`, *optional*, defaults to `"`): what cells with a separator stand in.
         spaced (`bool`, *optional*, defaults to `False`): space before a quote doesn't belong to the cell.
+        ruled (`int`, *optional*, defaults to 0): quoted cells that are known to follow the rule.
 
     Yields:
         [`Record`], the header first.
     """
-    ahead, row, last, width = _Lines(lines), 0, 0, 0
+    ahead, row, last, width, bare = _Lines(lines), 0, 0, 0, 0
     rule = csv.reader([], delimiter=delimiter, quotechar=quote, skipinitialspace=spaced, strict=True).dialect
     while (line := ahead.next()) is not None:
         row += 1
@@ -301,8 +321,10 @@ def read_records(lines: Iterable[str], delimiter: str, quote: str = '"', spaced:
             cells, size, doubt = _plain_cells(line, delimiter), 1, ""
         elif len(cells := _by_rule([line], rule)[0]) == width > 0:
             size, doubt = 1, ""
+            ruled += line.count(delimiter) >= width
         else:
-            cells, size, doubt = _next_record(ahead, rule, width)
+            cells, size, doubt = _next_record(ahead, rule, width, ruled > RULED_PER_BARE * bare)
+            bare += doubt == BARE_QUOTE
         width = width or len(cells)
         text = line if size == 1 else "".join(islice(ahead, size))
         last += size - 1
@@ -310,7 +332,7 @@ def read_records(lines: Iterable[str], delimiter: str, quote: str = '"', spaced:
         ahead.take(size)
 
 
-def _next_record(ahead: _Lines, rule: csv.Dialect, width: int) -> tuple[list[str], int, str]:
+def _next_record(ahead: _Lines, rule: csv.Dialect, width: int, is_ruled: bool) -> tuple[list[str], int, str]:
     """The cells of a record with quotes, its number of lines and what is doubtful."""
     delimiter, doubt = rule.delimiter, ""
     plain = _plain_cells(next(iter(ahead)), delimiter)
@@ -330,7 +352,8 @@ def _next_record(ahead: _Lines, rule: csv.Dialect, width: int) -> tuple[list[str
     width = width or len(plain)
     lines = [_plain_cells(line, delimiter) for line in islice(ahead, size)]
     rows = [len(found) == width and not _is_prose(found) for found in lines]
-    if sum(rows) > size / 2 or (len(cells) != width and any(rows)):
+    is_trusted = is_ruled and len(cells) == width
+    if not is_trusted and (sum(rows) > size / 2 or (len(cells) != width and any(rows))):
         return plain, 1, BARE_QUOTE
     if any(len(found) == width for found in lines[1:]):
         return cells, size, SEVERAL_LINES

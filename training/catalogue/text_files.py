@@ -191,7 +191,7 @@ def _not_western(head: bytes) -> str:
     if sum(runs) >= 20 and sum(run for run in runs if run > 2) > sum(runs) / 2:
         return "letters beyond ASCII stand beside each other"
     inside, western = (len(re.findall(letters, head)) for letters in (LETTER_LIKE, rb"[a-z][\xc0-\xff][a-z]"))
-    return "signs stand inside words" if inside >= 3 and inside > western else ""
+    return "signs stand inside words" if inside > 1 and inside > western else ""
 
 
 def _is_utf8(line: str) -> bool:

@@ -114,7 +114,13 @@ def _report(
         if rows:
             kinds = [{"kind": kind, "count": n, "examples": rows.examples[kind]} for kind, n in rows.counts.items()]
             written = sum(count[unit] for count in counts.values())
-            report[name] = {"dialect": rows.dialect, "read": rows.read, "written": written, "dropped": rows.dropped, "problems": kinds}
+            report[name] = {
+                "dialect": rows.dialect,
+                "read": rows.read,
+                "written": written,
+                "dropped": rows.dropped,
+                "problems": kinds,
+            }
     if log:
         report["log"]["repeated"] = log.read - log.dropped - pairs
         report["log"]["no_relevant_product_in_split"] = pairs - report["log"]["written"]

@@ -182,7 +182,9 @@ def test_one_column_is_not_cut(lines):
     assert [row["query"] for _, row in table.rows()] == lines.split("|") and "one column" in table.said
 
 
-@pytest.mark.parametrize("line, shown", [("sep=;", ";"), ('"sep=;"', ";"), ("SEP=;\r", ";"), ("sep=|", "|"), ("sep=\t", "tab")])
+@pytest.mark.parametrize(
+    "line, shown", [("sep=;", ";"), ('"sep=;"', ";"), ("SEP=;\r", ";"), ("sep=|", "|"), ("sep=\t", "tab")]
+)
 def test_a_line_that_names_the_separator_is_obeyed(tmp_path, line, shown):
     separator = "\t" if shown == "tab" else shown
     rows, table = read(write(tmp_path, f"{line}\nid{separator}title\n1{separator}a,b\n"))
@@ -218,6 +220,7 @@ def test_a_control_character_may_separate(tmp_path):
         "Shop GmbH\n\nProducts\n",
         "Product export;;\n;;\n",
         '"Products, all of them"\n',
+        "Products: mugs, cups\n",
     ],
 )
 def test_lines_above_the_header_are_no_rows(tmp_path, above):
@@ -228,10 +231,42 @@ def test_lines_above_the_header_are_no_rows(tmp_path, above):
     assert [number for number, _ in table.rows()] == [line + 1, line + 2, line + 3]
 
 
+def test_a_title_above_two_columns(tmp_path):
+    for separator in ",;|":
+        text = "Export of the shop\nid,title\n1,one\n2,two\n".replace(",", separator)
+        assert read(write(tmp_path, text))[0] == [("1", "one"), ("2", "two")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_half_a_character_at_the_end_is_told(tmp_path, encoding):
+    rows, table = read(write(tmp_path, ("id,title\n" + "1,mug\n" * 9).encode(encoding)[:-3]))
+    assert len(rows) == 9 and places(table) == {LOST: [10]}
+
+
+@pytest.mark.parametrize("cell", ['="00123"', '"=""00123"""', ' ="00123" '])
+def test_formulas_that_keep_zeros_are_text(tmp_path, cell):
+    rows, table = read(write(tmp_path, f'id,title\n{cell},a="b"\n'))
+    assert rows == [("00123", 'a="b"')] and not table.counts
+
+
+def test_ends_of_lines_of_several_kinds(tmp_path):
+    rows, table = read(write(tmp_path, 'id,title\n1,a\r\n2,b\r3,"c\rd"\n4,"e\r\nf"\r\r\n5,g'))
+    assert rows == [("1", "a"), ("2", "b"), ("3", "c\rd"), ("4", "e\r\nf"), ("5", "g")] and not table.counts
+    found, table = read(write(tmp_path, "id,title,price\n1,a\rb,9\n2,c,8\n"))
+    assert found == [("2", "c", "8")] and places(table) == {"broken row (left out)": [2, 3]}
+
+
 @pytest.mark.parametrize(
     "header",
-    ["id,title,price", " id , title ,price ", '"id","title","price"', '"id", "title", "price"', "'id','title','price'",
-     "id,title,price,", "id,title,price,,,"],
+    [
+        "id,title,price",
+        " id , title ,price ",
+        '"id","title","price"',
+        '"id", "title", "price"',
+        "'id','title','price'",
+        "id,title,price,",
+        "id,title,price,,,",
+    ],
 )
 def test_headers_with_quotes_spaces_and_trailing_separators(tmp_path, header):
     for end in ("", ",", ",,"):
@@ -270,12 +305,18 @@ def test_rows_of_another_length_are_told_and_kept_where_nothing_is_lost(tmp_path
 
 
 def test_tools_that_drop_empty_cells_at_the_end_lose_no_row(tmp_path):
-    lines = ["id,title,price,brand,group", *(f"{n},t{n},9,b" for n in range(40)), *(f"{n},t{n},9,b,g" for n in range(40, 50))]
+    lines = [
+        "id,title,price,brand,group",
+        *(f"{n},t{n},9,b" for n in range(40)),
+        *(f"{n},t{n},9,b,g" for n in range(40, 50)),
+    ]
     rows, table = read(write(tmp_path, "\n".join(lines)))
     assert len(rows) == 50 and table.counts == {SHORT: 40}
 
 
-@pytest.mark.parametrize("cell, read_as", [(r"5\" pipe, \"blue\"", '5" pipe, "blue"'), (r"\"", '"'), (r"a\\\", b", r'a\\", b')])
+@pytest.mark.parametrize(
+    "cell, read_as", [(r"5\" pipe, \"blue\"", '5" pipe, "blue"'), (r"\"", '"'), (r"a\\\", b", r'a\\", b')]
+)
 def test_quotes_behind_a_backslash(tmp_path, cell, read_as):
     rows, table = read(write(tmp_path, f'id,title\n1,"{cell}"\n2,plain\n3,"C:\\dir\\"\n4,"two\n{cell}"\n5,x\n'))
     assert [row[1] for row in rows] == [read_as, "plain", "C:\\dir\\", f"two\n{read_as}", "x"]
@@ -375,7 +416,22 @@ def test_line_breaks_in_a_tab_separated_table_are_told(tmp_path):
     assert places(table) == {LINE_BREAKS: [2], BARE_QUOTE: [3]}
 
 
-WORDS = ["mug", "blue", '5"', '"best"', "naïve", "Größe", "it's", "a, b", "c; d", "x|y", "tab\there", "two\nlines", "\\", ""]
+WORDS = [
+    "mug",
+    "blue",
+    '5"',
+    '"best"',
+    "naïve",
+    "Größe",
+    "it's",
+    "a, b",
+    "c; d",
+    "x|y",
+    "tab\there",
+    "two\nlines",
+    "\\",
+    "",
+]
 KINDS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"]
 
 

@@ -6,8 +6,8 @@ and anything may stand in between: separators, line breaks, doubled quotes. Many
 later quote for one cell without a word.
 
 So a record is read by the rule as long as the file's own header bears that out, then with quotes that a backslash
-escapes, and else line by line with quotes as letters like any other. The separator is the one that cuts the first lines
-into rows of one length; lines above the header, such as a title, are told from it by having fewer cells.
+escapes, and else line by line with quotes as letters like any other. The separator is the one that cuts the first
+lines into rows of one length; lines above the header, such as a title, are told from it by having fewer cells.
 """
 
 import csv
@@ -28,10 +28,12 @@ TAKEN_LINES = 10_000
 RULED_PER_BARE = 20  # rows that need their quotes, for each whose quotes break the rule, in a table that is trusted
 HEAD_LINES, HEAD_CHARACTERS = 200, 2**17  # by which a dialect is found out
 LINES_ABOVE = 20
+GOOD = 0.125  # the score of two columns of sentences by which half of the rows are as long as the header
 NO_ROW_FITS = 1e-6  # the score of a column by which no row is as long as the header
 SEPARATORS = (",", ";", "\t", "|")
 NO_SEPARATOR = "\x1f"  # of a table of one column
 NAMES = {"\t": "tab", NO_SEPARATOR: "none (one column)"}
+FORMULA = re.compile(r'^\s*="([^"]*)"\s*$')  # by which a spreadsheet keeps the zeros of 00123
 csv.field_size_limit(LONGEST_CELL)
 
 
@@ -114,6 +116,8 @@ class Delimited:
         return self._named(record, record.cells + [""] * (width - number))
 
     def _named(self, record: Record, cells: list[str]) -> dict[str, str]:
+        if '="' in record.text:
+            cells = [FORMULA.sub(r"\1", cell) for cell in cells]
         row = dict(zip(self.header, cells, strict=True))
         if "" in row:
             del row[""]
@@ -165,7 +169,7 @@ def separator_of(text: str) -> str:
     named = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}.get(text.lower(), text)
     if re.fullmatch(r"\\(t|x[0-9a-fA-F]{2})", named):
         named = named.encode().decode("unicode_escape")
-    if len(named) != 1 or named in "\"\r\n\0":
+    if len(named) != 1 or named in '"\r\n\0':
         raise ValueError(f"separator {text!r} is no single character; give one such as ';', '|' or tab")
     return named
 
@@ -203,7 +207,7 @@ def _has_single_quotes(head: list[str]) -> bool:
 
 
 def _is_spaced(head: list[str], separator: str, quote: str) -> bool:
-    """Whether a space stands before the quotes of cells; by the rule it would belong to the cell, and so would they."""
+    """Whether a space stands before the quotes of cells; by the rule it and they would belong to the cell."""
     spaced, tight = (
         sum(len(re.findall(f"{re.escape(separator)}{space}{quote}(?!{quote})", line)) for line in head)
         for space in (" +", "")
@@ -237,7 +241,7 @@ def _separator_and_header(
             score = _score(head, filled[0], place, is_all, quote, separator)
             if score > best:
                 best, found = score, (separator, place)
-        if best > NO_ROW_FITS * len(head[place]):
+        if best >= GOOD:
             break
     return found
 
@@ -252,14 +256,19 @@ def _score(head: list[str], start: int, place: int, is_all: bool, quote: str, se
         return 0
     fitting = sum(len(row.cells) >= width and not any(map(str.strip, row.cells[width:])) for row in rows)
     share = fitting / len(rows) if rows else 1.0
-    is_header = not any(re.fullmatch(r"[\d.,]+", cell.strip()) for cell in header.cells)
-    if above and not (rows and share >= 0.8 and is_header and width > 2 - (separator != ",")):
+    if above and not (rows and share >= (0.8 if separator == "," else 0.3) and _is_header(header, rows)):
         return 0
     return (share**2 + NO_ROW_FITS) * (width - 1) / (2 if _is_prose(header.cells) else 1)
 
 
+def _is_header(header: Record, rows: list[Record]) -> bool:
+    """Whether a record below a line without separators may be a header; else the table has one column."""
+    are_sentences = len(header.cells) == 2 and any(_is_prose(record.cells) for record in (header, *rows))
+    return not are_sentences and not any(re.fullmatch(r"[\d.,]+", cell.strip()) for cell in header.cells)
+
+
 def _is_title(cells: list[str], width: int) -> bool:
-    """Whether a line above a header of some width is no header itself: a title, a comment, or a few words on the file."""
+    """Whether a line above a header of some width is no header: a title, a comment, or a few words on the file."""
     filled = sum(bool(cell.strip()) for cell in cells)
     return filled < 2 or 2 * filled < width or (cells[0].startswith("#") and len(cells) != width)
 

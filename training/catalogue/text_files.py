@@ -86,7 +86,9 @@ class TextFile:
         try:
             "".encode(self.encoding)
         except LookupError:
-            raise ValueError(f"encoding {encoding!r} isn't known; name one such as utf-8, cp1252, {ENCODINGS}") from None
+            raise ValueError(
+                f"encoding {encoding!r} isn't known; name one such as utf-8, cp1252, {ENCODINGS}"
+            ) from None
         if codecs.lookup(self.encoding).name == "utf-8":
             self.encoding = "utf-8-sig"
         # what isn't UTF-8 is marked by half a surrogate pair, which UTF-8 can't hold
@@ -168,7 +170,7 @@ def _has_nul_bytes_of(head: bytes, encoding: str) -> bool:
     its first line, all in even or all in odd places, and never two in one."""
     width = 4 if "32" in encoding else 2
     first = re.match(rb"[^\r\n]*[\r\n]?.{0,3}", head, re.DOTALL)
-    if b"\0" not in first[0] or (len(head) < HEAD_BYTES and len(head) % width):
+    if b"\0" not in first[0]:
         return False
     if width == 2:
         at_even, at_odd = head[::2].count(0), head[1::2].count(0)
@@ -184,6 +186,8 @@ def _has_nul_bytes_of(head: bytes, encoding: str) -> bool:
 
 def _not_western(head: bytes) -> str:
     """What speaks against CP1252; `""` if nothing does."""
+    if 20 * len(re.findall(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", head)) > len(head):
+        return "it is full of control characters"
     if undefined := re.search(rb"[\x81\x8d\x8f\x90\x9d]", head):
         line = head.count(b"\n", 0, undefined.start()) + 1
         return f"CP1252 has no byte 0x{undefined[0].hex()}, which is on line {line}"
@@ -204,4 +208,4 @@ def _is_utf8(line: str) -> bool:
 
 
 def _odd_word(text: str) -> str:
-    return next((word.strip("\"',;|.()") for word in re.split(r"[\s,;|]+", text) if not word.isascii()), "")[:40]
+    return next(iter(re.findall(r"\w*[^\0-\x7f]\w*", text)), "")[:40]

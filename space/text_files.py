@@ -51,7 +51,7 @@ MARKUP = {
 }
 JSON = {r"\s*(\[\s*[\[{\"\]]|\{\s*[\"}])": "is JSON; write one object a line and let its name end in .jsonl"}
 JSON_NOT_IN_LINES = {
-    r"\s*(\[\s*[\[{\"\]]|\{\s*[\r\n])": "is one JSON value over all of the file; write one object a line, without a list"
+    r"\s*(\[\s*[\[{\"\]]|\{\s*[\r\n])": "is one JSON value over all lines; write one object a line, without a list"
 }
 ENCODINGS = "cp1250, cp1251, mac_roman, cp850, gb18030 or shift_jis"
 LETTER_LIKE = rb"[a-z][\x83\x84\x86-\x90\x98\x9a-\x9f][a-z]"  # letters of Mac OS and DOS; rare signs in CP1252
@@ -63,8 +63,9 @@ class TextFile:
 
     Attributes:
         encoding (`str`): Python's name of the encoding.
-        is_assumed (`bool`): whether nothing in the file speaks for it.
         said (`str`): the encoding for a person, such as `UTF-8`.
+        is_assumed (`bool`): whether nothing in the file speaks for it.
+        example (`str`): a word by which a person sees whether it is right, `""` if it isn't assumed.
 
     Args:
         stream (`BinaryIO`): the file; it must be able to go back to its beginning.
@@ -96,8 +97,7 @@ class TextFile:
         self.file = io.TextIOWrapper(stream, self.encoding, errors, newline="")
         self.start = codecs.getincrementaldecoder(self.encoding)(errors).decode(head)
         self.said = self.encoding.removesuffix("-sig").upper()
-        if self.is_assumed:
-            self.said += f" (assumed, since it isn't UTF-8; a word of it is {_odd_word(self.start)!r})"
+        self.example = _odd_word(self.start) if self.is_assumed else ""
         self.odd = re.compile(f"[{ODD}]" if kept == "" else f"(?!{re.escape(kept)})[{ODD}]")
         self.notes: deque[tuple[int, str]] = deque()
 

@@ -194,7 +194,7 @@ def read_csv(content: bytes, pictures: dict[str, bytes], upload: Upload, folder:
             "The file has no column title, description or image in its first row; see what is expected."
         )
     if text.is_assumed:
-        upload.problems[f"the table was read as {text.said}; save it as UTF-8 if that is wrong"] += 1
+        upload.problems[f"the table reads as {text.example!r} in {text.said}; if that is wrong, save it as UTF-8"] += 1
     for name in set(columns.values()) & set(table.twice):
         upload.problems[f"the table has column {name[:80]!r} more than once; the first was read"] += 1
     text.doubts(table.first.last)

@@ -313,8 +313,8 @@ def check_quotes(files: list[str], delimiter: str, encoding: str) -> None:
             for record in read_records(lines, delimiter):
                 if record.doubt in (BARE_QUOTE, ESCAPED_QUOTE):
                     raise ValueError(
-                        f"{file} row {record.row} has a {record.doubt.split(' (')[0]}: {record.text[:100]!r}; make the "
-                        "catalogue with training.prepare, which reads it, or double the quotes"
+                        f"{file} row {record.row} has a {record.doubt.split(' (')[0]}: {record.text[:100]!r}; make "
+                        "the catalogue with training.prepare, which reads it, or double the quotes"
                     )
 
 

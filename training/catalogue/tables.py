@@ -178,8 +178,8 @@ def _readable(path: Path, row: Callable[[], int]) -> Iterator[None]:
 def _look_into(
     path: Path, wanted: set[str], encoding: str | None, separator: str | None
 ) -> tuple[list[str], int, str]:
-    """A table's columns, about its number of rows and its dialect; of JSON lines the columns that the first row has and
-    those that are wanted."""
+    """A table's columns, about its number of rows and its dialect; of JSON lines the columns that the first row has
+    and those that are wanted."""
     ending = _ending(path)
     with _readable(path, lambda: 0):
         if ending == ".parquet":
@@ -187,14 +187,15 @@ def _look_into(
             size = file.metadata.num_rows
             return file.schema_arrow.names if size else [], size, "read as Parquet"
         with _open_text(path, encoding, separator) as text:
+            dialect = f"read as {text.said}"
+            if text.is_assumed:
+                dialect += f" (assumed: it isn't UTF-8, and reads as {text.example!r}; --encoding names another)"
             if ending == ".jsonl":
-                found, size = _json_columns(text, wanted)
-                return found, size, _said(text, "")
+                return *_json_columns(text, wanted), dialect
             table = _table_of(text, path, wanted, separator)
             found = [name for name in table.header if name] if _has_rows(table) else []
-            dialect = _said(text, f", {table.said}")
         with _open_binary(path) as stream:
-            return found, _count_lines(stream), dialect
+            return found, _count_lines(stream), f"{dialect}, {table.said}"
 
 
 def _has_rows(table: Delimited) -> bool:
@@ -215,10 +216,6 @@ def _has_rows(table: Delimited) -> bool:
             "--separator"
         )
     return False
-
-
-def _said(text: TextFile, more: str) -> str:
-    return f"read as {text.said}{more}" + ("; --encoding names another encoding" if text.is_assumed else "")
 
 
 def _count_lines(stream: BinaryIO) -> int:
@@ -276,11 +273,11 @@ def _read_json_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, di
 
 
 def _json_columns(text: TextFile, wanted: set[str]) -> tuple[list[str], int]:
-    """The columns of the first object and those that are wanted and come later, and the number of lines; a line without
-    the name of one that is still missing isn't parsed."""
+    """The columns of the first object and those that are wanted and come later, and the number of lines; a line
+    without the name of one that is still missing isn't parsed."""
     found: dict[str, None] = {}
     missing, number = {}, 0
-    for number, line in enumerate(text, start=1):
+    for number, line in enumerate(text, start=1):  # noqa: B007
         if not found or any(name in line for names in missing.values() for name in names):
             found |= dict.fromkeys(json_object(line) or ())
             missing = {name: {json.dumps(name), json.dumps(name, ensure_ascii=False)} for name in wanted - set(found)}

@@ -7,12 +7,12 @@ import io
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from catalogue import VisitorError
-from delimited import read_records
+from delimited import read_table
 from pictures import small_jpeg
+from text_files import TextFile
 
 MAX_FILE_BYTES = 20_000_000
 MAX_UNPACKED_BYTES = 80_000_000
@@ -172,7 +172,7 @@ def read_csv(content: bytes, pictures: dict[str, bytes], upload: Upload, folder:
     """Reads a table of products.
 
     Args:
-        content (`bytes`): CSV with commas, semicolons or tabs, in UTF-8 or Windows' encoding.
+        content (`bytes`): CSV with commas, semicolons, tabs or bars, in any Unicode or Windows' western encoding.
         pictures (`dict[str, bytes]`): name in the ZIP to picture file.
         upload (`Upload`): gets the products and problems.
         folder (`str`, *optional*): the table's folder in the ZIP.
@@ -180,41 +180,37 @@ def read_csv(content: bytes, pictures: dict[str, bytes], upload: Upload, folder:
     Raises:
         VisitorError: if it is no table.
     """
-    text = decoded(content)
-    delimiter = max(",;\t", key=(text.splitlines() or [""])[0].count)
-    records = read_records(io.StringIO(text, newline=""), delimiter)
-    header = [name.strip().lower() for record in islice(records, 1) for name in record.cells]
-    columns = {field: header.index(name) for field, names in HEADERS.items() for name in names[::-1] if name in header}
+    try:
+        text = TextFile(io.BytesIO(content))
+        if what := text.other_format():
+            raise ValueError(what)
+        table = read_table(text)
+    except ValueError as error:
+        raise VisitorError(f"The file {str(error).partition(';')[0]}; give a CSV in UTF-8, or a ZIP.") from error
+    names = {name.lower(): name for name in table.header[::-1]}
+    columns = {field: names[name] for field, known in HEADERS.items() for name in known[::-1] if name in names}
     if not {"title", "description", "image"} & set(columns):
         raise VisitorError(
             "The file has no column title, description or image in its first row; see what is expected."
         )
-    for record in records:
-        row = record.cells
-        if not any(value.strip() for value in row):
+    if text.is_assumed:
+        upload.problems[f"the table reads as {text.example!r} in {text.said}; if that is wrong, save it as UTF-8"] += 1
+    for name in set(columns.values()) & set(table.twice):
+        upload.problems[f"the table has column {name[:80]!r} more than once; the first was read"] += 1
+    text.doubts(table.first.last)
+    for record, row in table.rows():
+        if not any(cell.strip() for cell in record.cells):
             continue
         if len(upload.products) == MAX_PRODUCTS:
             upload.problems[f"product beyond the first {MAX_PRODUCTS} left out"] += 1
             continue
-        if record.doubt:
-            upload.problems[record.doubt] += 1
-        values = {name: row[place].strip() for name, place in columns.items() if place < len(row)}
+        upload.problems.update(filter(None, [record.doubt, *text.doubts(record.last)]))
+        if row is None:
+            upload.problems["row with more or fewer cells than the header left out"] += 1
+            continue
+        values = {field: row[column].strip() for field, column in columns.items()}
         picture = find_picture(values.pop("image", ""), pictures, folder, upload)
         add_product(values, made_small(picture, upload), upload)
-
-
-def decoded(content: bytes) -> str:
-    """Text in UTF-8 (with or without a mark), else in Windows' western encoding.
-
-    Raises:
-        VisitorError: if it is no text.
-    """
-    if b"\0" in content:
-        raise VisitorError("The file is neither a CSV nor a ZIP.")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
 
 
 def find_picture(name: str, pictures: dict[str, bytes], folder: str, upload: Upload) -> bytes | None:

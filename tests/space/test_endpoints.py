@@ -10,6 +10,7 @@ import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import app
@@ -264,15 +265,17 @@ def bad_zips(folder) -> dict[str, tuple[str, str]]:
     (folder / "page.csv").write_bytes(b"<html><body>no table</body></html>")
     (folder / "noise.csv").write_bytes(bytes(range(256)) * 40)
     (folder / "empty.csv").write_bytes(b"")
+    (folder / "sizes.csv").write_bytes(b"id,size\n1,S\n")
     return {
         "bomb": (bomb, "unpacks to 200 MB; at most 80 MB"),
         "large member": (inner, "unpacks to more than 15 MB"),
         "lying bomb": (str(lying), "damaged or encrypted|No product was found"),
         "cut off": (str(cut), "damaged or encrypted"),
         "many files": (many, "holds 2,001 files; at most 2,000"),
-        "no table": (str(folder / "page.csv"), "no column title, description or image"),
-        "noise": (str(folder / "noise.csv"), "neither a CSV nor a ZIP"),
-        "empty": (str(folder / "empty.csv"), "no column title"),
+        "no table": (str(folder / "page.csv"), "is a web page .HTML.*; give a CSV in UTF-8, or a ZIP"),
+        "no title": (str(folder / "sizes.csv"), "no column title, description or image"),
+        "noise": (str(folder / "noise.csv"), "is neither UTF-8 nor western text"),
+        "empty": (str(folder / "empty.csv"), "is empty"),
         "pictures of no kind": (
             make_zip(folder / "svg.zip", {"a.png": SVG, "b.svg": SVG}),
             "no picture that can be read",
@@ -320,6 +323,24 @@ def test_bad_rows_are_counted_and_the_rest_kept(tmp_path):
         assert words in told
     (tmp_path / "western.csv").write_bytes("title\ncaf\xe9 mug".encode("cp1252"))
     assert read_upload(str(tmp_path / "western.csv")).products[0]["title"] == "caf\xe9 mug"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("above, separator", [("sep=;\n", ";"), ("Products of the shop\n\n", "|"), ("", "\t")])
+def test_tables_of_any_dialect_are_read(tmp_path, encoding, above, separator):
+    text = f"{above}ID#Title#Price\n1#caf\xe9 mug, blue#9,90\n2#lost\n3#one#two#three\n".replace("#", separator)
+    (tmp_path / "rows.csv").write_bytes(text.encode(encoding))
+    read = read_upload(str(tmp_path / "rows.csv"))
+    assert [product["title"] for product in read.products] == ["caf\xe9 mug, blue", "lost"]
+    told = " ".join(read.lines())
+    assert "more or fewer cells than the header left out" in told and "row with fewer cells" in told
+    assert ("reads as 'caf\xe9' in CP1252" in told) == (encoding == "cp1252")
+
+
+@pytest.mark.parametrize("name", ["delimited.py", "text_files.py"])
+def test_the_space_reads_tables_as_training_does(name):
+    root = Path(__file__).parents[2]
+    assert (root / "space" / name).read_text() == (root / "training" / "catalogue" / name).read_text()
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])

@@ -25,7 +25,7 @@ import fsspec
 import numpy as np
 
 from modeling_mmfusion.errors import DataError, one_line
-from training.catalogue.delimited import BARE_QUOTE, read_records
+from training.catalogue.delimited import BARE_QUOTE, ESCAPED_QUOTE, read_records
 from training.catalogue.pictures import pictures_digest
 from training.common.errors import Problems
 
@@ -311,10 +311,10 @@ def check_quotes(files: list[str], delimiter: str, encoding: str) -> None:
     for file in files:
         with fsspec.open(file, "rt", encoding=encoding, newline="", compression="infer") as lines:
             for record in read_records(lines, delimiter):
-                if record.doubt == BARE_QUOTE:
+                if record.doubt in (BARE_QUOTE, ESCAPED_QUOTE):
                     raise ValueError(
-                        f"{file} row {record.row} has a {BARE_QUOTE.split(' (')[0]}: {record.text[:100]!r}; make the "
-                        "catalogue with training.prepare, which reads it, or double the quotes"
+                        f"{file} row {record.row} has a {record.doubt.split(' (')[0]}: {record.text[:100]!r}; make "
+                        "the catalogue with training.prepare, which reads it, or double the quotes"
                     )
 
 

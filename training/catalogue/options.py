@@ -107,12 +107,14 @@ class PrepareArguments:
     """What to read, how to split it and where to write it.
 
     Args:
-        products: Product table: .csv, .tsv, .jsonl, .parquet, or a Google feed in .xml.
+        products: Product table: .csv, .tsv, .txt, .jsonl, .parquet, or a Google feed in .xml.
         output: Folder to write the catalogue to.
         images: Folder of the pictures, with its sub-folders; without it products have none, but for --download.
-        log: Search log, one row an event: .csv, .tsv, .jsonl or .parquet. Without it only products are written.
+        log: Search log, one row an event: .csv, .tsv, .txt, .jsonl or .parquet. Without it only products are written.
         format: Whose export the table is: shopify, woocommerce, google, magento, or table, any other one by --columns;
             auto tells by its header.
+        encoding: Encoding of both tables, such as cp1250 or utf-16; found out and said if not given.
+        separator: What separates the cells of both tables, such as ; or tab; found out and said if not given.
         columns: Columns of the product table.
         keep: Of the table's other columns those to keep, to show and filter by, with commas between; null keeps all.
         variants: group makes one product of a product's variants, each makes each a product.
@@ -137,6 +139,8 @@ class PrepareArguments:
     images: str | None = None
     log: str | None = None
     format: Literal["auto", "shopify", "woocommerce", "google", "magento", "table"] = "auto"
+    encoding: str | None = None
+    separator: str | None = None
     columns: Columns = field(default_factory=Columns)
     keep: list[str] | None = None
     variants: Literal["group", "each"] = "group"

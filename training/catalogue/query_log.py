@@ -90,7 +90,15 @@ class Judged:
     table: Table | None
 
 
-def read_log(name: str, columns: LogColumns, events: dict[str, int], how: Engagement, ids: set[str]) -> Judged:
+def read_log(
+    name: str,
+    columns: LogColumns,
+    events: dict[str, int],
+    how: Engagement,
+    ids: set[str],
+    encoding: str | None = None,
+    separator: str | None = None,
+) -> Judged:
     """Reads the search log.
 
     Args:
@@ -99,6 +107,7 @@ def read_log(name: str, columns: LogColumns, events: dict[str, int], how: Engage
         events (`dict[str, int]`): grade of each event.
         how (`Engagement`): how events become grades.
         ids (`set[str]`): the products that there are.
+        encoding, separator (`str`, *optional*): of the file; found out if not given.
 
     Returns:
         [`Judged`].
@@ -107,7 +116,7 @@ def read_log(name: str, columns: LogColumns, events: dict[str, int], how: Engage
         DataError: if the log can't be read or no row says that a product is relevant.
     """
     needed = [("query",), ("product",), ("event", "grade")]
-    table = Table.open(name, columns, needed, "--log_columns")
+    table = Table.open(name, columns, needed, "--log_columns", encoding, separator)
     events = {same_text(event): grade for event, grade in events.items()}
     bots = _bots(table, how) if "visitor" in table.columns else set()
     pairs: dict[tuple[str, str], _Pair] = defaultdict(_Pair)

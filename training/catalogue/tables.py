@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,10 +16,12 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError, one_line
-from training.catalogue.delimited import Record, read_records
+from training.catalogue.delimited import Delimited, read_table, separator_of
+from training.catalogue.text_files import TextFile
 from training.common.errors import Problems
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
+GZIP = b"\x1f\x8b"
 EXAMPLES = 20
 BATCH_ROWS = 512  # of Parquet
 
@@ -32,7 +35,9 @@ class Table(Problems):
     Attributes:
         name (`str`): the file, as the person gave it.
         columns (`dict[str, str]`): the file's column of each field that it has.
-        size (`int`): its rows; `read` counts those read so far.
+        size (`int`): its rows, or about as many: its lines; `read` counts those read so far.
+        dialect (`str`): how it is read, such as `read as UTF-8, separator ;`.
+        encoding, separator (`str`, *optional*): those that the person gave.
         examples (`dict[str, list[dict]]`): the file, row, field and value of problems, by kind.
     """
 
@@ -40,28 +45,38 @@ class Table(Problems):
     columns: dict[str, str] = field(default_factory=dict)
     size: int = 0
     read: int = 0
+    dialect: str = ""
+    encoding: str | None = None
+    separator: str | None = None
     examples: dict[str, list[dict]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
-    def open(cls, name: str, columns: Any, needed: list[tuple[str, ...]], option: str) -> "Table":
-        """Reads a file through once and finds its columns.
+    def open(
+        cls,
+        name: str,
+        columns: Any,
+        needed: list[tuple[str, ...]],
+        option: str,
+        encoding: str | None = None,
+        separator: str | None = None,
+    ) -> "Table":
+        """Finds a file's columns and how it is read.
 
         Args:
             name (`str`): the file; its ending tells what it is.
             columns (a dataclass): the column of each field; one that was renamed must be there.
             needed (`list[tuple[str, ...]]`): fields; of each tuple one must be there.
             option (`str`): the option that renames columns, for messages.
+            encoding, separator (`str`, *optional*): see [`table_rows`].
 
         Raises:
             DataError: if the file is missing, unreadable or empty, or a column is missing.
         """
-        path = existing_file(name, f"a file that ends in {', '.join(ENDINGS)}")
-        found, size = {}, 0
-        for size, (_, record, _) in enumerate(table_rows(path), start=1):  # noqa: B007
-            found |= dict.fromkeys(record if isinstance(record, dict) else ())
+        path, names = existing_file(name, f"a file that ends in {', '.join(ENDINGS)}"), asdict(columns)
+        given = {"encoding": encoding, "separator": separator}
+        found, size, dialect = _look_into(path, set(names.values()), **given)
         if not found:
             raise DataError(f"{name}: is empty; it needs columns and at least one row that fits them")
-        names = asdict(columns)
         renamed = [(key,) for key in names if names[key] != getattr(type(columns), key)]
         for keys in needed + renamed:
             if not any(names[key] in found for key in keys):
@@ -70,7 +85,8 @@ class Table(Problems):
                     f"{one_line(', '.join(found))}); "
                     f"name yours with {' or '.join(f'{option}.{key} NAME' for key in keys)}"
                 )
-        return cls(name=name, columns={key: names[key] for key in names if names[key] in found}, size=size)
+        fields = {key: names[key] for key in names if names[key] in found}
+        return cls(name=name, columns=fields, size=size, dialect=dialect, **given)
 
     @property
     def dropped(self) -> int:
@@ -87,7 +103,7 @@ class Table(Problems):
 
     def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Each row's number and its fields as text, `""` where there is nothing."""
-        for number, record, doubt in tqdm(table_rows(Path(self.name)), desc=self.name, total=self.size, unit=" rows"):
+        for number, record, doubt in tqdm(self._records(), desc=self.name, total=self.size, unit=" rows"):
             self.read += 1
             if isinstance(record, dict):
                 if doubt:
@@ -96,10 +112,13 @@ class Table(Problems):
             else:
                 self.note("broken row (left out)", number, "(all)", record)
 
+    def _records(self) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
+        return table_rows(Path(self.name), self.columns.values(), self.encoding, self.separator)
+
     def count_values(self, key: str) -> Counter:
         """How often each value of a field occurs; the rows are not counted as read by it."""
         column = self.columns[key]
-        records = (record for _, record, _ in table_rows(Path(self.name)) if isinstance(record, dict))
+        records = (record for _, record, _ in self._records() if isinstance(record, dict))
         return Counter(cell_text(record.get(column)) for record in records)
 
     def left_nothing(self, what: str) -> DataError:
@@ -107,12 +126,17 @@ class Table(Problems):
         return DataError("; ".join([f"{self.name}: {what} ({self.read:,} rows read)", *self.lines()]))
 
 
-def table_rows(path: Path, columns: Iterable[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
+def table_rows(
+    path: Path, columns: Iterable[str] | None = None, encoding: str | None = None, separator: str | None = None
+) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
     """The rows of a table one by one; a batch of them is in memory.
 
     Args:
-        path (`Path`): CSV, TSV, JSON lines or Parquet; the first three may be gzipped.
-        columns (`Iterable[str]`, *optional*): those to read of Parquet; all of them if not given.
+        path (`Path`): CSV, TSV or the like, JSON lines or Parquet; all but the last may be gzipped.
+        columns (`Iterable[str]`, *optional*): those that are needed; of Parquet no other is read, and none of them may
+            be there twice. All if not given.
+        encoding (`str`, *optional*): the encoding of text, such as `cp1250`; found out if not given.
+        separator (`str`, *optional*): what separates cells, such as `;` or `tab`; found out if not given.
 
     Yields:
         `(int, dict or str, str)`: the row's number as a spreadsheet shows it, its cells by column, or its text if it
@@ -121,75 +145,143 @@ def table_rows(path: Path, columns: Iterable[str] | None = None) -> Iterator[tup
     Raises:
         DataError: if it is of another kind or can't be read.
     """
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json_lines}
-    ending, number = Path(path.name.lower().removesuffix(".gz")).suffix, 0
+    columns, number, ending = None if columns is None else list(columns), 0, _ending(path)
+    with _readable(path, lambda: number):
+        if ending == ".parquet":
+            rows = _read_parquet(path, columns)
+        elif ending == ".jsonl":
+            rows = _read_json_lines(path, encoding)
+        else:
+            rows = _read_delimited(path, columns, encoding, separator)
+        for number, *found in rows:
+            yield number, *found
+
+
+def _ending(path: Path) -> str:
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
     if ending not in ENDINGS:
         raise DataError(f"{path}: unknown file ending {ending!r}; it must be one of {', '.join(ENDINGS)}")
+    return ending
+
+
+@contextmanager
+def _readable(path: Path, row: Callable[[], int]) -> Iterator[None]:
+    """Names the file, and the row after which it can't be read, in an error."""
     try:
-        rows = readers[ending](path) if ending in readers else _read_parquet(path, columns)
-        for number, *found in rows:  # noqa: B007
-            yield number, *found
-    except UnicodeDecodeError:
-        byte, line = _first_undecodable(path)
-        raise DataError(f"{path}: not UTF-8 at byte {byte} (on line {line}); save the file as UTF-8") from None
-    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}: can't be read after row {number}: {one_line(error)}") from error
+        yield
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: can't be read after row {row()}: {one_line(error)}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {one_line(error)}") from error
 
 
-def _open_text(path: Path) -> TextIO:
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    return opened(path, "rt", encoding="utf-8-sig", newline="")
+def _look_into(
+    path: Path, wanted: set[str], encoding: str | None, separator: str | None
+) -> tuple[list[str], int, str]:
+    """A table's columns, about its number of rows and its dialect; of JSON lines the columns that the first row has
+    and those that are wanted."""
+    ending = _ending(path)
+    with _readable(path, lambda: 0):
+        if ending == ".parquet":
+            file = pq.ParquetFile(path)
+            size = file.metadata.num_rows
+            return file.schema_arrow.names if size else [], size, "read as Parquet"
+        with _open_text(path, encoding, separator) as text:
+            dialect = f"read as {text.said}"
+            if text.is_assumed:
+                dialect += f" (assumed: it isn't UTF-8, and reads as {text.example!r}; --encoding names another)"
+            if ending == ".jsonl":
+                return *_json_columns(text, wanted), dialect
+            table = _table_of(text, path, wanted, separator)
+            found = [name for name in table.header if name] if _has_rows(table) else []
+        with _open_binary(path) as stream:
+            return found, _count_lines(stream), f"{dialect}, {table.said}"
 
 
-def _first_undecodable(path: Path) -> tuple[int, int]:
-    """The byte and the line where a file stops to be UTF-8."""
-    with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
-        content = file.read()
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        return error.start, content.count(b"\n", 0, error.start) + 1
-    return len(content), content.count(b"\n") + 1
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, dict | str, str]]:
-    with _open_text(path) as file:
-        lines, empty = iter(file), []
-        for first in lines:
-            empty.append(first)
-            if first.strip():
-                break
-        header = empty[-1] if empty else ""
-        is_tabbed = ".tsv" in map(str.lower, path.suffixes)
-        delimiter = "\t" if is_tabbed else ";" if ";" in header and "," not in header else ","
-        for record, row in dict_rows(chain(empty, lines), delimiter):
-            yield record.row, record.text if row is None else row, record.doubt
-
-
-def dict_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[Record, dict[str, str] | None]]:
-    """The rows below a header, each with its cells by column; `None` if it has more or fewer cells than the header.
+def _has_rows(table: Delimited) -> bool:
+    """Whether there is a row that fits the header.
 
     Raises:
-        ValueError: if the header has a column twice.
+        ValueError: if there are rows, but none does.
     """
-    header = None
-    for record in read_records(lines, delimiter):
-        if header is None:
-            header = [cell.strip() for cell in record.cells]
-            if twice := [column for column, count in Counter(header).items() if column and count > 1]:
-                raise ValueError(f"the header has column {twice[0]!r} more than once")
-        elif len(record.cells) == len(header):
-            yield record, dict(zip(header, record.cells, strict=True))
-        else:
-            yield record, None
+    misfit = None
+    for record, row in table.rows():
+        if row is not None:
+            return True
+        misfit = misfit or record
+    if misfit:
+        raise ValueError(
+            f"no row fits the header: row {misfit.row} has {len(misfit.cells)} cells, the header has "
+            f"{len(table.header)} ({table.said}); put cells that hold the separator into quotes, or give another with "
+            "--separator"
+        )
+    return False
 
 
-def _read_json_lines(path: Path) -> Iterator[tuple[int, dict | str, str]]:
-    with _open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
+def _count_lines(stream: BinaryIO) -> int:
+    """About the number of lines, whatever ends them."""
+    chunks = iter(lambda: stream.read(2**20), b"")
+    counts = [(chunk.count(b"\n"), chunk.count(b"\r")) for chunk in chunks]
+    return max(map(sum, zip(*counts, strict=True)), default=0)
+
+
+@contextmanager
+def _open_binary(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes, unpacked if it is gzipped, whatever it is called."""
+    with open(path, "rb") as file:
+        start = file.read(len(GZIP))
+        file.seek(0)
+        yield gzip.GzipFile(fileobj=file) if start == GZIP else file
+
+
+@contextmanager
+def _open_text(path: Path, encoding: str | None, separator: str | None = None) -> Iterator[TextFile]:
+    with _open_binary(path) as stream:
+        text = TextFile(stream, encoding, separator_of(separator) if separator else "")
+        if what := text.other_format(is_json_lines=_ending(path) == ".jsonl"):
+            raise ValueError(what)
+        yield text
+
+
+def _table_of(text: TextFile, path: Path, columns: Iterable[str] | None, separator: str | None) -> Delimited:
+    preferred = "\t" if _ending(path) == ".tsv" else ","
+    table = read_table(text, separator_of(separator) if separator else None, preferred)
+    if twice := [name for name in table.twice if columns is None or name in columns]:
+        raise ValueError(f"the header has column {twice[0]!r} more than once; give one of them another name")
+    return table
+
+
+def _read_delimited(
+    path: Path, columns: list[str] | None, encoding: str | None, separator: str | None
+) -> Iterator[tuple[int, dict | str, str]]:
+    with _open_text(path, encoding, separator) as text:
+        table = _table_of(text, path, columns, separator)
+        text.doubts(table.first.last)
+        for record, row in table.rows():
+            doubt = record.doubt
+            if text.notes:
+                doubt = "; ".join(filter(None, [doubt, *text.doubts(record.last)]))
+            yield record.row, record.text if row is None else row, doubt
+
+
+def _read_json_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, dict | str, str]]:
+    with _open_text(path, encoding) as text:
+        for number, line in enumerate(text, start=1):
             if line.strip():  # numbers stay as they are written
                 record = json_object(line, parse_int=str, parse_float=str, parse_constant=lambda _: None)
-                yield number, line if record is None else record, ""
+                yield number, line if record is None else record, "; ".join(text.doubts(number))
+
+
+def _json_columns(text: TextFile, wanted: set[str]) -> tuple[list[str], int]:
+    """The columns of the first object and those that are wanted and come later, and the number of lines; a line
+    without the name of one that is still missing isn't parsed."""
+    found: dict[str, None] = {}
+    missing, number = {}, 0
+    for number, line in enumerate(text, start=1):  # noqa: B007
+        if not found or any(name in line for names in missing.values() for name in names):
+            found |= dict.fromkeys(json_object(line) or ())
+            missing = {name: {json.dumps(name), json.dumps(name, ensure_ascii=False)} for name in wanted - set(found)}
+    return list(found), number
 
 
 def json_object(text: str, **options) -> dict | None:
@@ -202,8 +294,7 @@ def json_object(text: str, **options) -> dict | None:
     return found if isinstance(found, dict) else None
 
 
-def _read_parquet(path: Path, columns: Iterable[str] | None) -> Iterator[tuple[int, dict, str]]:
-    columns = None if columns is None else list(columns)
+def _read_parquet(path: Path, columns: list[str] | None) -> Iterator[tuple[int, dict, str]]:
     batches = pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS, columns=columns)
     rows = (row for batch in batches for row in batch.to_pylist())
     return ((number, row, "") for number, row in enumerate(rows, start=1))

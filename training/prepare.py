@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from modeling_mmfusion.errors import DataError
+from training.catalogue.layout import MAX_SCORE
 from training.catalogue.options import PrepareArguments
 from training.catalogue.pictures import PictureSpool
 from training.catalogue.products import _scores, _split_rows, choose_split, group_products, read_products
@@ -44,17 +45,21 @@ def main(arguments: PrepareArguments) -> dict:
     judged = Judged({}, {}, {}, None)
     if arguments.log:
         log_options = arguments.log_columns, arguments.events, arguments.engagement
-        judged = read_log(arguments.log, *log_options, set(groups))
+        judged = read_log(arguments.log, *log_options, set(groups), arguments.log_format)
     splits = _split_rows(list(shares), products, judged, split_of)
     if arguments.synthesise:
         for rows in (rows for split, rows in splits.items() if split != "test"):
             rows["queries"], rows["qrels"] = synthesise(rows["corpus"], arguments.synthesise, arguments.seed)
     report = _report(arguments, splits, groups, table, judged.table, len(judged.grades))
+    if arguments.log:
+        report["log"]["notes"] = judged.notes
     _write(arguments, splits, report, spool)
     print(_counts(report))
     for rows in filter(None, (table, judged.table)):
         print(f"{rows.name}: {rows.read:,} rows read, {rows.dropped:,} left out")
         rows.report()
+    for note in judged.notes:
+        print(note)
     for warning in report["warnings"]:
         print(f"warning: {warning}")
     print(f"wrote {arguments.output}; {arguments.output}/{REPORT} tells what was left out", flush=True)
@@ -70,7 +75,10 @@ def _check(arguments: PrepareArguments) -> None:
     checks = (
         (min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6, f"--shares: {shares} don't add up to 1"),
         (arguments.synthesise and arguments.log, "--synthesise: is for shops without a log; leave out --log or it"),
-        (not all(0 <= grade < 2**31 for grade in arguments.events.values()), "--events: a grade must be from 0"),
+        (
+            not all(0 <= grade <= MAX_SCORE for grade in arguments.events.values()),
+            f"--events: a grade must be from 0 to {MAX_SCORE:,}",
+        ),
         (arguments.images and not os.path.isdir(arguments.images), f"{arguments.images}: no such folder of pictures"),
         (output.exists() and not output.is_dir(), f"{given}: is a file; give a folder with --output"),
         (any(Path(name).resolve().is_relative_to(output) for name in inputs), f"{given}: holds input; choose another"),

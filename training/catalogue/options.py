@@ -108,6 +108,8 @@ class PrepareArguments:
         output: Folder to write the catalogue to.
         images: Folder of the pictures; without it products have none.
         log: Search log, one row an event: .csv, .tsv, .jsonl or .parquet. Without it only products are written.
+        log_format: events is such a log; ga4 is an export of Google Analytics 4 (BigQuery's, or a flat table with a
+            row an item), whose names are known; auto tells them by their columns.
         columns: Columns of the product table.
         log_columns: Columns of the log.
         events: Grade of each event; --events.wishlist 2 adds one. 0 is not relevant, higher is better.
@@ -124,6 +126,7 @@ class PrepareArguments:
     output: str
     images: str | None = None
     log: str | None = None
+    log_format: Literal["auto", "events", "ga4"] = "auto"
     columns: Columns = field(default_factory=Columns)
     log_columns: LogColumns = field(default_factory=LogColumns)
     events: dict[str, int] = field(default_factory=lambda: {"impression": 0, "click": 1, "cart": 2, "purchase": 3})

@@ -152,7 +152,7 @@ def _scores(report: dict) -> str:
     if "log" not in report:
         return "2 for the products that a query was worded from, 1 for others with all of its words; no test queries."
     events = ", ".join(f"{key} {n:g}" for key, n in options["events"].items())
-    how = ", ".join(f"{key} {n:g}" for key, n in options["engagement"].items())
+    how = ", ".join(f"{key} {n:g}" for key, n in options["engagement"].items() if n is not None)
     return (
         "from the log's events, by a visitor's best event and, where positions are known, the chance that it was "
         "looked at (training/catalogue/query_log.py has the formula). "

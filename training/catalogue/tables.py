@@ -96,11 +96,16 @@ class Table(Problems):
             else:
                 self.note("broken row (left out)", number, "(all)", record)
 
+    def values(self, key: str) -> Iterator[tuple[int, str]]:
+        """Each row's number and the text of one field; the rows are not counted as read by it."""
+        column = self.columns[key]
+        for number, record, _ in table_rows(Path(self.name)):
+            if isinstance(record, dict):
+                yield number, cell_text(record.get(column))
+
     def count_values(self, key: str) -> Counter:
         """How often each value of a field occurs; the rows are not counted as read by it."""
-        column = self.columns[key]
-        records = (record for _, record, _ in table_rows(Path(self.name)) if isinstance(record, dict))
-        return Counter(cell_text(record.get(column)) for record in records)
+        return Counter(value for _, value in self.values(key))
 
     def left_nothing(self, what: str) -> DataError:
         """The error to raise if no row can be used."""

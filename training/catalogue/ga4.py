@@ -71,7 +71,7 @@ def read_ga4(table: Table, used: set[str]) -> Iterator[tuple[int, dict[str, str]
     """
     sessions: dict[tuple[str, str], list[_Event]] = defaultdict(list)
     lone = 0
-    for number, record, _ in table_rows(Path(table.name)):
+    for number, record, _ in table.records():
         if not isinstance(record, dict):
             table.read += 1
             table.note("broken row (left out)", number, "(all)", record)

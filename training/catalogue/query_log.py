@@ -33,6 +33,7 @@ from training.catalogue.log_times import Recency
 from training.catalogue.spellings import Spellings
 from training.catalogue.tables import Table
 
+Row = tuple[int, dict[str, str]]
 WHOLE = re.compile(r"\+?[0-9]{1,9}(\.0*)?")
 LABELS = {"e": 100, "s": 10, "c": 1, "i": 0, "exact": 100, "substitute": 10, "complement": 1, "irrelevant": 0}
 
@@ -90,11 +91,21 @@ class Engagement:
 
 @dataclass(slots=True)
 class _Pair:
-    """What the visitors did with a product that was shown for a query; `best` is the highest grade of an event."""
+    """What each visitor did with a product that was shown for a query, as value and look (0 if its position isn't
+    known); `best` is the highest grade of an event."""
 
-    values: dict[str, float] = field(default_factory=dict)
-    looks: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, tuple[float, float]] = field(default_factory=dict)
     best: int = 0
+
+    @property
+    def value(self) -> float:
+        """Sum of the values."""
+        return sum(value for value, _ in self.seen.values())
+
+    @property
+    def look(self) -> float:
+        """Sum of the looks."""
+        return sum(look for _, look in self.seen.values())
 
 
 @dataclass
@@ -138,15 +149,8 @@ def read_log(
             there is a half-life and no times.
     """
     events = {same_text(event): grade for event, grade in events.items()}
-    if form == "ga4" or (form == "auto" and is_ga4(name, columns.query, columns.product)):
-        table = Table.open(name, GA4Columns(), [("event_name",)], "--log_columns")
-        rows: Iterable[tuple[int, dict[str, str]]] = list(read_ga4(table, set(events)))
-        times = ((number, row["time"]) for number, row in rows)
-        visitors = Counter(row["visitor"] for _, row in rows)
-    else:
-        table = Table.open(name, columns, [("query",), ("product",), ("event", "grade")], "--log_columns")
-        rows, visitors = table.rows(), _visitors(table)
-        times = table.values("time") if "time" in table.columns else iter(())
+    is_export = form == "ga4" or (form == "auto" and is_ga4(name, columns.query, columns.product))
+    table, rows, times, visitors = _open_ga4(name, events) if is_export else _open_log(name, columns)
     recency = _recency(table, times, how)
     bots = {visitor for visitor, count in visitors.items() if visitor and count > how.max_events}
     pairs: dict[tuple[str, str], _Pair] = defaultdict(_Pair)
@@ -168,10 +172,9 @@ def read_log(
         frequencies[query] += 1
         pair, visitor = pairs[query, row["product"]], row["visitor"] or str(number)
         pair.best = max(grade, pair.best)
-        pair.values[visitor] = max(weight * grade, pair.values.get(visitor, 0))
-        if row.get("position") and given is None:
-            look = weight * float(row["position"]) ** -how.power
-            pair.looks[visitor] = max(look, pair.looks.get(visitor, 0.0))
+        look = weight * float(row["position"]) ** -how.power if row.get("position") and given is None else 0.0
+        before = pair.seen.get(visitor, (0.0, 0.0))
+        pair.seen[visitor] = max(weight * grade, before[0]), max(look, before[1])
     if len(scales) > 1:
         raise DataError(f"{name}: column {columns.grade!r} has both numbers and ESCI's labels; write all on one scale")
     judgments = _grades(pairs, how, table)
@@ -180,6 +183,20 @@ def read_log(
     texts = {key: found[0] for key, found in spellings.groups().items()}
     notes = list(filter(None, (recency.told if recency else "", spellings.told(name))))
     return Judged(judgments, texts, dict(frequencies), table, notes)
+
+
+def _open_log(name: str, columns: LogColumns) -> tuple[Table, Iterable[Row], Iterable[tuple[int, str]], Counter]:
+    """A log of a row an event: its table, rows, times and how many rows each visitor has."""
+    table = Table.open(name, columns, [("query",), ("product",), ("event", "grade")], "--log_columns")
+    return table, table.rows(), table.values("time") if "time" in table.columns else (), _visitors(table)
+
+
+def _open_ga4(name: str, events: Iterable[str]) -> tuple[Table, Iterable[Row], Iterable[tuple[int, str]], Counter]:
+    """The same of an export of Google Analytics 4."""
+    table = Table.open(name, GA4Columns(), [("event_name",)], "--log_columns")
+    rows = list(read_ga4(table, set(events)))
+    times = ((number, row["time"]) for number, row in rows)
+    return table, rows, times, Counter(row["visitor"] for _, row in rows)
 
 
 def _recency(table: Table, times: Iterable[tuple[int, str]], how: Engagement) -> Recency | None:
@@ -234,21 +251,19 @@ def _is_grade(text: str) -> bool:
 
 def _grades(pairs: dict[tuple[str, str], _Pair], how: Engagement, table: Table) -> dict[tuple[str, str], int]:
     """The grade of each pair that enough visitors engaged with, or none."""
-    engaged = {key: sum(value > 0 for value in pair.values.values()) for key, pair in pairs.items()}
+    engaged = {key: sum(value > 0 for value, _ in pair.seen.values()) for key, pair in pairs.items()}
     noise = {key for key, count in engaged.items() if 0 < count < how.min_visitors}
     if noise:
         query, product = min(noise)
         kind = f"pair engaged with by fewer than {how.min_visitors} visitors (left out)"
         table.add(kind, f"{table.name}: query {query!r}, product {product!r}", len(noise))
     kept = {key: pair for key, pair in pairs.items() if key not in noise}
-    if not any(pair.looks for pair in kept.values()):
-        return {key: math.ceil(max(pair.values.values())) for key, pair in kept.items()}
-    total = sum(sum(pair.looks.values()) for pair in kept.values())
-    mean = sum(sum(pair.values.values()) for pair in kept.values()) / total
+    total = sum(pair.look for pair in kept.values())
+    if not total:
+        return {key: math.ceil(max(value for value, _ in pair.seen.values())) for key, pair in kept.items()}
+    mean = sum(pair.value for pair in kept.values()) / total
     values = {
-        key: (sum(pair.values.values()) + how.prior * mean) / (sum(pair.looks.values()) + how.prior)
-        for key, pair in kept.items()
-        if engaged[key]
+        key: (pair.value + how.prior * mean) / (pair.look + how.prior) for key, pair in kept.items() if engaged[key]
     }
     best: dict[str, float] = defaultdict(float)
     for (query, _), value in values.items():

@@ -96,10 +96,14 @@ class Table(Problems):
             else:
                 self.note("broken row (left out)", number, "(all)", record)
 
+    def records(self) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
+        """The rows as [`table_rows`] gives them; they are not counted as read by it."""
+        return table_rows(Path(self.name))
+
     def values(self, key: str) -> Iterator[tuple[int, str]]:
         """Each row's number and the text of one field; the rows are not counted as read by it."""
         column = self.columns[key]
-        for number, record, _ in table_rows(Path(self.name)):
+        for number, record, _ in self.records():
             if isinstance(record, dict):
                 yield number, cell_text(record.get(column))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import bm25s
 import numpy as np
 
+from .errors import DataError
 from .index_files import WORDS, part_file
 
 RRF_K = 60  # of the paper
@@ -25,7 +26,12 @@ def best_rows(scores: np.ndarray, k: int, among: np.ndarray | None = None) -> np
     """The rows of the best `k` of `scores` `(N,)`, best first; ties, to six decimals, go to the lower row.
 
     Only the rows `among`, in ascending order and at least one, are looked at if they are given.
+
+    Raises:
+        DataError: if a score is not a number, as it can't be ranked.
     """
+    if np.isnan(scores).any():
+        raise DataError(f"the score of row {int(np.argmax(np.isnan(scores)))} is not a number; is the model damaged?")
     if among is not None:
         return among[best_rows(scores[among], k)]
     scores, k = np.round(scores, 6), min(k, len(scores))

@@ -34,8 +34,8 @@ from training.evaluation.report import (
     format_report,
     make_report,
     write_per_query,
-    write_run,
 )
+from training.evaluation.trec import write_run
 
 
 def main(arguments: EvaluateArguments) -> dict:
@@ -53,6 +53,7 @@ def main(arguments: EvaluateArguments) -> dict:
     if arguments.model != "bm25":
         check_model_name(arguments.model)
     for file, suffix in (
+        (arguments.run_file, ""),
         (arguments.report, ".json"),
         (arguments.per_query, ".parquet"),
         (arguments.examples, ".html"),
@@ -71,7 +72,9 @@ def main(arguments: EvaluateArguments) -> dict:
     if arguments.report:
         write_json(Path(arguments.report), report)
     if arguments.run_file:
-        write_run(Path(arguments.run_file), split, next(iter(found.rankings.values())))
+        ids = [query["_id"] for query in split.queries]
+        rows_of = zip(ids, next(iter(found.rankings.values())), strict=True)
+        write_run(Path(arguments.run_file), {name: [split.product_ids[row] for row in rows] for name, rows in rows_of})
     if arguments.per_query:
         write_per_query(Path(arguments.per_query), split, found.rankings, found.values)
     if arguments.examples:

@@ -16,13 +16,13 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
+from training.catalogue.layout import MAX_SCORE
 from training.catalogue.options import PrepareArguments
 from training.catalogue.pictures import PictureSpool
 from training.catalogue.products import Products, read_products
 from training.catalogue.query_log import Judged, read_log
 from training.catalogue.query_synthesis import synthesise
 from training.catalogue.splits import choose_split, split_judgments
-from training.catalogue.tables import Table
 from training.catalogue.writing import corpus_features, write_card, write_split
 from training.common.cli import run
 from training.common.files import cannot_write, check_folder, new_folder
@@ -45,26 +45,27 @@ def main(arguments: PrepareArguments) -> dict:
     judged = Judged({}, {}, {}, None)
     if arguments.log:
         log_options = arguments.log_columns, arguments.events, arguments.engagement
-        judged = read_log(arguments.log, *log_options, set(products.groups))
+        given = arguments.log_format, arguments.encoding, arguments.separator
+        judged = read_log(arguments.log, *log_options, set(products.groups), *given)
     splits = split_judgments(shares, judged, split_of)
     for split, rows in splits.items():
         rows["ids"] = sorted(item for item, its in split_of.items() if its == split)
         if arguments.synthesise and split != "test":
             corpus = [products.row(item) for item in rows["ids"]]
             rows["queries"], rows["qrels"] = synthesise(corpus, arguments.synthesise, arguments.seed)
-    report = _report(arguments, splits, products, judged.table, len(judged.grades))
+    report = _report(arguments, splits, products, judged)
     _write(arguments, splits, report, products)
-    _print(arguments, report, products, judged.table)
+    _print(arguments, report, products, judged)
     return report
 
 
-def _print(arguments: PrepareArguments, report: dict, products: Products, log: Table | None) -> None:
+def _print(arguments: PrepareArguments, report: dict, products: Products, judged: Judged) -> None:
     """Says what was read as what, and what is missing."""
     print(_counts(report))
-    for rows in filter(None, (products.table, log)):
+    for rows in filter(None, (products.table, judged.table)):
         print(f"{rows.name}: {rows.dialect or 'read'}: {rows.read:,} rows, {rows.dropped:,} left out")
         rows.report()
-    for line in _said(report["products"]):
+    for line in [*_said(report["products"]), *judged.notes]:
         print(line)
     for warning in report["warnings"]:
         print(f"warning: {warning}")
@@ -94,7 +95,10 @@ def _check(arguments: PrepareArguments) -> None:
     checks = (
         (min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6, f"--shares: {shares} don't add up to 1"),
         (arguments.synthesise and arguments.log, "--synthesise: is for shops without a log; leave out --log or it"),
-        (not all(0 <= grade < 2**31 for grade in arguments.events.values()), "--events: a grade must be from 0"),
+        (
+            not all(0 <= grade <= MAX_SCORE for grade in arguments.events.values()),
+            f"--events: a grade must be from 0 to {MAX_SCORE:,}",
+        ),
         (arguments.images and not os.path.isdir(arguments.images), f"{arguments.images}: no such folder of pictures"),
         (output.exists() and not output.is_dir(), f"{given}: is a file; give a folder with --output"),
         (any(Path(name).resolve().is_relative_to(output) for name in inputs), f"{given}: holds input; choose another"),
@@ -107,9 +111,9 @@ def _check(arguments: PrepareArguments) -> None:
     check_folder(output, WRITER)
 
 
-def _report(arguments: PrepareArguments, splits: dict, products: Products, log: Table | None, pairs: int) -> dict:
+def _report(arguments: PrepareArguments, splits: dict, products: Products, judged: Judged) -> dict:
     """What `prepare_report.json` holds."""
-    counts, warnings, groups = {}, [], products.groups
+    counts, warnings, groups, log, pairs = {}, [], products.groups, judged.table, len(judged.grades)
     for split, rows in splits.items():
         pictures = sum(bool(products.places[item]) for item in rows["ids"])
         keys = {groups[item] for item in rows["ids"]}
@@ -144,6 +148,7 @@ def _report(arguments: PrepareArguments, splits: dict, products: Products, log: 
         kind: {"count": count, "examples": examples} for kind, (count, examples) in products.leftovers.items()
     }
     if log:
+        report["log"]["notes"] = judged.notes
         report["log"]["repeated"] = log.read - log.dropped - pairs
         report["log"]["no_relevant_product_in_split"] = pairs - report["log"]["written"]
     return report
@@ -199,7 +204,7 @@ def _scores(report: dict) -> str:
     if "log" not in report:
         return "2 for the products that a query was worded from, 1 for others with all of its words; no test queries."
     events = ", ".join(f"{key} {n:g}" for key, n in options["events"].items())
-    how = ", ".join(f"{key} {n:g}" for key, n in options["engagement"].items())
+    how = ", ".join(f"{key} {n:g}" for key, n in options["engagement"].items() if n is not None)
     return (
         "from the log's events, by a visitor's best event and, where positions are known, the chance that it was "
         "looked at (training/catalogue/query_log.py has the formula). "

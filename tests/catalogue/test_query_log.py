@@ -7,9 +7,10 @@ import pytest
 
 from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import load_split
-from training.catalogue.options import PrepareArguments, Shares
-from training.catalogue.query_log import Engagement, LogColumns, read_log
+from training.catalogue.options import ConvertArguments, PrepareArguments, Shares
+from training.catalogue.query_log import LABELS, Engagement, LogColumns, read_log
 from training.catalogue.query_synthesis import synthesise
+from training.catalogue.spellings import query_key
 from training.prepare import main
 
 EVENTS = {"impression": 0, "click": 1, "cart": 2, "purchase": 3}
@@ -103,3 +104,128 @@ def test_a_shop_without_a_log_gets_queries_but_none_to_be_measured_by(tmp_path):
     arguments.log = log_file(tmp_path, [["mug", "1", "click"]], COLUMNS[:3])
     with pytest.raises(DataError, match="--synthesise: is for shops without a log"):
         main(arguments)
+
+
+def judged(tmp_path, rows, columns, **how):
+    return read_log(log_file(tmp_path, rows, columns), LogColumns(), EVENTS, Engagement(**how), set("abc"))
+
+
+def test_old_events_count_less_by_hand(tmp_path):
+    columns = ("query", "product", "event", "position", "visitor", "time")
+    rows = [["mug", "a", "purchase", 1, "v1", "2026-11-08"], ["mug", "a", "impression", 1, "v2", "2026-11-28"]]
+    rows += [["mug", "b", "click", 2, "v1", "2026-11-28"], ["mug", "b", "click", 2, "v2", "2026-11-18"]]
+    values, looks = {"a": 3 / 4, "b": 1 + 1 / 2}, {"a": 1 / 4 + 1, "b": 1 / 2 + 1 / 4}
+    mean = sum(values.values()) / sum(looks.values())
+    value = {key: (values[key] + mean) / (looks[key] + 1) for key in "ab"}
+    found = judged(tmp_path, rows, columns, prior=1.0, half_life_days=10.0)
+    assert found.grades == {("mug", "a"): math.ceil(3 * value["a"] / value["b"]), ("mug", "b"): 3}
+    assert judged(tmp_path, rows, columns, prior=1.0).grades == {("mug", "a"): 3, ("mug", "b"): 3}, (
+        "off unless asked for"
+    )
+
+
+def test_without_positions_the_best_event_is_weighted_and_never_becomes_nothing(tmp_path):
+    times = {"a": "2026-11-28", "b": "2026-11-18", "c": "1999-01-01"}
+    rows = [["mug", name, "purchase", time] for name, time in times.items()]
+    columns = ("query", "product", "event", "time")
+    assert judged(tmp_path, rows, columns, half_life_days=10.0).grades == {
+        ("mug", "a"): 3,
+        ("mug", "b"): 2,
+        ("mug", "c"): 1,
+    }
+    assert judged(tmp_path, rows, columns, half_life_days=1e-6).grades["mug", "c"] == 1, "0.5 ** 1e9 is 0"
+
+
+def test_a_time_that_cannot_be_read_is_counted_like_the_oldest(tmp_path):
+    columns = ("query", "product", "event", "time")
+    rows = [
+        ["mug", "a", "purchase", "2026-11-28"],
+        ["mug", "b", "purchase", "soon"],
+        ["mug", "c", "click", "2026-11-18"],
+    ]
+    found = judged(tmp_path, rows, columns, half_life_days=10.0)
+    assert found.grades == {("mug", "a"): 3, ("mug", "b"): 2, ("mug", "c"): 1}
+    assert found.table.counts == {"time can't be read (counted like the oldest event)": 1} and not found.table.dropped
+    assert "line 3, field time: 'soon'" in found.table.lines()[0]
+    with pytest.raises(DataError, match="log.csv: no time can be read"):
+        judged(tmp_path, [["mug", "a", "click", "soon"]], columns, half_life_days=1.0)
+    with pytest.raises(DataError, match="half_life_days needs times; name their column with --log_columns.time"):
+        judged(tmp_path, [["mug", "a", "click"]], columns[:3], half_life_days=1.0)
+    with pytest.raises(DataError, match="grades are taken as they are; leave out --engagement.half_life_days"):
+        judged(tmp_path, [["mug", "a", "1"]], ("query", "product", "grade"), half_life_days=1.0)
+
+
+def test_one_query_in_many_spellings(tmp_path):
+    spelled = [
+        "Red T-Shirt",
+        "red t-shirt",
+        "RED T–SHIRT",
+        "red, t shirt!",
+        "ｒｅｄ t\u00a0shirt",
+        "red t-shirt",
+        " red\u200b t-shirt ",
+    ]
+    rows = [[text, "a", "click"] for text in spelled] + [["red tshirt", "b", "click"], ["c#", "c", "click"]]
+    found = judged(tmp_path, [*rows, ["C", "c", "click"]], ("query", "product", "event"))
+    assert found.texts == {"red t shirt": "red t-shirt", "red tshirt": "red tshirt", "c#": "c#", "c": "C"}
+    assert found.frequencies["red t shirt"] == 7 and len(found.grades) == 4
+    (note,) = found.notes
+    assert (
+        "log.csv: 5 other spellings were joined to 1 queries" in note
+        and "'red t-shirt' (2), 'Red T-Shirt' (1)" in note
+    )
+
+
+@pytest.mark.parametrize(
+    "one, other, same",
+    [
+        ("Straße", "STRASSE", True),
+        ("women's shoes", "Womens  shoes", True),
+        ("usb-c cable", "USB C cable", True),
+        ("3,5 mm", "3.5 mm", True),
+        ("3.5 mm", "35 mm", False),
+        ("mug.", "mug", True),
+        ("c++", "c", False),
+        ("h&m", "hm", False),
+        ("50%", "50", False),
+        ("café", "cafe\u0301", True),
+        ("café", "cafe", False),
+        ("???", "!!!", False),
+        ("mugs", "mug", False),
+    ],
+)
+def test_what_is_one_query(one, other, same):
+    assert (query_key(one) == query_key(other)) is same
+    assert query_key(query_key(one)) == query_key(one) != ""
+
+
+def test_sessions_stand_for_visitors_that_are_not_told(tmp_path):
+    rows = [["mug", "a", "click", "s1"]] * 9 + [["mug", "b", "click", "s2"], ["mug", "b", "click", "s3"]]
+    columns = ("query", "product", "event", "session")
+    found = judged(tmp_path, rows, columns, max_events=5, min_visitors=2)
+    assert found.grades == {("mug", "b"): 1} and found.table.dropped == 9
+    assert found.table.counts == {"visitor with too many events, a bot (left out)": 9}
+
+
+@pytest.mark.parametrize(
+    "grades, expected",
+    [
+        (["E", "s", "I"], [100, 10, 0]),
+        (["Exact", "complement", " IRRELEVANT "], [100, 1, 0]),
+        (["2.0", "3", "0.0"], [2, 3, 0]),
+    ],
+)
+def test_grades_are_read_as_they_are(tmp_path, grades, expected):
+    rows = [["mug", product, grade] for product, grade in zip("abc", grades, strict=True)]
+    found = judged(tmp_path, rows, ("query", "product", "grade"))
+    assert list(found.grades.values()) == expected and not found.table.counts
+
+
+def test_labels_have_the_gains_of_the_converter_and_scales_are_not_mixed(tmp_path):
+    assert {label.upper(): LABELS[label] for label in "esci"} == ConvertArguments("esci", "in", "out").gains
+    with pytest.raises(DataError, match="column 'grade' has both numbers and ESCI's labels"):
+        judged(tmp_path, [["mug", "a", "E"], ["mug", "b", "3"]], ("query", "product", "grade"))
+    found = judged(
+        tmp_path, [["mug", "a", "1"], ["mug", "b", "1000001"], ["mug", "c", "X"]], ("query", "product", "grade")
+    )
+    assert found.table.counts == {"grade is no whole number from 0 (left out)": 2}, "metrics can't measure more"

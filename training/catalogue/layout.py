@@ -12,6 +12,7 @@ The layout is the one of BEIR and MTEB (https://huggingface.co/docs/hub/datasets
 """
 
 import csv
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,6 @@ from pathlib import Path
 
 import datasets
 import fsspec
-import numpy as np
 
 from modeling_mmfusion.errors import DataError, one_line
 from training.catalogue.delimited import BARE_QUOTE, ESCAPED_QUOTE, read_records
@@ -36,6 +36,7 @@ REQUIRED_COLUMNS = {
 }
 CONTENT_COLUMNS = ("title", "description", "image")
 READ_ROWS = 100
+MAX_SCORE = 1_000_000  # the most that metrics can measure, see `product_retrieval/metrics.py`
 EMPTY_TABLE = "the table is empty"
 EMPTY = "the catalogue is empty; it needs at least one product with an _id"
 
@@ -365,10 +366,14 @@ def _read_qrels(
     for row, (query_id, product_id, score) in enumerate(zip(*columns, strict=True)):
         try:
             grade = float(score)
-        except (TypeError, ValueError):
-            grade = np.nan
-        if not np.isfinite(grade) or grade != round(grade):
-            raise DataError(f"{source} row {row}, field score: {score!r} is no whole number (0 = not relevant)")
+        except (TypeError, ValueError, OverflowError):
+            grade = math.nan
+        if not grade.is_integer() or grade > MAX_SCORE:
+            raise DataError(
+                f"{source} row {row}, field score: {score!r} is no whole number up to {MAX_SCORE:,} (0 = not relevant)"
+            )
+        if grade < 0:
+            problems.add("negative score (taken for 0, not relevant)", f"{source} row {row}, field score: {score}")
         if str(query_id) not in query_ids:
             problems.add("judgment of an unknown query (left out)", f"{source} row {row}, field query-id: {query_id}")
         elif str(product_id) not in product_ids:

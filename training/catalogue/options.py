@@ -113,6 +113,8 @@ class PrepareArguments:
         log: Search log, one row an event: .csv, .tsv, .txt, .jsonl or .parquet. Without it only products are written.
         format: Whose export the table is: shopify, woocommerce, google, magento, or table, any other one by --columns;
             auto tells by its header.
+        log_format: events is such a log; ga4 is an export of Google Analytics 4 (BigQuery's, or a flat table with a
+            row an item), whose names are known; auto tells them by their columns.
         encoding: Encoding of both tables, such as cp1250 or utf-16; found out and said if not given.
         separator: What separates the cells of both tables, such as ; or tab; found out and said if not given.
         columns: Columns of the product table.
@@ -139,6 +141,7 @@ class PrepareArguments:
     images: str | None = None
     log: str | None = None
     format: Literal["auto", "shopify", "woocommerce", "google", "magento", "table"] = "auto"
+    log_format: Literal["auto", "events", "ga4"] = "auto"
     encoding: str | None = None
     separator: str | None = None
     columns: Columns = field(default_factory=Columns)

@@ -170,7 +170,7 @@ def read_rows(products: Products) -> Callable[[], Iterator[tuple[int, dict]]]:
             return (
                 xml_rows(Path(table.name))
                 if is_xml(table.name)
-                else ((number, row) for number, row, _ in table.records(None) if isinstance(row, dict))
+                else ((number, row) for number, row, _ in table.records() if isinstance(row, dict))
             )
         return counted(table, xml_rows(Path(table.name))) if is_xml(table.name) else table.whole_rows()
 

@@ -10,6 +10,10 @@ Both sums are over the visitors who were shown the pair; `v` is the grade of wha
 purchase), `e = 1 / position ** power` the probability that a visitor looks that far down, and `mean` the log's sum of
 `v` over its sum of `e`. A pair that was shown and that nobody engaged with has grade 0: it is a hard negative.
 
+With a half-life each `v` and `e` is multiplied by `0.5 ** (age / half_life)`, the age counted from the newest event;
+without positions a pair's grade is its best event's, multiplied likewise and rounded up. One query in many spellings
+counts as one, see `spellings.py`; exports of Google Analytics 4 are read by `ga4.py`.
+
 The examination model is that of Joachims et al., Unbiased Learning-to-Rank with Biased Feedback
 (https://huggingface.co/papers/1608.04468); the prior keeps a single lucky click from winning.
 """
@@ -17,13 +21,21 @@ The examination model is that of Joachims et al., Unbiased Learning-to-Rank with
 import math
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from modeling_mmfusion.errors import DataError
+from training.catalogue.ga4 import GA4Columns, is_ga4, read_ga4
+from training.catalogue.layout import MAX_SCORE
+from training.catalogue.log_times import Recency
+from training.catalogue.spellings import Spellings
 from training.catalogue.tables import Table
 
-WHOLE = re.compile(r"[0-9]{1,9}(\.0*)?")
+Row = tuple[int, dict[str, str]]
+WHOLE = re.compile(r"\+?[0-9]{1,9}(\.0*)?")
+LABELS = {"e": 100, "s": 10, "c": 1, "i": 0, "exact": 100, "substitute": 10, "complement": 1, "irrelevant": 0}
 
 
 @dataclass
@@ -34,10 +46,15 @@ class LogColumns:
         query: What was searched for.
         product: Id of a product that was shown for it.
         event: What the shopper did with it, one of --events.
-        grade: How relevant the product is, a whole number from 0; where this column is, event isn't read.
+        grade: How relevant the product is, a whole number from 0, or one of ESCI's labels as a letter or a word
+            (Exact 100, Substitute 10, Complement 1, Irrelevant 0, as training.convert has them). Where this column
+            is, event isn't read.
         position: At which place of the results it was shown, from 1; where this column is, grades are corrected for
             shoppers not looking far down.
         visitor: Who searched: a session, cookie or customer id. Where this column is, a visitor counts once a pair.
+        session: A session's id; it stands for the visitor where that column isn't there or is empty.
+        time: When it happened, read with --engagement.half_life_days alone: ISO 8601, 28.11.2026 10:00, 11/28/2026
+            10:00 AM, or seconds, milliseconds or microseconds since 1970. Without a zone it is UTC.
     """
 
     query: str = "query"
@@ -46,6 +63,8 @@ class LogColumns:
     grade: str = "grade"
     position: str = "position"
     visitor: str = "visitor"
+    session: str = "session"
+    time: str = "time"
 
 
 @dataclass
@@ -57,20 +76,36 @@ class Engagement:
         prior: Weight of the log's mean value, in views.
         min_visitors: Fewer visitors than this who engaged with a pair are noise: the pair is left out.
         max_events: A visitor with more rows than this in the log is a bot: its rows are left out.
+        half_life_days: An event counts half as much after so many days before the newest one; null counts all alike.
+            An event whose time can't be read counts as much as the oldest one.
+        day_first: Whether the day comes first in dates such as 03/04/2026; null lets the days above 12 tell.
     """
 
     power: NonNegativeFloat = 1.0
     prior: NonNegativeFloat = 5.0
     min_visitors: NonNegativeInt = 1
     max_events: PositiveInt = 1000
+    half_life_days: PositiveFloat | None = None
+    day_first: bool | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class _Pair:
-    """What the visitors did with a product that was shown for a query."""
+    """What each visitor did with a product that was shown for a query, as value and look (0 if its position isn't
+    known); `best` is the highest grade of an event."""
 
-    values: dict[str, int] = field(default_factory=dict)
-    looks: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, tuple[float, float]] = field(default_factory=dict)
+    best: int = 0
+
+    @property
+    def value(self) -> float:
+        """Sum of the values."""
+        return sum(value for value, _ in self.seen.values())
+
+    @property
+    def look(self) -> float:
+        """Sum of the looks."""
+        return sum(look for _, look in self.seen.values())
 
 
 @dataclass
@@ -78,16 +113,18 @@ class Judged:
     """What a log says.
 
     Attributes:
-        grades (`dict[tuple[str, str], int]`): the grade of each pair of query (letter case apart) and product id.
-        texts (`dict[str, str]`): each query as it was first spelled.
+        grades (`dict[tuple[str, str], int]`): the grade of each pair of query (by its [`query_key`]) and product id.
+        texts (`dict[str, str]`): each query as it was spelled most often.
         frequencies (`dict[str, int]`): how many rows of the log ask each query.
         table (`Table`): the table with its problems.
+        notes (`list[str]`): what was decided on the way: spellings that were joined, the order of day and month.
     """
 
     grades: dict[tuple[str, str], int]
     texts: dict[str, str]
     frequencies: dict[str, int]
     table: Table | None
+    notes: list[str] = field(default_factory=list)
 
 
 def read_log(
@@ -96,6 +133,7 @@ def read_log(
     events: dict[str, int],
     how: Engagement,
     ids: set[str],
+    form: str = "auto",
     encoding: str | None = None,
     separator: str | None = None,
 ) -> Judged:
@@ -107,39 +145,90 @@ def read_log(
         events (`dict[str, int]`): grade of each event.
         how (`Engagement`): how events become grades.
         ids (`set[str]`): the products that there are.
+        form (`str`, *optional*, defaults to `"auto"`): `events`, a row an event; `ga4`, an export of Google Analytics
+            4; `auto` tells them by their columns.
         encoding, separator (`str`, *optional*): of the file; found out if not given.
 
     Returns:
         [`Judged`].
 
     Raises:
-        DataError: if the log can't be read or no row says that a product is relevant.
+        DataError: if the log can't be read, no row says that a product is relevant, grades are on two scales, or
+            there is a half-life and no times.
     """
-    needed = [("query",), ("product",), ("event", "grade")]
-    table = Table.open(name, columns, needed, "--log_columns", encoding, separator)
     events = {same_text(event): grade for event, grade in events.items()}
-    bots = _bots(table, how) if "visitor" in table.columns else set()
+    given = encoding, separator
+    is_export = form == "ga4" or (form == "auto" and is_ga4(name, columns.query, columns.product, *given))
+    table, rows, times, visitors = _open_ga4(name, events, *given) if is_export else _open_log(name, columns, *given)
+    recency = _recency(table, times, how)
+    bots = {visitor for visitor, count in visitors.items() if visitor and count > how.max_events}
     pairs: dict[tuple[str, str], _Pair] = defaultdict(_Pair)
-    texts: dict[str, str] = {}
-    frequencies: Counter[str] = Counter()
-    for number, row in table.rows():
-        problem, query = _problem(row, ids, events, bots), " ".join(row["query"].split())
-        if problem:
+    spellings, frequencies, scales = Spellings(), Counter[str](), set()
+    for number, row in rows:
+        row["visitor"] = row.get("visitor") or row.get("session") or ""
+        if problem := _problem(row, ids, events, bots):
             table.note(f"{problem[0]} (left out)", number, problem[1], row[problem[1]])
             continue
-        grade = events[same_text(row["event"])] if row.get("grade") is None else int(float(row["grade"]))
-        key = (same_text(query), row["product"])
-        visitor = row.get("visitor") or str(number)
-        texts.setdefault(key[0], query)
-        frequencies[key[0]] += 1
-        pair = pairs[key]
-        pair.values[visitor] = max(grade, pair.values.get(visitor, 0))
-        if row.get("position") and row.get("grade") is None:
-            pair.looks[visitor] = max(float(row["position"]) ** -how.power, pair.looks.get(visitor, 0.0))
+        given, weight = row.get("grade"), 1.0
+        grade = events[same_text(row["event"])] if given is None else _grade(given)
+        if given is not None:
+            scales.add(same_text(given) in LABELS)
+        elif recency:
+            if (time := recency.seconds(row.get("time", ""))) is None:
+                table.note("time can't be read (counted like the oldest event)", number, "time", row.get("time", ""))
+            weight = recency.weight(time)
+        query = spellings.add(" ".join(row["query"].split()))
+        frequencies[query] += 1
+        pair, visitor = pairs[query, row["product"]], row["visitor"] or str(number)
+        pair.best = max(grade, pair.best)
+        look = weight * float(row["position"]) ** -how.power if row.get("position") and given is None else 0.0
+        before = pair.seen.get(visitor, (0.0, 0.0))
+        pair.seen[visitor] = max(weight * grade, before[0]), max(look, before[1])
+    if len(scales) > 1:
+        raise DataError(f"{name}: column {columns.grade!r} has both numbers and ESCI's labels; write all on one scale")
     judgments = _grades(pairs, how, table)
     if not any(judgments.values()):
         raise table.left_nothing("no row says that a known product is relevant (a grade above 0)")
-    return Judged(judgments, texts, dict(frequencies), table)
+    texts = {key: found[0] for key, found in spellings.groups().items()}
+    notes = list(filter(None, (recency.told if recency else "", spellings.told(name))))
+    return Judged(judgments, texts, dict(frequencies), table, notes)
+
+
+Opened = tuple[Table, Iterable[Row], Iterable[tuple[int, str]], Counter]
+
+
+def _open_log(name: str, columns: LogColumns, encoding: str | None, separator: str | None) -> Opened:
+    """A log of a row an event: its table, rows, times and how many rows each visitor has."""
+    table = Table.open(
+        name, columns, [("query",), ("product",), ("event", "grade")], "--log_columns", encoding, separator
+    )
+    return table, table.rows(), table.values("time") if "time" in table.columns else (), _visitors(table)
+
+
+def _open_ga4(name: str, events: Iterable[str], encoding: str | None, separator: str | None) -> Opened:
+    """The same of an export of Google Analytics 4."""
+    table = Table.open(name, GA4Columns(), [("event_name",)], "--log_columns", encoding, separator)
+    rows = list(read_ga4(table, set(events)))
+    times = ((number, row["time"]) for number, row in rows)
+    return table, rows, times, Counter(row["visitor"] for _, row in rows)
+
+
+def _recency(table: Table, times: Iterable[tuple[int, str]], how: Engagement) -> Recency | None:
+    """How events count by their age, `None` if all count alike."""
+    if how.half_life_days is None:
+        return None
+    if "grade" in table.columns:
+        raise DataError(f"{table.name}: its grades are taken as they are; leave out --engagement.half_life_days")
+    if "time" not in table.columns and "event_name" not in table.columns:
+        raise DataError(
+            f"{table.name}: --engagement.half_life_days needs times; name their column with --log_columns.time"
+        )
+    return Recency.of(times, how.half_life_days, how.day_first, table.name)
+
+
+def _grade(text: str) -> int:
+    label = LABELS.get(same_text(text))
+    return int(float(text)) if label is None else label
 
 
 def same_text(text: str) -> str:
@@ -147,9 +236,13 @@ def same_text(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _bots(table: Table, how: Engagement) -> set[str]:
-    found = table.count_values("visitor").items()
-    return {visitor for visitor, count in found if visitor and count > how.max_events}
+def _visitors(table: Table) -> Counter:
+    """How many rows each visitor has in the log, or each session where no visitor is told."""
+    counts = Counter[str]()
+    for key in ("visitor", "session"):
+        if key in table.columns and not counts.total() - counts[""]:
+            counts = table.count_values(key)
+    return counts
 
 
 def _problem(row: dict, ids: set[str], events: dict[str, int], bots: set[str]) -> tuple[str, str] | None:
@@ -159,33 +252,35 @@ def _problem(row: dict, ids: set[str], events: dict[str, int], bots: set[str]) -
         (not row["query"].split(), "empty query", "query"),
         (row["product"] not in ids, "unknown product", "product"),
         (row.get("visitor") in bots, "visitor with too many events, a bot", "visitor"),
-        (grade is not None and not WHOLE.fullmatch(grade), "grade is no whole number from 0", "grade"),
+        (grade is not None and not _is_grade(grade), "grade is no whole number from 0", "grade"),
         (grade is None and same_text(row.get("event") or "") not in events, "unknown event", "event"),
         (position and not (WHOLE.fullmatch(position) and float(position)), "position is no number from 1", "position"),
     )
     return next(((kind, column) for wrong, kind, column in checks if wrong), None)
 
 
+def _is_grade(text: str) -> bool:
+    return same_text(text) in LABELS or bool(WHOLE.fullmatch(text) and float(text) <= MAX_SCORE)
+
+
 def _grades(pairs: dict[tuple[str, str], _Pair], how: Engagement, table: Table) -> dict[tuple[str, str], int]:
     """The grade of each pair that enough visitors engaged with, or none."""
-    engaged = {key: sum(value > 0 for value in pair.values.values()) for key, pair in pairs.items()}
+    engaged = {key: sum(value > 0 for value, _ in pair.seen.values()) for key, pair in pairs.items()}
     noise = {key for key, count in engaged.items() if 0 < count < how.min_visitors}
     if noise:
         query, product = min(noise)
         kind = f"pair engaged with by fewer than {how.min_visitors} visitors (left out)"
         table.add(kind, f"{table.name}: query {query!r}, product {product!r}", len(noise))
     kept = {key: pair for key, pair in pairs.items() if key not in noise}
-    if not any(pair.looks for pair in kept.values()):
-        return {key: max(pair.values.values()) for key, pair in kept.items()}
-    total = sum(sum(pair.looks.values()) for pair in kept.values())
-    mean = sum(sum(pair.values.values()) for pair in kept.values()) / total
+    total = sum(pair.look for pair in kept.values())
+    if not total:
+        return {key: math.ceil(max(value for value, _ in pair.seen.values())) for key, pair in kept.items()}
+    mean = sum(pair.value for pair in kept.values()) / total
     values = {
-        key: (sum(pair.values.values()) + how.prior * mean) / (sum(pair.looks.values()) + how.prior)
-        for key, pair in kept.items()
-        if engaged[key]
+        key: (pair.value + how.prior * mean) / (pair.look + how.prior) for key, pair in kept.items() if engaged[key]
     }
     best: dict[str, float] = defaultdict(float)
     for (query, _), value in values.items():
         best[query] = max(best[query], value)
-    highest = max(max(pair.values.values()) for pair in kept.values())
+    highest = max(pair.best for pair in kept.values())
     return {key: math.ceil(highest * values[key] / best[key[0]]) if key in values else 0 for key in kept}

@@ -103,23 +103,34 @@ class Table(Problems):
 
     def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Each row's number and its fields as text, `""` where there is nothing."""
-        for number, record, doubt in tqdm(self._records(), desc=self.name, total=self.size, unit=" rows"):
-            self.read += 1
-            if isinstance(record, dict):
-                if doubt:
-                    self.note(doubt, number, "(all)", " ".join(map(cell_text, record.values())))
-                yield number, {key: cell_text(record.get(column)) for key, column in self.columns.items()}
-            else:
-                self.note("broken row (left out)", number, "(all)", record)
+        for number, record in self.whole_rows(self.columns.values()):
+            yield number, {key: cell_text(record.get(column)) for key, column in self.columns.items()}
 
-    def _records(self) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
-        return table_rows(Path(self.name), self.columns.values(), self.encoding, self.separator)
+    def whole_rows(self, columns: Iterable[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Each row's number and its cells by column, of all columns or of some; what is wrong with rows is counted."""
+        for number, record, doubt in tqdm(self.records(columns), desc=self.name, total=self.size, unit=" rows"):
+            self.read += 1
+            if not isinstance(record, dict):
+                self.note("broken row (left out)", number, "(all)", record)
+                continue
+            if doubt:
+                self.note(doubt, number, "(all)", " ".join(map(cell_text, record.values())))
+            yield number, record
+
+    def records(self, columns: Iterable[str] | None = None) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
+        """The rows as [`table_rows`] gives them; they are not counted as read by it."""
+        return table_rows(Path(self.name), columns, self.encoding, self.separator)
+
+    def values(self, key: str) -> Iterator[tuple[int, str]]:
+        """Each row's number and the text of one field; the rows are not counted as read by it."""
+        column = self.columns[key]
+        for number, record, _ in self.records([column]):
+            if isinstance(record, dict):
+                yield number, cell_text(record.get(column))
 
     def count_values(self, key: str) -> Counter:
         """How often each value of a field occurs; the rows are not counted as read by it."""
-        column = self.columns[key]
-        records = (record for _, record, _ in self._records() if isinstance(record, dict))
-        return Counter(cell_text(record.get(column)) for record in records)
+        return Counter(value for _, value in self.values(key))
 
     def left_nothing(self, what: str) -> DataError:
         """The error to raise if no row can be used."""

@@ -181,7 +181,8 @@ def measure_rankings(
             query["_id"]: [split.product_ids[row] for row in rows]
             for query, rows in zip(split.queries[some], found[some], strict=True)
         }
-        for name, part in per_query(rankings, split.qrels, metrics).items():
+        qrels = {query: split.qrels[query] for query in rankings}
+        for name, part in per_query(rankings, qrels, metrics).items():
             values[name].append(part)
     return {name: np.concatenate(parts) for name, parts in values.items()}
 
@@ -308,6 +309,9 @@ def check_names(views: tuple[str, ...], metrics: tuple[str, ...]) -> None:
     for view in views:
         if view not in (known := dict.fromkeys((*VIEWS, *OTHER_VIEWS, *DUAL_VIEWS))):
             raise DataError(f"unknown view {view!r}; use some of {', '.join(known)}")
+    if not views or not metrics:
+        option = "--metrics" if views else "--views"
+        raise DataError(f"{option}: names nothing to measure; leave it out for the default")
     for name in metrics:
         try:
             measure_of(name)

@@ -30,7 +30,8 @@ class EvaluateArguments:
         ann: Search by the approximate index instead of exactly.
         judged_only: Rank each query's judged products alone, as ESCI is measured; ndcg@1000 takes whole lists. Any
             order of such a list scores high, so the view random, the mean of 100 random orders, is measured beside.
-        run_file: File to write the rankings of the first view to, in TREC's format.
+        run_file: File to write the rankings of the first view to, in TREC's format. White space, control characters
+            and % in ids are written as in addresses (a b as a%20b).
         per_query: Parquet file to write each query's metrics and best ten products in each view to.
         examples: HTML page to write with the queries that fusion wins and loses most, with the catalogue's pictures.
     """

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.catalogue.layout import RetrievalSplit
-from training.common.files import new_file, write_text
+from training.common.files import new_file
 from training.evaluation.statistics import paired_difference, summarise
 
 PER_QUERY = {"query-id": "_id", "text": "text", "slice": "slice", "novel": "novel"}
@@ -94,15 +94,6 @@ def format_report(report: dict) -> str:
     if report.get("judged_only"):
         sizes += "; each query's judged products alone"
     return f"{report['data']}, {report['split']}: {sizes}\n{table}"
-
-
-def write_run(file: Path, split: RetrievalSplit, found: list[np.ndarray]) -> None:
-    """Writes rankings in TREC's format: query id, `Q0`, product id, rank from 1, a score that falls, `mmfusion`."""
-    lines = []
-    for query, rows in zip(split.queries, found, strict=True):
-        for rank_, row in enumerate(rows.tolist(), start=1):
-            lines.append(f"{query['_id']} Q0 {split.product_ids[row]} {rank_} {1 / rank_:.6f} mmfusion\n")
-    write_text(file, "".join(lines))
 
 
 def write_per_query(file: Path, split: RetrievalSplit, rankings: dict, values: dict) -> None:

@@ -14,12 +14,17 @@ Product retrieval: nDCG@k with graded gains, Recall@k, MRR@k, MAP@k, Precision@k
 """
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (`list[list[str]]`): for each query the product ids that were found, best first.
-    references (`list[list[dict]]`): for each query its judged products, each `{"id": str, "score": int}`.
+    predictions (`list[list[str]]`): for each query the product ids that were found, best first. A product counts where
+        it stands first; where it stands again it takes up a place and is not relevant.
+    references (`list[list[dict]]`): for each query its judged products, each `{"id": str, "score": int}`; a score is a
+        whole number up to 1,000,000, and a negative one is not relevant, like 0.
     metrics (`list[str]`, *optional*): such as `["ndcg@10", "recall@100", "mrr@10"]`.
 
 Returns:
     `dict[str, float]`: the mean of each metric over the queries.
+
+Raises:
+    ValueError: if there are no queries, or a metric, a cutoff, an id or a score has no meaning.
 """
 _CITATION = ""
 
@@ -30,7 +35,7 @@ class ProductRetrieval(evaluate.Metric):
     def _info(self):
         features = {
             "predictions": datasets.List(datasets.Value("string")),
-            "references": datasets.List({"id": datasets.Value("string"), "score": datasets.Value("int64")}),
+            "references": datasets.List({"id": datasets.Value("string"), "score": datasets.Value("float64")}),
         }
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
@@ -40,6 +45,20 @@ class ProductRetrieval(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, metrics=DEFAULT_METRICS):
+        if not predictions:
+            raise ValueError("there are no predictions; give the ranking and the judgments of at least one query")
+        names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         rankings = {str(row): ids for row, ids in enumerate(predictions)}
-        qrels = {str(row): {item["id"]: item["score"] for item in judged} for row, judged in enumerate(references)}
-        return {name: float(np.mean(values)) for name, values in per_query(rankings, qrels, tuple(metrics)).items()}
+        qrels = {str(row): _scores_by_id(row, judged) for row, judged in enumerate(references)}
+        return {name: float(np.mean(values)) for name, values in per_query(rankings, qrels, names).items()}
+
+
+def _scores_by_id(row: int, judged: list[dict]) -> dict[str, float]:
+    """The judgments of a query by product."""
+    scores: dict[str, float] = {}
+    for item in judged:
+        if item["id"] in scores and scores[item["id"]] != item["score"]:
+            both = f"{scores[item['id']]:g} and {item['score']:g}"
+            raise ValueError(f"query {row}, product {item['id']!r}: judged twice, {both}; keep one")
+        scores[item["id"]] = item["score"]
+    return scores

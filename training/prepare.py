@@ -63,7 +63,8 @@ def _print(arguments: PrepareArguments, report: dict, products: Products, judged
     """Says what was read as what, and what is missing."""
     print(_counts(report))
     for rows in filter(None, (products.table, judged.table)):
-        print(f"{rows.name}: {rows.dialect or 'read'}: {rows.read:,} rows, {rows.dropped:,} left out")
+        how = f"{rows.dialect}; " if rows.dialect else ""
+        print(f"{rows.name}: {how}{rows.read:,} rows read, {rows.dropped:,} left out")
         rows.report()
     for line in [*_said(report["products"]), *judged.notes]:
         print(line)

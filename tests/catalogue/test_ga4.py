@@ -119,7 +119,7 @@ def test_a_flat_table_has_a_row_an_item(tmp_path):
     found = read(str(tmp_path / "ga4.csv"))
     assert found.grades == {("mug", "a"): 0, ("mug", "b"): 3}
     assert found.table.lines() == [
-        f"1 x event of GA4 that isn't used (left out); first: {tmp_path / 'ga4.csv'} line 7, field event_name: 'scroll'"
+        f"1 x event of GA4 that isn't used (left out); first: {tmp_path}/ga4.csv line 7, field event_name: 'scroll'"
     ]
 
 

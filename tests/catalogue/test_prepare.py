@@ -19,8 +19,8 @@ from training.catalogue.delimited import LINE_BREAKS
 from training.catalogue.layout import load_products, load_split, split_names
 from training.catalogue.options import Columns, PrepareArguments, Shares
 from training.catalogue.pictures import fit_picture
-from training.catalogue.products import choose_split, group_products
 from training.catalogue.query_log import LogColumns
+from training.catalogue.splits import Groups, choose_split
 from training.common.cli import run
 from training.prepare import main
 
@@ -91,7 +91,7 @@ def test_each_split_is_loaded_by_the_reader(shop, capsys):
         assert all(query["_id"].startswith(f"{split}-q-") for query in loaded.queries)
         first = loaded.corpus[0]
         assert first["image"]["bytes"] == (shop / "images" / f"{first['_id']}.png").read_bytes()
-        assert (first["category"], first["price"], first["brand"]) == ("kitchen", "9.90", None)
+        assert (first["category"], first["price"], first["brand"]) == ("kitchen", 9.9, None)
         novel = {query["text"]: query["novel"] for query in loaded.queries}
         assert novel == {text: split != "train" and text != "mug" for text in novel}
         size = report["splits"][split]
@@ -118,7 +118,10 @@ def test_a_chain_of_title_picture_and_group_stays_together():
     expected = {"a": "a", "b": "a", "c": "a", "d": "a", "x": "x", "y": "y"}
     for seed in range(30):
         random.Random(seed).shuffle(chain)
-        assert group_products(chain) == expected
+        groups = Groups()
+        for product in chain:
+            groups.add(product, filter(None, [product["hash"]]))
+        assert groups.all() == expected
 
 
 def test_nothing_crosses_splits_in_a_tangled_shop(tmp_path):
@@ -191,14 +194,16 @@ def test_bad_products_are_counted_and_named_by_line(tmp_path):
         "broken row (left out)": [13],
         "row with fewer cells than the header (the others are taken as empty)": [15],
         "no picture is named, and none is called like the id (text alone)": [15],
+        "title: value such as N/A or - (taken for missing)": [2, 12],
     }
     products = report["products"]
     assert counts(report, "products") == {kind: len(rows) for kind, rows in example_rows(report, "products").items()}
     assert (products["read"], products["written"], products["dropped"]) == (13, 8, 5)
-    place = products["problems"][4 - 1]["examples"][0]
+    kinds = [problem["kind"] for problem in products["problems"]]
+    place = products["problems"][kinds.index("picture file is missing (picture not used)")]["examples"][0]
     assert place == {"file": path, "row": 6, "field": "image", "value": "none.png"}
     corpus = {row["_id"]: row for row in table(tmp_path / "out", "train", "corpus")}
-    assert (corpus["1"]["title"], corpus["11"]["title"]) == ("NA", "None")
+    assert (corpus["1"]["title"], corpus["11"]["title"]) == (None, None)
     assert {item for item, row in corpus.items() if row["image"]} == {"1", "11"}
     assert corpus["11"]["image"]["bytes"] == picture()
 
@@ -366,7 +371,7 @@ def test_json_lines(tmp_path):
     (tmp_path / "p.jsonl").write_text("\n".join(lines))
     report = main(options(tmp_path, products=str(tmp_path / "p.jsonl"), shares=Shares(1, 0, 0)))
     rows = table(tmp_path / "out", "train", "corpus")
-    assert [(row["_id"], row["title"], row["price"]) for row in rows] == [("7", "seven", "9.90"), ("8", "café", None)]
+    assert [(row["_id"], row["title"], row["price"]) for row in rows] == [("7", "seven", 9.9), ("8", "café", None)]
     assert rows[0]["category"] == "a | b"
     assert example_rows(report, "products") == {"broken row (left out)": [3, 5, 6]}
     assert (report["products"]["read"], report["products"]["written"]) == (5, 2)
@@ -379,7 +384,7 @@ def test_parquet(tmp_path):
     files = {"products": str(tmp_path / "p.parquet"), "log": str(tmp_path / "log.parquet")}
     report = main(options(tmp_path, **files, log_columns=LogColumns(query="q"), shares=Shares(1, 0, 0)))
     rows = table(tmp_path / "out", "train", "corpus")
-    assert [(row["_id"], row["price"]) for row in rows] == [("7", "1.5"), ("8", None)]
+    assert [(row["_id"], row["price"]) for row in rows] == [("7", 1.5), ("8", None)]
     assert example_rows(report, "products") == {"product without an id (left out)": [2]}
     assert table(tmp_path / "out", "train", "qrels")[0]["score"] == 2
 
@@ -511,7 +516,7 @@ def test_what_a_person_has_to_mend_is_one_line(tmp_path, monkeypatch, capsys, co
     status, printed = command_line(monkeypatch, capsys, *words)
     *progress, line = printed.rstrip("\n").split("\n")
     assert status == 2 and line.startswith("error: ") and message in line and "Traceback" not in printed
-    assert all("rows" in bar for bar in progress)
+    assert all("rows" in bar or "products" in bar for bar in progress)
     assert not (tmp_path / "out").exists()
 
 

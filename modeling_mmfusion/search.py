@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from .checksums import check_whole
-from .errors import DataError, one_line
 from .exported import OnnxTowers
 from .fingerprint import stored_fingerprint
 from .index import ProductIndex, SearchResult
-from .model_folder import check_model_name, load_model
+from .model_folder import check_model_name, load_model, reading, try_processor
 from .modeling_mmfusion import MMFusionModel
 from .processing_mmfusion import MMFusionProcessor
 from .query_mmfusion import MMFusionQueryModel
@@ -39,8 +38,8 @@ class Searcher:
         check_model_name(self.folder)
         check_whole(self.folder)
         self.index = ProductIndex.load(Path(run) / "index", view=True)
-        try:
-            self.processor = MMFusionProcessor.from_pretrained(self.folder)
+        with reading(f"{self.folder}: can't load the query tower"):
+            self.processor = try_processor(MMFusionProcessor.from_pretrained(self.folder))
             if tower == "torch":
                 self.tower = MMFusionQueryModel.from_pretrained(self.folder).eval()
                 fingerprint = stored_fingerprint(self.folder, self.processor)
@@ -48,9 +47,7 @@ class Searcher:
                 name = "query_tower_int8" if tower == "int8" else "query_tower"
                 self.tower = OnnxTowers(self.folder / "onnx", name, threads=torch.get_num_threads())
                 fingerprint = self.tower.model
-        except (ImportError, OSError, ValueError) as error:
-            raise DataError(f"{self.folder}: can't load the query tower: {one_line(error)}") from error
-        self.index.check_model(fingerprint)
+        self.index.check_model(fingerprint, name=self.folder)
         if tower == "torch":
             self.tower.config.truncate_dim = self.index.dim
 

@@ -1,4 +1,4 @@
-"""Ways to damage a file, drawn by a seed: bytes of any file, and values, columns and headers where the format is known.
+"""Ways to damage a file, drawn by a seed: bytes of any file; values, columns and headers where the format is known.
 
     kind = damage(folder / "config.json", 17, others=[folder / "model.safetensors"])
 

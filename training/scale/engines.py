@@ -128,13 +128,22 @@ def write_lance(tables: Iterator[pa.Table], output: Path) -> int:
         if name in LANCE_NAMES or {".", "`"} & set(name):
             raise DataError(f"column {name!r}: Lance takes no such name; rename it, or write --to parquet")
 
+    faults = []
+
     def batches() -> Iterator[pa.RecordBatch]:
         yield from first.to_batches()
-        for table in tables:
-            yield from table.to_batches()
+        try:
+            for table in tables:
+                yield from table.to_batches()
+        except DataError as error:  # Lance makes a text of it, traceback and all
+            faults.append(error)
+            raise
 
     with new_folder(output, WRITER) as partial, cannot_write(output):
-        return lance.write_dataset(batches(), str(partial), schema=first.schema, mode="create").count_rows()
+        try:
+            return lance.write_dataset(batches(), str(partial), schema=first.schema, mode="create").count_rows()
+        except (OSError, ValueError) as error:
+            raise (faults[0] if faults else error) from None
 
 
 class LanceEngine:

@@ -9,6 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from .checksums import check_whole
 from .errors import DataError, one_line
@@ -34,6 +35,8 @@ def reading(what: str) -> Iterator[None]:
     Raises:
         DataError: with what was raised.
     """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # `transformers` logs a table of what it then raises
     try:
         yield
     except DataError:
@@ -42,6 +45,8 @@ def reading(what: str) -> Iterator[None]:
         if not isinstance(error, MENDABLE) and _raised_by_us(error):
             raise
         raise DataError(f"{what}: {one_line(error) or type(error).__name__}") from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _raised_by_us(error: Exception) -> bool:
@@ -69,14 +74,27 @@ def load_model(
     check_model_name(name)
     check_whole(name)
     with reading(f"{name}: can't load the model"):
-        model, loading = MMFusionModel.from_pretrained(name, output_loading_info=True)
+        model = load_weights(MMFusionModel, name)
         model.config.truncate_dim = truncate_dim or model.config.truncate_dim
         model.config.truncated_dims(model.config.projection_dim)
         processor = try_processor(MMFusionProcessor.from_pretrained(name))
-    if missing := sorted(loading["missing_keys"]):
-        raise DataError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; train it again")
     check_finite(model.state_dict(), str(name))
     return prepare_for_inference(model, device), processor
+
+
+def load_weights(kind: type[MMFusionModel], name: str | os.PathLike) -> MMFusionModel:
+    """A model of a class of ours, with all its weights from a folder or from the Hub.
+
+    Raises:
+        DataError: if one is missing or of another shape than the configuration tells.
+    """
+    model, loading = kind.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True)
+    if odd := sorted(loading["mismatched_keys"]):
+        key, stored, told = odd[0]
+        raise DataError(f"{name}: the weight {key} has the shape {tuple(stored)}, by config.json it is {tuple(told)}")
+    if missing := sorted(loading["missing_keys"]):
+        raise DataError(f"{name}: the checkpoint lacks {len(missing)} weights, such as {missing[0]}; train it again")
+    return model
 
 
 def try_processor(processor: MMFusionProcessor) -> MMFusionProcessor:

@@ -64,7 +64,7 @@ class MMFusionProcessor(ProcessorMixin):
 
     Raises:
         ValueError: if the tokenizers have other numbers of tokens than `vocabulary_sizes`, but for tokens that were
-            added since.
+            added since; or a setting is of another type, as in a damaged processor_config.json.
 
     Example:
 
@@ -91,6 +91,9 @@ class MMFusionProcessor(ProcessorMixin):
         lower_case=False,
         cut_fields=(),
     ):
+        texts = {"query_prefix": query_prefix, "product_prefix": product_prefix, "text_padding": text_padding}
+        lengths = {"max_query_length": max_query_length, "max_product_length": max_product_length}
+        check_settings(texts, lengths, {"product_fields": product_fields, "cut_fields": cut_fields}, vocabulary_sizes)
         if query_tokenizer is None:
             query_tokenizer = copy.deepcopy(tokenizer)
         self.query_prefix = query_prefix
@@ -338,6 +341,25 @@ class MMFusionProcessor(ProcessorMixin):
             inputs[name][image_mask.flatten()] = values
             inputs[name] = inputs[name].unflatten(0, image_mask.shape)
         return inputs
+
+
+def check_settings(texts: Mapping, lengths: Mapping, lists: Mapping, sizes) -> None:
+    """Refuses settings of a processor that are not what they should be: texts, whole numbers above 0, lists of texts,
+    and two whole numbers or `None`.
+
+    Raises:
+        ValueError: naming the setting; the message is one line.
+    """
+    wrong = [name for name, text in texts.items() if not isinstance(text, str)]
+    wrong += [name for name, length in lengths.items() if type(length) is not int or length < 1]
+    for name, items in lists.items():
+        if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+            wrong.append(name)
+    if sizes is not None and not (isinstance(sizes, (list, tuple)) and [type(size) for size in sizes] == [int, int]):
+        wrong.append("vocabulary_sizes")
+    if wrong:
+        value = {**texts, **lengths, **lists, "vocabulary_sizes": sizes}[wrong[0]]
+        raise ValueError(f"the processor's {wrong[0]} can't be {str(value)[:40]!r}")
 
 
 def is_missing(value) -> bool:

@@ -12,7 +12,7 @@ from .checksums import check_whole
 from .exported import OnnxTowers
 from .fingerprint import stored_fingerprint
 from .index import ProductIndex, SearchResult
-from .model_folder import check_model_name, load_model, reading, try_processor
+from .model_folder import check_model_name, load_model, load_weights, reading, try_processor
 from .modeling_mmfusion import MMFusionModel
 from .processing_mmfusion import MMFusionProcessor
 from .query_mmfusion import MMFusionQueryModel
@@ -41,7 +41,7 @@ class Searcher:
         with reading(f"{self.folder}: can't load the query tower"):
             self.processor = try_processor(MMFusionProcessor.from_pretrained(self.folder))
             if tower == "torch":
-                self.tower = MMFusionQueryModel.from_pretrained(self.folder).eval()
+                self.tower = load_weights(MMFusionQueryModel, self.folder).eval()
                 fingerprint = stored_fingerprint(self.folder, self.processor)
             else:
                 name = "query_tower_int8" if tower == "int8" else "query_tower"

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -385,9 +386,8 @@ def verdict(target: Target, file: str, expected: Any) -> tuple[str, str]:
     if status != 2 or len(errors) != 1 or "Traceback" in err or err.strip().splitlines()[-1] != errors[0]:
         return "not one line", f"{status} {err[-SHOWN:]!r}"
     named = [Path(file).name, *(folder.as_posix() for folder in Path(file).parents if folder != Path())][:2]
-    return ("refused" if any(name in errors[0] for name in named + target.names) else "names no file"), errors[0][
-        :SHOWN
-    ]
+    is_named = any(name in errors[0] for name in named + target.names)
+    return ("refused" if is_named else "names no file"), errors[0][:SHOWN]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -425,7 +425,7 @@ def prepare_case(world: Path, scratch: Path, target: Target) -> None:
 
 
 def work(world: Path, scratch: Path) -> None:
-    """Answers lines of JSON: `{"target": ..., "file": ..., "number": ...}` comes back with `kind`, `how` and `message`."""
+    """Answers lines of JSON: `target`, `file` and `number` come back with `kind`, `how` and `message`."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print by themselves
     known, expected = targets(world), {}
@@ -444,8 +444,10 @@ def work(world: Path, scratch: Path) -> None:
         prepare_case(world, scratch, target)
         others = [scratch / other for other in target.files if other != case["file"]]
         kind = damage(scratch / case["file"], case["number"], others)
+        started = time.process_time()
         how, message = verdict(target, case["file"], expected[name])
-        replies.write(json.dumps(case | {"kind": kind, "how": how, "message": message}) + "\n")
+        seconds = round(time.process_time() - started, 3)
+        replies.write(json.dumps(case | {"kind": kind, "how": how, "message": message, "seconds": seconds}) + "\n")
         replies.flush()
 
 

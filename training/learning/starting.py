@@ -1,5 +1,6 @@
 """The model that a training starts from: new heads on pretrained encoders, or an earlier model."""
 
+import inspect
 from dataclasses import fields
 from pathlib import Path
 
@@ -23,13 +24,15 @@ def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> Enc
 
 
 def check_fields(arguments: ModelArguments) -> None:
-    """Refuses fields of `config` that don't exist.
+    """Refuses fields of `config` and `processor` that don't exist.
 
     Raises:
         DataError: naming them.
     """
     if unknown := set(arguments.config) - {option.name for option in fields(MMFusionConfig)}:
         raise DataError(f"--model.config: MMFusionConfig has no field {', '.join(sorted(unknown))}")
+    if unknown := set(arguments.processor) - set(inspect.signature(MMFusionProcessor).parameters):
+        raise DataError(f"--model.processor: can't build a model: there is no {', '.join(sorted(unknown))}")
 
 
 def new_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:

@@ -31,7 +31,7 @@ from training.common.cli import run
 from training.common.files import beside, cannot_write, check_folder, new_folder
 from training.features.shards import iterate_shown, read_vectors_manifest
 from training.scale.filters import Condition, check_search, conditions, is_text
-from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_products
+from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_collection, check_products
 
 WRITER = "training.scale.engines"
 OUTPUTS = {"parquet": "bulk", "lance": "products.lance", "milvus": "milvus.db"}
@@ -65,12 +65,14 @@ def main(arguments: EngineArguments) -> int:
     folder = Path(arguments.vectors)
     manifest = read_vectors_manifest(folder)
     output = arguments.output or str(beside(arguments.vectors, OUTPUTS[arguments.to]))
-    if arguments.to != "milvus":
+    if arguments.to == "milvus":
+        check_collection(arguments.collection)
+        for table in bulk_tables(folder):  # before anything is written
+            check_products(table)
+    else:
         check_folder(output, WRITER)
     tables = tqdm(bulk_tables(folder), desc=arguments.to, unit="shard", leave=False)
     if arguments.to == "milvus":
-        for table in bulk_tables(folder):  # before anything is written
-            check_products(table)
         if output.endswith(".db"):
             Path(output).parent.mkdir(parents=True, exist_ok=True)
         with closing(MilvusEngine(output, arguments.collection, arguments.token)) as engine:

@@ -65,6 +65,7 @@ class Target:
         words: The command line: the module's name and its options; paths are below the world's folder.
         files: What is damaged, one file at a time.
         answer: What tells that a run's result is the right one: the lines that it printed, and files below the world.
+            `None` where no damaged file can be right.
         checked: Whether a damaged file may never give another answer, for a digest of it is known. Of any other file,
             such as a table, nobody knows what it should hold: it is read as it is or refused.
         options: Of the parser.
@@ -73,7 +74,7 @@ class Target:
 
     words: list[str]
     files: list[str]
-    answer: Callable[[Path, str], Any]
+    answer: Callable[[Path, str], Any] | None
     checked: bool = True
     options: dict = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
@@ -145,7 +146,7 @@ def targets(world: Path) -> dict[str, Target]:
     embed = ["training.embed", "--data", "shop", "--split", "test", "--output", "out", "--shard_size", "5"]
     evaluate = ["training.evaluate", "--data", "shop", "--report", "out/report.json"]
     train = ["training.train", "--recipe", "recipe.yaml", "--output", "out"]
-    recipe = {"recipe": True}
+    start, recipe = [*train, "--fuse.epochs", "0"], {"recipe": True}
     prepare = ["training.prepare", "--output", "out", "--shares.train", "0.5", "--shares.dev", "0.2"]
     prepare += ["--shares.test", "0.3"]
     return {
@@ -209,15 +210,15 @@ def targets(world: Path) -> dict[str, Target]:
             recipe,
             ["--", "can't build a model from text", "no such folder; give a catalogue's folder"],
         ),
-        "train, towers": Target(train, below("towers", "*/*"), digests("out/model"), False, recipe),
+        "train, towers": Target(start, below("towers", "*/*"), digests("out/model"), False, recipe),
         "train, catalogue": Target(
-            train, [name.replace("test", "train") for name in _in("shop", SHOP)], digests("out/model"), False, recipe
+            start, [name.replace("test", "train") for name in _in("shop", SHOP)], digests("out/model"), False, recipe
         ),
-        "train, start": Target([*train, "--model.start", "bare/model"], bare, digests("out/model"), False, recipe),
+        "train, start": Target([*start, "--model.start", "bare/model"], bare, digests("out/model"), False, recipe),
         "export": Target(
             ["training.export", "--model", "run/model", "--formats", "onnx", "--output", "out"],
             model[:2],
-            digests("out/onnx/product_tower.onnx"),
+            None,
         ),
         "engines, parquet": Target([*to, "--to", "parquet"], stored, rows),
         "engines, lance": Target([*to, "--to", "lance"], stored[:2], counted),
@@ -375,6 +376,8 @@ def verdict(target: Target, file: str, expected: Any) -> tuple[str, str]:
     if isinstance(status, BaseException):
         return "traceback", f"{type(status).__name__}: {str(status)[:SHOWN]!r} at {_place(status)}"
     if status == 0:
+        if target.answer is None:
+            return "wrong answer", out[-SHOWN:]
         try:
             answer = json.loads(json.dumps(target.answer(folder, out), default=str))
         except Exception as error:
@@ -433,6 +436,8 @@ def work(world: Path, scratch: Path) -> None:
         case = json.loads(line)
         name = case["target"]
         target = known[name]
+        if name not in expected and target.answer is None:
+            expected[name] = None
         if name not in expected:
             prepare_case(world, scratch, target)
             status, out, err = call(target)

@@ -59,7 +59,7 @@ def read_manifest(folder: Path) -> dict:
         raise ProductIndexError(f"{folder}: is of an older format ({version}); build it again with training.index")
     if isinstance(version, int) and version > FORMAT and checksum == checksum_of(manifest):
         raise ProductIndexError(f"{folder}: is of a newer format ({version}); open it with a newer mmfusion")
-    if checksum != checksum_of(manifest) or version != FORMAT:
+    if checksum != checksum_of(manifest) or version != FORMAT or "files" not in manifest:
         raise ProductIndexError(f"{file}: the index is damaged: its checksum is wrong; build it with training.index")
     return manifest
 
@@ -152,7 +152,7 @@ def is_index(folder: Path) -> bool:
         checksum = manifest.pop("checksum", None)
     except (OSError, ValueError, AttributeError, TypeError):
         return False
-    known = {"format", "count", "dim", "model"} <= set(manifest)
+    known = {"format", "count", "dim", "model"} <= set(manifest) and "shards" not in manifest  # as vectors' has
     return known and checksum == (checksum_of(manifest) if manifest["format"] != 1 else None)
 
 

@@ -99,9 +99,15 @@ def load_weights(kind: type[MMFusionModel], name: str | os.PathLike) -> MMFusion
 
 def try_processor(processor: MMFusionProcessor) -> MMFusionProcessor:
     """Has a processor read a query and a product, and gives it back. What its files lack, such as a padding token or a
-    colour's mean, the libraries would only tell when they use it."""
+    colour's mean, the libraries would only tell when they use it.
+
+    Raises:
+        ValueError: if a picture becomes what is no finite number.
+    """
     processor.process_queries(["a"])
-    processor.process_products([{"title": "a", "image": Image.new("RGB", (8, 8))}])
+    inputs = processor.process_products([{"title": "a", "image": Image.new("RGB", (8, 8))}])
+    if not torch.isfinite(inputs["pixel_values"]).all():
+        raise ValueError("the image processor makes pixels that are no finite numbers: look at its mean and std")
     return processor
 
 

@@ -488,7 +488,13 @@ def load_tokenizer(name: str | os.PathLike):
 
 
 def longest_text(config, tokenizer) -> int:
-    """How many tokens, special ones included, a text encoder of a configuration takes at most."""
+    """How many tokens, special ones included, a text encoder of a configuration takes at most.
+
+    Raises:
+        ValueError: if the tokenizer's own limit is no number, as in a damaged tokenizer_config.json.
+    """
+    if not isinstance(tokenizer.model_max_length, int):
+        raise ValueError(f"the tokenizer's model_max_length is no number: {str(tokenizer.model_max_length)[:40]!r}")
     positions = longest_text_of(getattr(config, "text_config", config))
     return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
 

@@ -118,7 +118,8 @@ def vectors(folder: Path, text: str) -> Any:
     """The shards that the manifest tells of and no more, and their vectors."""
     found, products = read_vectors(folder / "out")
     files = sorted(file.name for file in (folder / "out" / "shards").glob("*"))
-    return [found.tolist(), products.to_pylist(), files, read_sampled_queries(folder / "out").tolist()]
+    queries = read_sampled_queries(folder / "out")
+    return [found.tolist(), products.to_pylist(), files, None if queries is None else queries.tolist()]
 
 
 def counted(folder: Path, text: str) -> Any:
@@ -233,12 +234,14 @@ def targets(world: Path) -> dict[str, Target]:
             ["products.csv", "log.csv"],
             digests("out"),
             False,
+            names=["unknown product"],
         ),
         "prepare, parquet": Target(
             [*prepare, "--products", "products.parquet", "--log", "log.jsonl"],
             ["products.parquet", "log.jsonl"],
             digests("out"),
             False,
+            names=["unknown product"],
         ),
         "convert": Target(
             ["training.convert", "--source", "esci", "--input", "esci", "--output", "out", "--dev", "0"],

@@ -291,6 +291,14 @@ def split_files(data: str | os.PathLike, config: str, split: str) -> tuple[str, 
     return reader, files, builder.info.features
 
 
+def has_files(data: str | os.PathLike, config: str, split: str) -> bool:
+    """Whether a local catalogue has a configuration's split, be its files damaged."""
+    try:
+        return any(os.path.isfile(file) for file in split_files(data, config, split)[1])
+    except Exception:  # see load_table
+        return False
+
+
 @contextmanager
 def nothing_kept() -> Iterator[str]:
     """A cache folder for `datasets` that is empty. In its own it may have kept columns and splits of another folder of

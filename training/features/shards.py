@@ -56,7 +56,7 @@ def read_vectors_manifest(folder: str | Path) -> dict[str, Any]:
         manifest = parse_json(file.read_bytes())
     except ValueError as error:
         raise DataError(f"{file}: is damaged ({error}); {again}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "shards" not in manifest:
         raise DataError(f"{file}: is not of format {FORMAT}; {again}")
     if manifest.pop("checksum", None) != checksum_of(manifest):
         raise DataError(f"{file}: is not as it was written (its checksum is wrong); {again}")
@@ -273,6 +273,9 @@ class KnownVectors:
         for number in np.unique(places >> ROW_BITS).tolist():
             if (shard := self._read(number)) is None:
                 continue
+            if shard[2].shape[1] != dim:
+                self._damaged(self.files[number], ValueError(f"its vectors are not of {dim} dimensions"))
+                continue
             of_file = places >> ROW_BITS == number
             for row, place in zip(hits[of_file].tolist(), places[of_file].tolist(), strict=True):
                 place &= (1 << ROW_BITS) - 1
@@ -295,9 +298,10 @@ class KnownVectors:
         file = self.files[number]
         try:
             table = pq.read_table(file, columns=["_id", "hash", "vector"], page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
+            vectors = vectors_of(table)
+        except (OSError, ValueError, AttributeError, pa.ArrowException) as error:  # a column of something else
             return self._damaged(file, error)
-        return table.column("_id").to_pylist(), table.column("hash").to_pylist(), vectors_of(table)
+        return table.column("_id").to_pylist(), table.column("hash").to_pylist(), vectors
 
     def _damaged(self, file: Path, error: Exception) -> None:
         file.unlink(missing_ok=True)  # else it would be taken for the shard of its name

@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
+from .json_files import ANY, TEXT, fault_of, parse_json
 
 MARK = ".mmfusion.json"  # checksums of the files that a folder was written with
+MARK_FORM = {"writer": TEXT, "of": TEXT, "files": {ANY: TEXT}}
 
 
 def sha256_of(file: Path) -> str:
     """The sha256 of a file."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def checksum_of(value: dict[str, Any]) -> str:
+    """The sha256 of an object that is written as JSON, which it then carries itself."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def flush(path: Path) -> None:
@@ -65,9 +72,11 @@ def check_whole(folder: str | os.PathLike, marked: bool = False) -> None:
 
 
 def mark_of(folder: Path) -> dict[str, Any]:
-    """A folder's mark; an empty one if it has none."""
+    """A folder's mark; an empty one if it has none, or a damaged one."""
     try:
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        mark = parse_json((folder / MARK).read_bytes())
     except (OSError, ValueError):
         return {}
-    return mark if isinstance(mark, dict) else {}
+    if not isinstance(mark, dict) or fault_of({"of": "", "files": {}} | mark, MARK_FORM):  # it has one of the two
+        return {}
+    return mark

@@ -6,19 +6,25 @@
 ```
 """
 
-import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from .checksums import existing_file
-from .errors import DataError
+from .checksums import check_whole, existing_file
+from .errors import DataError, one_line
+from .json_files import ANY, COUNT, TEXT, Kind, read_form
 
 MANIFEST = "export.json"
+DTYPE = Kind("a type of arrays", lambda value: value in ("bool", "int32", "int64", "float16", "float32"))
+AXIS = Kind("a size or name of an axis", lambda value: isinstance(value, str) or COUNT.holds(value))
+INPUTS = {ANY: {"dtype": DTYPE, "shape": [AXIS]}}
+FORM = {"model": TEXT, "inputs": {"query": INPUTS, "product": INPUTS}}
 Runner = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
@@ -35,7 +41,7 @@ class ExportedTowers:
         model (`str`): fingerprint of the model that was exported.
 
     Raises:
-        DataError: if a file is missing.
+        DataError: if a file is missing or damaged.
     """
 
     suffix: str
@@ -44,8 +50,7 @@ class ExportedTowers:
         self.folder = Path(folder)
         self.query = query
         self.threads = threads
-        manifest = existing_file(self.folder / MANIFEST, "a folder that training.export wrote")
-        facts = json.loads(manifest.read_text())
+        facts = read_export(self.folder)
         self.inputs, self.model = facts["inputs"], facts["model"]
 
     def query_vectors(self, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
@@ -71,6 +76,30 @@ class ExportedTowers:
         raise NotImplementedError
 
 
+def read_export(folder: Path) -> dict[str, Any]:
+    """What `export.json` says of a folder that `training.export` wrote.
+
+    Raises:
+        DataError: if a file of the folder is missing or damaged.
+    """
+    check_whole(folder)
+    manifest = existing_file(folder / MANIFEST, "a folder that training.export wrote")
+    return read_form(manifest, FORM, "run training.export again")
+
+
+@contextmanager
+def loading(file: Path) -> Iterator[None]:
+    """Makes one line of what an engine says of a tower's file; each has kinds of errors of its own.
+
+    Raises:
+        DataError: naming the file.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise DataError(f"{file}: can't load the tower: {one_line(error)}; run training.export again") from error
+
+
 class OnnxTowers(ExportedTowers):
     """Towers on ONNX Runtime; see [`ExportedTowers`]."""
 
@@ -83,7 +112,8 @@ class OnnxTowers(ExportedTowers):
             raise DataError(f"{file}: onnxruntime is not installed; run: pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        with loading(file):
+            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         return lambda arrays: session.run(["vectors"], arrays)[0]
 
 
@@ -98,7 +128,9 @@ class OpenVinoTowers(ExportedTowers):
 
     def _load(self, file: Path) -> Runner:
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self.threads}
-        compiled = openvino_core().compile_model(file, "CPU", settings)
+        core = openvino_core()
+        with loading(file):
+            compiled = core.compile_model(file, "CPU", settings)
         return lambda arrays: compiled(arrays)["vectors"]
 
 

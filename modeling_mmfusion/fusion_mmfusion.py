@@ -242,8 +242,8 @@ class MMFusionLexicalHead(nn.Module):
         super().__init__()
         powers = [pow(LEXICAL_ROOT, power, LEXICAL_PRIME) for power in range(1, 2 * config.lexical_dim + 1)]
         self.factors, self.offsets = powers[::2], powers[1::2]
-        special = {value for name, value in config.text_config.to_dict().items() if name.endswith("_token_id")}
-        self.special_ids = sorted(token for token in special if isinstance(token, int))
+        special = [value for name, value in config.text_config.to_dict().items() if name.endswith("_token_id")]
+        self.special_ids = sorted({token for token in special if isinstance(token, int)})
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Token ids and their mask `(batch, tokens)` to unit vectors `(batch, lexical_dim)`; 0 without tokens."""

@@ -325,12 +325,15 @@ class ProductIndex:
         with self._lock:
             return self._find(check_queries(queries, self.dim), k, **options)
 
-    def check_model(self, model: str, blocks: Mapping[str, int] | None = None) -> None:
+    def check_model(
+        self, model: str, blocks: Mapping[str, int] | None = None, name: str | os.PathLike = "the queries'"
+    ) -> None:
         """Refuses a model whose queries don't fit.
 
         Args:
             model (`str`): the model's fingerprint.
             blocks (`Mapping[str, int]`, *optional*): widths of the blocks of its vectors.
+            name (`str`, *optional*): what to call it in the message, such as its folder.
 
         Raises:
             ProductIndexError: if the vectors are another model's, or cut to another length.
@@ -338,7 +341,7 @@ class ProductIndex:
         where = self.folder or "the index"
         if model != self.model:
             raise ProductIndexError(
-                f"{where}: was built with another model ({self.model or 'unknown'}) than the queries' ({model}); "
+                f"{where}: was built with another model ({self.model or 'unknown'}) than {name} ({model}); "
                 "embed the products with this model and index them again"
             )
         if blocks is not None and self.blocks and list(blocks.items()) != list(self.blocks.items()):

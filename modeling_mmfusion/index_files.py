@@ -7,7 +7,6 @@ change keep their file. Whoever has the older generation open goes on reading it
 Files of other names are never touched, and a folder of them that is no index is not saved into.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -17,8 +16,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from .checksums import flush, sha256_of
+from .checksums import checksum_of, flush, sha256_of
 from .errors import ProductIndexError, one_line
+from .json_files import parse_json
 
 try:
     import fcntl
@@ -50,16 +50,16 @@ def read_manifest(folder: Path) -> dict:
     except OSError as error:
         raise ProductIndexError(f"{file}: can't be read: {error.strerror}") from error
     try:
-        manifest = json.loads(text)
+        manifest = parse_json(text)
         checksum = manifest.pop("checksum", None)
         version = manifest.get("format")
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ProductIndexError(f"{file}: the index is damaged: this is no JSON of ours") from error
     if isinstance(version, int) and version < FORMAT and checksum is None:
         raise ProductIndexError(f"{folder}: is of an older format ({version}); build it again with training.index")
     if isinstance(version, int) and version > FORMAT and checksum == checksum_of(manifest):
         raise ProductIndexError(f"{folder}: is of a newer format ({version}); open it with a newer mmfusion")
-    if checksum != checksum_of(manifest) or version != FORMAT:
+    if checksum != checksum_of(manifest) or version != FORMAT or "files" not in manifest:
         raise ProductIndexError(f"{file}: the index is damaged: its checksum is wrong; build it with training.index")
     return manifest
 
@@ -81,11 +81,6 @@ def write_manifest(folder: Path, manifest: dict) -> None:
     flush(folder)  # the names of the files that it tells of
     partial.replace(folder / MANIFEST)
     flush(folder)
-
-
-def checksum_of(manifest: dict) -> str:
-    """The sha256 of a manifest without its checksum."""
-    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
 
 def describe(file: Path) -> dict:
@@ -153,11 +148,11 @@ def check_target(folder: Path) -> None:
 def is_index(folder: Path) -> bool:
     """Whether `index.json` is of an index of ours, of this format or another; not if it is damaged."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = parse_json((folder / MANIFEST).read_bytes())
         checksum = manifest.pop("checksum", None)
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return False
-    known = {"format", "count", "dim", "model"} <= set(manifest)
+    known = {"format", "count", "dim", "model"} <= set(manifest) and "shards" not in manifest  # as vectors' has
     return known and checksum == (checksum_of(manifest) if manifest["format"] != 1 else None)
 
 

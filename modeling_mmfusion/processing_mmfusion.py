@@ -69,7 +69,7 @@ class MMFusionProcessor(ProcessorMixin):
 
     Raises:
         ValueError: if the tokenizers have other numbers of tokens than `vocabulary_sizes`, but for tokens that were
-            added since.
+            added since; or a setting is of another type, as in a damaged processor_config.json.
 
     Example:
 
@@ -97,6 +97,9 @@ class MMFusionProcessor(ProcessorMixin):
         cut_fields=(),
         plain_words=False,
     ):
+        texts = {"query_prefix": query_prefix, "product_prefix": product_prefix, "text_padding": text_padding}
+        lengths = {"max_query_length": max_query_length, "max_product_length": max_product_length}
+        check_settings(texts, lengths, {"product_fields": product_fields, "cut_fields": cut_fields}, vocabulary_sizes)
         if query_tokenizer is None:
             query_tokenizer = copy.deepcopy(tokenizer)
         self.query_prefix = query_prefix
@@ -364,6 +367,25 @@ class MMFusionProcessor(ProcessorMixin):
         return inputs
 
 
+def check_settings(texts: Mapping, lengths: Mapping, lists: Mapping, sizes) -> None:
+    """Refuses settings of a processor that are not what they should be: texts, whole numbers above 0, lists of texts,
+    and two whole numbers or `None`.
+
+    Raises:
+        ValueError: naming the setting; the message is one line.
+    """
+    wrong = [name for name, text in texts.items() if not isinstance(text, str)]
+    wrong += [name for name, length in lengths.items() if type(length) is not int or length < 1]
+    for name, items in lists.items():
+        if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+            wrong.append(name)
+    if sizes is not None and not (isinstance(sizes, (list, tuple)) and [type(size) for size in sizes] == [int, int]):
+        wrong.append("vocabulary_sizes")
+    if wrong:
+        value = {**texts, **lengths, **lists, "vocabulary_sizes": sizes}[wrong[0]]
+        raise ValueError(f"the processor's {wrong[0]} can't be {str(value)[:40]!r}")
+
+
 def pictures_of(image) -> list:
     """A product's pictures, of which a catalogue holds one or a list, without those that are missing."""
     pictures = image if isinstance(image, (list, tuple)) else [image]
@@ -429,7 +451,13 @@ def load_tokenizer(name: str | os.PathLike):
 
 
 def longest_text(config, tokenizer) -> int:
-    """How many tokens, special ones included, a text encoder of a configuration takes at most."""
+    """How many tokens, special ones included, a text encoder of a configuration takes at most.
+
+    Raises:
+        ValueError: if the tokenizer's own limit is no number, as in a damaged tokenizer_config.json.
+    """
+    if not isinstance(tokenizer.model_max_length, int):
+        raise ValueError(f"the tokenizer's model_max_length is no number: {str(tokenizer.model_max_length)[:40]!r}")
     positions = longest_text_of(getattr(config, "text_config", config))
     return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
 

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from .checksums import check_whole
-from .errors import DataError, one_line
 from .exported import OnnxTowers
 from .fingerprint import stored_fingerprint
 from .index import ProductIndex, SearchResult
-from .model_folder import check_model_name, load_model
+from .model_folder import check_model_name, load_model, load_weights, reading, try_processor
 from .modeling_mmfusion import MMFusionModel
 from .processing_mmfusion import MMFusionProcessor
 from .query_mmfusion import MMFusionQueryModel
@@ -40,7 +39,7 @@ class Searcher:
         check_whole(self.folder)
         self.index = ProductIndex.load(Path(run) / "index", view=True)
         self.processor, self.tower, fingerprint = load_query_tower(self.folder, tower)
-        self.index.check_model(fingerprint)
+        self.index.check_model(fingerprint, name=self.folder)
         if tower == "torch":
             self.tower.config.truncate_dim = self.index.dim
 
@@ -124,16 +123,14 @@ def load_query_tower(
     Raises:
         DataError: if the tower is missing or damaged.
     """
-    try:
-        processor = MMFusionProcessor.from_pretrained(folder)
+    with reading(f"{folder}: can't load the query tower"):
+        processor = try_processor(MMFusionProcessor.from_pretrained(folder))
         if tower == "torch":
-            model = MMFusionQueryModel.from_pretrained(folder).eval()
+            model = load_weights(MMFusionQueryModel, folder).eval()
             return processor, model, stored_fingerprint(folder, processor)
         name = "query_tower_int8" if tower == "int8" else "query_tower"
         exported = OnnxTowers(folder / "onnx", name, threads=torch.get_num_threads())
         return processor, exported, exported.model
-    except (ImportError, OSError, ValueError) as error:
-        raise DataError(f"{folder}: can't load the query tower: {one_line(error)}") from error
 
 
 def block_shares(vector: np.ndarray, blocks: Mapping[str, int]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError, one_line
-from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.index import ProductIndex, check_measured_queries
 from modeling_mmfusion.index_files import check_target
 from modeling_mmfusion.index_graph import SearchWidth
 from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS
@@ -75,7 +75,7 @@ def main(arguments: IndexArguments) -> ProductIndex:
     manifest = read_vectors_manifest(folder)
     output = Path(arguments.output or beside(arguments.vectors, "index"))
     check_target(output)
-    queries = read_query_vectors(arguments.queries) if arguments.queries else known_queries(folder)
+    queries = read_query_vectors(arguments.queries, manifest["dim"]) if arguments.queries else known_queries(folder)
     if arguments.sync:
         index = ProductIndex.load(output)
         index.check_model(manifest["model"], manifest.get("blocks"))
@@ -105,16 +105,19 @@ def compact(arguments: IndexArguments) -> ProductIndex:
     return index
 
 
-def read_query_vectors(file: str) -> np.ndarray:
-    """The array of a `.npy` file.
+def read_query_vectors(file: str, dim: int) -> np.ndarray:
+    """The vectors `(Q, dim)` of a `.npy` file.
 
     Raises:
         DataError: if it is none.
     """
-    try:
-        return np.load(existing_file(file, "queries' vectors, a .npy file"), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{file}: is no .npy file of vectors: {one_line(error)}") from error
+    existing_file(file, "queries' vectors, a .npy file")
+    try:  # mapped, so that a header that tells of more than there is asks for no memory
+        queries = np.load(file, mmap_mode="r", allow_pickle=False)
+        check_measured_queries(queries, dim)
+    except (ValueError, EOFError, OSError, OverflowError) as error:
+        raise DataError(f"{file}: is no .npy file of queries' vectors: {one_line(error)}") from error
+    return np.array(queries)
 
 
 def known_queries(folder: Path) -> np.ndarray | None:

@@ -73,7 +73,7 @@ def test_vectors_are_those_of_the_evaluation_and_the_manifest_tells_of_them(save
     assert products.column_names == ["_id", "hash", "title", "description", "category", "brand", "price"]
     assert products.column("price").to_pylist() == split.corpus["price"][:]
     manifest = read_vectors_manifest(tmp_path / "out")
-    assert (manifest["format"], manifest["count"], manifest["dim"]) == (1, 12, model.config.projection_dim)
+    assert (manifest["format"], manifest["count"], manifest["dim"]) == (2, 12, model.config.projection_dim)
     assert manifest["blocks"] == model.config.block_dims
     assert [shard["rows"] for shard in manifest["shards"]] == [5, 5, 2]
     schema = next(iterate_shards(tmp_path / "out")).schema
@@ -211,7 +211,7 @@ def test_a_damaged_shard_is_refused_by_name_and_embedded_anew(saved, tmp_path, e
     with pytest.raises(DataError, match=f"{file.name}: can't be read"):
         read_vectors(tmp_path / "out")
     (tmp_path / "out" / "manifest.json").write_text('{"format": 7}')
-    with pytest.raises(DataError, match="manifest.json: is not of format 1"):
+    with pytest.raises(DataError, match="manifest.json: is not of format 2"):
         read_vectors(tmp_path / "out")
 
 

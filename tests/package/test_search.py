@@ -17,7 +17,12 @@ from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
 from training import embed, index, search
 from training.catalogue.layout import load_split
 from training.features.encoder import Encoder, embed_queries
-from training.features.shards import read_sampled_queries, read_vectors, read_vectors_manifest
+from training.features.shards import (
+    read_sampled_queries,
+    read_vectors,
+    read_vectors_manifest,
+    write_vectors_manifest,
+)
 
 
 def write_run(folder, model, processor, shop, **options):
@@ -132,8 +137,8 @@ def test_conditions_and_words_from_the_command_line(run, capsys):
 def test_a_tower_of_another_model_is_refused(run):
     folder = run / "model" / "onnx"
     folder.mkdir()
-    (folder / "export.json").write_text(json.dumps({"model": "another", "inputs": {}}))
-    with pytest.raises(ProductIndexError, match=r"built with another model .* than the queries' \(another\)"):
+    (folder / "export.json").write_text(json.dumps({"model": "another", "inputs": {"query": {}, "product": {}}}))
+    with pytest.raises(ProductIndexError, match=r"built with another model .* than \S+run/model \(another\)"):
         search.Searcher(run, tower="int8")
 
 
@@ -189,8 +194,8 @@ def test_an_index_is_brought_up_to_date_with_the_vectors(run, model, processor, 
     assert sorted(found.products.to_pylist(), key=str) == sorted(products.drop_columns("hash").to_pylist(), key=str)
     scores = np.sort(vectors @ vectors.T, axis=1)[:, ::-1][:, 0]
     assert [r[0].score for r in found.search(vectors, 1)] == pytest.approx(scores, abs=5e-4)
-    manifest = json.loads((run / "vectors" / "manifest.json").read_text())
-    (run / "vectors" / "manifest.json").write_text(json.dumps(manifest | {"model": "another"}))
+    manifest = read_vectors_manifest(run / "vectors")
+    write_vectors_manifest(run / "vectors", manifest | {"model": "another"}, manifest["shards"])
     with pytest.raises(ProductIndexError, match="another model"):
         index.main(index.IndexArguments(**options))
 

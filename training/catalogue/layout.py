@@ -38,6 +38,7 @@ CONTENT_COLUMNS = ("title", "description", "image")
 READ_ROWS = 100
 MAX_SCORE = 1_000_000  # the most that metrics can measure, see `product_retrieval/metrics.py`
 EMPTY_TABLE = "the table is empty"
+NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0, got 0")  # what `datasets` and Arrow call that
 EMPTY = "the catalogue is empty; it needs at least one product with an _id"
 
 
@@ -236,21 +237,24 @@ def load_table(data: str | os.PathLike, config: str, split: str) -> tuple[datase
     source = f"{data} {config}[{split}]"
     try:
         with quiet_datasets():
-            if Path(data).is_dir():
-                table, source = _load_local_table(data, config, split)
+            reader, files, features = split_files(data, config, split)
+            if Path(data).is_dir():  # the split's own files: by the folder `datasets` would give old rows
+                source = source_name(data, config, split, files)
+                table = datasets.load_dataset(reader, data_files={split: files}, split=split, features=features)
             else:
-                split_files(data, config, split)
                 table = datasets.load_dataset(str(data), config, split=split)
     except Exception as error:  # `datasets` raises a dozen kinds, each with a text of many lines
-        raise unreadable(data, config, split, error) from error
+        raise unreadable(source, data, config, split, error) from error
     check_required(table.column_names, config, source)
     return table, source
 
 
-def unreadable(data: str | os.PathLike, config: str, split: str, error: Exception) -> DataError:
+def unreadable(source: str, data: str | os.PathLike, config: str, split: str, error: Exception) -> DataError:
+    """What to raise of an error of `datasets`, naming the file of `source` where it is one."""
     reason = error_reason(error)
     kind = NothingToMeasure if reason.startswith(("Unknown split", EMPTY_TABLE)) else DataError
-    return kind(f"{data}: can't read configuration {config!r}, split {split!r} of the retrieval layout: {reason}")
+    layout = "the retrieval layout" + (f" ({source})" if os.path.isfile(source) else "")
+    return kind(f"{data}: can't read configuration {config!r}, split {split!r} of {layout}: {reason}")
 
 
 def check_required(names: list[str], config: str, source: str) -> None:
@@ -272,14 +276,7 @@ def check_content(names: list[str], source: str) -> None:
 def error_reason(error: Exception) -> str:
     """What an error of `datasets` says, on one line."""
     reason = one_line(error.__cause__ or error)
-    return EMPTY_TABLE if "corresponds to no data" in reason else reason
-
-
-def _load_local_table(data: str | os.PathLike, config: str, split: str) -> tuple[datasets.Dataset, str]:
-    """Reads the split's own files; loaded by the folder, `datasets` would give a changed catalogue's old rows."""
-    reader, files, features = split_files(data, config, split)
-    table = datasets.load_dataset(reader, data_files={split: files}, split=split, features=features)
-    return table, source_name(data, config, split, files)
+    return EMPTY_TABLE if any(words in reason for words in NO_ROWS) else reason
 
 
 def split_files(data: str | os.PathLike, config: str, split: str) -> tuple[str, list[str], datasets.Features | None]:
@@ -293,6 +290,14 @@ def split_files(data: str | os.PathLike, config: str, split: str) -> tuple[str, 
     if reader == "csv" and builder.config.quoting == csv.QUOTE_MINIMAL:
         check_quotes(files, builder.config.sep or ",", builder.config.encoding or "utf-8-sig")
     return reader, files, builder.info.features
+
+
+def has_files(data: str | os.PathLike, config: str, split: str) -> bool:
+    """Whether a local catalogue has a configuration's split, be its files damaged."""
+    try:
+        return any(os.path.isfile(file) for file in split_files(data, config, split)[1])
+    except Exception:  # see load_table
+        return False
 
 
 @contextmanager

@@ -200,18 +200,19 @@ def stream_products(data: str | os.PathLike, split: str = ALL) -> ProductStream:
 def _open_split(data: str | os.PathLike, split: str) -> ProductStream:
     """One split, its rows counted but not looked at."""
     check_exists(data)
-    count = 0
+    count, source = 0, f"{data} corpus[{split}]"
     try:
         with quiet_datasets():
             reader, files, _ = split_files(data, "corpus", split)
+        source = source_name(data, "corpus", split, files)
         for file in files if reader == "parquet" else ():
             with fsspec.open(file, "rb") as opened:
                 parquet = pq.ParquetFile(opened)
                 schema, count = parquet.schema_arrow, count + parquet.metadata.num_rows
     except Exception as error:  # see load_table
-        raise unreadable(data, "corpus", split, error) from error
+        raise unreadable(source, data, "corpus", split, error) from error
     if reader == "parquet":
-        table, source = None, source_name(data, "corpus", split, files)
+        table = None
         check_required(schema.names, "corpus", source)
     else:
         table, source = load_table(data, "corpus", split)

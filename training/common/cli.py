@@ -5,13 +5,17 @@ Every script declares its options as a dataclass whose docstring is its `--help`
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass, replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_origin
 
 import jsonargparse
 import transformers
+import yaml
 from jsonargparse.typing import restricted_number_type
 
 from modeling_mmfusion.errors import DataError, one_line
@@ -62,11 +66,17 @@ def parse(
         argv (`list[str]`, *optional*): the command line without the program's name; `sys.argv` if not given.
         recipe (`bool`, *optional*, defaults to `False`): take `--recipe FILE.yaml`.
         positional (`str`, *optional*): the field of type `str` that is given without its name.
+
+    Raises:
+        ArgumentError: if an option is unknown or can't be what it is given as.
+        DataError: naming the recipe, if the fault is there.
     """
     flags = {option.name for option in fields(arguments) if option.type is bool}
     argv = [_normalise(word, flags) for word in (sys.argv[1:] if argv is None else argv)]
     argv = _with_lists(argv, _list_options(arguments))
     parser = make_parser(arguments, description, recipe, positional)
+    if recipe and (file := _recipe_of(argv)):
+        _check_recipe(file, make_parser(arguments, description))
     parsed = parser.parse_args(argv)
     if recipe:
         parsed.pop("recipe")
@@ -77,16 +87,41 @@ def run(main: Callable[[Any], Any], arguments: type, description: str, **options
     """Runs a script; what a person has to mend is one line and exit status 2, never a traceback."""
     sys.unraisablehook = hear_again
     transformers.utils.logging.disable_progress_bar()  # ours tell more than one bar for each file of weights
+    status = 2
     try:
         main(parse(arguments, description, **options))
+        return
     except jsonargparse.ArgumentError as error:
-        sys.exit(_fail(f"{one_line(error)}; --help lists the options"))
+        message = f"{one_line(error)}; --help lists the options"
     except DataError as error:
-        sys.exit(_fail(str(error)))
+        message = str(error)
     except OSError as error:  # a full disk, a folder that may not be written
-        sys.exit(_fail(one_line(error)))
+        message = one_line(error)
     except KeyboardInterrupt:
-        sys.exit(_fail("interrupted; run the same command again", status=130))
+        message, status = "interrupted; run the same command again", 130
+    sys.exit(_fail(message, status))  # here, where the error and the progress bars that it held are gone
+
+
+def _recipe_of(words: list[str]) -> Path | None:
+    """The recipe's file, if one is given and there."""
+    values = [value for word, value in pairwise([*words, ""]) if word == "--recipe"]
+    values += [word.removeprefix("--recipe=") for word in words if word.startswith("--recipe=")]
+    return Path(values[-1]) if values and os.path.isfile(values[-1]) else None
+
+
+def _check_recipe(file: Path, parser: jsonargparse.ArgumentParser) -> None:
+    """Reads a recipe by itself, so that what is wrong with it is told by its name.
+
+    Raises:
+        DataError: naming it.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        if not isinstance(yaml.safe_load(text), dict):
+            raise DataError(f"{file}: is no recipe: write options and their values in YAML")
+        parser.parse_string(text, defaults=False)
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError, jsonargparse.ArgumentError) as error:
+        raise DataError(f"{file}: is no recipe that can be read: {one_line(error)}") from error
 
 
 def _normalise(word: str, flags: set[str]) -> str:

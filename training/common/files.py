@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 
 from modeling_mmfusion.checksums import MARK, flush, mark_of, sha256_of
 from modeling_mmfusion.errors import DataError, one_line
+from modeling_mmfusion.json_files import parse_json
 
 RUN = "a training run"
 
@@ -73,7 +74,7 @@ def read_json(path: Path) -> Any:
         DataError: if the file is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path}: is damaged ({error}); delete it, and what it held is made again") from error
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import AutoConfig
 
 from modeling_mmfusion.encoders_mmfusion import is_dual_encoder
-from modeling_mmfusion.errors import DataError, one_line
+from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index_words import ProductWords, best_rows, fuse_rankings
+from modeling_mmfusion.model_folder import reading
 from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS, join_fields
 from training.catalogue.layout import RetrievalSplit
 
@@ -92,12 +92,8 @@ class TextRanker:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise DataError(f"sentence-transformers is not installed; run: {TEXT_MODELS_INSTALL}") from error
-        try:
+        with reading(f"{self.name}: can't load it as a sentence-transformers model"):
             encoder = SentenceTransformer(str(self.name))
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            raise DataError(
-                f"{self.name}: can't load it as a sentence-transformers model: {one_line(error)}"
-            ) from error
         options = {"batch_size": self.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
         products = encoder.encode_document(listing_texts(split), **options)
         queries = encoder.encode_query(split.query_texts, **options)
@@ -156,8 +152,9 @@ class RankFusion:
 def is_dual_encoder_name(name: str) -> bool:
     """Whether a folder or Hub id is that of a dual encoder of transformers and not of one of our models."""
     try:
-        return is_dual_encoder(AutoConfig.from_pretrained(name))
-    except (OSError, ValueError):
+        with reading(name):
+            return is_dual_encoder(AutoConfig.from_pretrained(name))
+    except DataError:  # whoever loads the model tells of it
         return False
 
 

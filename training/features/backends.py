@@ -1,6 +1,5 @@
 """What runs the product tower: torch, or on a CPU what `training.export` wrote."""
 
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.exported import MANIFEST, ExportedTowers, OnnxTowers, OpenVinoTowers
+from modeling_mmfusion.exported import MANIFEST, ExportedTowers, OnnxTowers, OpenVinoTowers, read_export
 from modeling_mmfusion.fusion_mmfusion import truncate_vectors
 
 
@@ -72,12 +71,14 @@ def choose_backend(folder: str | Path, fingerprint: str, on_gpu: bool) -> str:
         folder (`str` or `Path`): holds `openvino/` or `onnx/`, as the model's folder does after `training.export`.
         fingerprint (`str`): the model's; towers of another one are not taken.
         on_gpu (`bool`): whether the model is on a GPU.
+
+    Raises:
+        DataError: if exported towers are there and damaged.
     """
     if not on_gpu:
         for name in ("openvino", "onnx"):
-            manifest = Path(folder, name, MANIFEST)
-            if find_spec(PACKAGES[name]) and manifest.is_file():
-                if json.loads(manifest.read_text(encoding="utf-8")).get("model") == fingerprint:
+            if find_spec(PACKAGES[name]) and Path(folder, name, MANIFEST).is_file():
+                if read_export(Path(folder, name))["model"] == fingerprint:
                     return name
     return "torch"
 

@@ -17,7 +17,7 @@ from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.fingerprint import digest_of, model_fingerprint
 from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.processing_mmfusion import pictures_of
-from training.catalogue.layout import load_table, split_names
+from training.catalogue.layout import NothingToMeasure, has_files, load_table, split_names
 from training.catalogue.pictures import picture_content
 from training.catalogue.stream import ROW, stream_products
 from training.common.errors import Problems
@@ -146,7 +146,7 @@ class CatalogueEmbedder:
     def query_vectors(self) -> np.ndarray:
         """Vectors `(Q, dim)` of some of the catalogue's own queries, if it has any, with which
         `training.index` measures how widely to search."""
-        texts = sample_queries(self.arguments.data)
+        texts = sample_queries(self.arguments.data, self.stream.problems)
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
         return Encoder(self.model, self.processor).embed_queries(texts, cache=False)
@@ -228,14 +228,18 @@ def output_of(arguments: EmbedArguments) -> Path:
     return Path(arguments.output or beside(arguments.model, "vectors"))
 
 
-def sample_queries(data: str) -> list[str]:
-    """At most 500 of a catalogue's queries, of all its splits, the same each time."""
+def sample_queries(data: str, problems: Problems) -> list[str]:
+    """At most 500 of a catalogue's queries, of all its splits, the same each time; files of them that can't be read go
+    to `problems`."""
     texts = []
     for split in split_names(data):
         try:
             texts += load_table(data, "queries", split)[0]["text"][:]
-        except DataError:  # products alone are a catalogue, too
+        except NothingToMeasure:
             continue
+        except DataError as error:  # products alone are a catalogue, too
+            if has_files(data, "queries", split):
+                problems.add("split whose queries can't be read (searches are measured without them)", str(error))
     texts = list(dict.fromkeys(text for text in texts if isinstance(text, str) and text.strip()))
     return [texts[row] for row in np.random.default_rng(0).permutation(len(texts))[:SAMPLED_QUERIES]]
 

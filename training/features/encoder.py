@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
-from modeling_mmfusion.errors import DataError, one_line
+from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.fingerprint import digest_of, encoder_fingerprint, model_fingerprint
-from modeling_mmfusion.model_folder import load_model, prepare_for_inference
+from modeling_mmfusion.model_folder import load_model, prepare_for_inference, reading, try_processor
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit, rows_of
 from training.features.cache import Found, cached_features
@@ -76,11 +75,9 @@ class Encoder:
         Raises:
             DataError: if there is no such dual encoder, or it lacks a tokenizer or an image processor.
         """
-        try:
+        with reading(f"{name}: can't load the dual encoder"):
             model = MMFusionModel.from_towers(aligned=name)
-            processor = MMFusionProcessor.from_towers(aligned=name)
-        except (OSError, ValueError, StrictDataclassError) as error:
-            raise DataError(f"can't load the dual encoder: {one_line(error)}") from error
+            processor = try_processor(MMFusionProcessor.from_towers(aligned=name))
         return cls(prepare_for_inference(model), processor)
 
     @property

@@ -7,7 +7,8 @@
 A shard holds some consecutive products of the catalogue: `_id`, `hash` (of all that decides the vector), `vector` (a
 fixed-size list of float16) and the catalogue's own columns, to be shown and filtered by. Its name tells its content,
 and it appears whole or not at all. A run changes the folder's state by replacing the manifest, at its end: one that
-was killed leaves the state from before, and shards whose vectors the next run uses again.
+was killed leaves the state from before, and shards whose vectors the next run uses again. The manifest has the sha256
+of each file, and of itself.
 """
 
 import hashlib
@@ -22,13 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.checksums import checksum_of, existing_file
 from modeling_mmfusion.errors import DataError, one_line
+from modeling_mmfusion.json_files import parse_json
 from training.catalogue.stream import ROW, id_keys
 from training.common.errors import Problems
 from training.common.files import sha256_of, write_bytes, write_json
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 QUERIES = "queries.npy"
 OWN_COLUMNS = ("_id", "hash", "vector")
@@ -46,15 +48,18 @@ def read_vectors_manifest(folder: str | Path) -> dict[str, Any]:
         list of `file`, `rows` and `sha256`.
 
     Raises:
-        DataError: if there is none, or it is of another format.
+        DataError: if there is none, it is of another format, or not as it was written.
     """
     file = existing_file(Path(folder, MANIFEST), "a folder that training.embed wrote")
+    again = "run training.embed again, which takes the vectors that are there"
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = parse_json(file.read_bytes())
     except ValueError as error:
-        raise DataError(f"{file}: is damaged ({error}); run training.embed again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DataError(f"{file}: is not of format {FORMAT}; run training.embed again")
+        raise DataError(f"{file}: is damaged ({error}); {again}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "shards" not in manifest:
+        raise DataError(f"{file}: is not of format {FORMAT}; {again}")
+    if manifest.pop("checksum", None) != checksum_of(manifest):
+        raise DataError(f"{file}: is not as it was written (its checksum is wrong); {again}")
     return manifest
 
 
@@ -213,7 +218,8 @@ def write_vectors_manifest(folder: Path, facts: dict[str, Any], shards: list[dic
     """
     shards = [{name: shard[name] for name in ("file", "rows", "sha256")} for shard in shards]
     shards.sort(key=lambda shard: shard["file"])
-    write_json(folder / MANIFEST, {"format": FORMAT} | facts | {"shards": shards})
+    manifest = {"format": FORMAT} | facts | {"shards": shards}
+    write_json(folder / MANIFEST, manifest | {"checksum": checksum_of(manifest)})
     kept = {shard["file"] for shard in shards}
     for file in [*folder.glob("shards/*-*.parquet"), *folder.glob("shards/.*.mmfusion-partial.parquet")]:
         if file.name not in kept:
@@ -267,6 +273,9 @@ class KnownVectors:
         for number in np.unique(places >> ROW_BITS).tolist():
             if (shard := self._read(number)) is None:
                 continue
+            if shard[2].shape[1] != dim:
+                self._damaged(self.files[number], ValueError(f"its vectors are not of {dim} dimensions"))
+                continue
             of_file = places >> ROW_BITS == number
             for row, place in zip(hits[of_file].tolist(), places[of_file].tolist(), strict=True):
                 place &= (1 << ROW_BITS) - 1
@@ -289,9 +298,10 @@ class KnownVectors:
         file = self.files[number]
         try:
             table = pq.read_table(file, columns=["_id", "hash", "vector"], page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
+            vectors = vectors_of(table)
+        except (OSError, ValueError, AttributeError, pa.ArrowException) as error:  # a column of something else
             return self._damaged(file, error)
-        return table.column("_id").to_pylist(), table.column("hash").to_pylist(), vectors_of(table)
+        return table.column("_id").to_pylist(), table.column("hash").to_pylist(), vectors
 
     def _damaged(self, file: Path, error: Exception) -> None:
         file.unlink(missing_ok=True)  # else it would be taken for the shard of its name

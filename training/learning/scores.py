@@ -1,5 +1,6 @@
 """Files of products' scores for queries: hard negatives, and a teacher's."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,8 @@ def _read(file: Path) -> dict[str, dict[str, float]]:
             f"{file}: no file of scores with the columns {', '.join(COLUMNS)}: {one_line(error)}"
         ) from error
     found = {}
-    for query, product, score in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
+    for row, (query, product, score) in enumerate(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)):
+        if not isinstance(score, int | float) or not math.isfinite(score):
+            raise DataError(f"{file} row {row}, field score: {str(score)[:40]!r} is no finite number")
         found.setdefault(str(query), {})[str(product)] = float(score)
     return found

@@ -1,15 +1,15 @@
 """The model that a training starts from: new heads on pretrained encoders, or an earlier model."""
 
+import inspect
 from dataclasses import fields
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
 from modeling_mmfusion import MMFusionConfig, MMFusionModel, MMFusionProcessor
-from modeling_mmfusion.errors import DataError, one_line
+from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.fingerprint import TOWERS
-from modeling_mmfusion.model_folder import load_model
+from modeling_mmfusion.model_folder import load_model, reading, try_processor
 from training.features.encoder import Encoder
 from training.features.pretrained import resolve_tower
 from training.learning.options import ModelArguments
@@ -24,13 +24,15 @@ def start_model(arguments: ModelArguments, output: Path, done: list[str]) -> Enc
 
 
 def check_fields(arguments: ModelArguments) -> None:
-    """Refuses fields of `config` that don't exist.
+    """Refuses fields of `config` and `processor` that don't exist.
 
     Raises:
         DataError: naming them.
     """
     if unknown := set(arguments.config) - {option.name for option in fields(MMFusionConfig)}:
         raise DataError(f"--model.config: MMFusionConfig has no field {', '.join(sorted(unknown))}")
+    if unknown := set(arguments.processor) - set(inspect.signature(MMFusionProcessor).parameters):
+        raise DataError(f"--model.processor: can't build a model: there is no {', '.join(sorted(unknown))}")
 
 
 def new_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcessor]:
@@ -41,12 +43,10 @@ def new_model(arguments: ModelArguments) -> tuple[MMFusionModel, MMFusionProcess
     """
     check_fields(arguments)
     towers = towers_of(arguments)
-    try:
+    named = ", ".join(f"{name} {found}" for name, found in towers.items() if found)
+    with reading(f"can't build a model from {named}"):
         model = MMFusionModel.from_towers(**towers, **arguments.config)
-        processor = MMFusionProcessor.from_towers(**towers, **arguments.processor)
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
-        named = ", ".join(f"{name} {found}" for name, found in towers.items() if found)
-        raise DataError(f"can't build a model from {named}: {one_line(error)}") from error
+        processor = try_processor(MMFusionProcessor.from_towers(**towers, **arguments.processor))
     if arguments.encoders:
         take_encoders(model, arguments.encoders)
     return model, processor

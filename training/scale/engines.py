@@ -32,7 +32,7 @@ from training.common.cli import run
 from training.common.files import beside, cannot_write, check_folder, new_folder
 from training.features.shards import iterate_shown, read_vectors_manifest
 from training.scale.filters import Condition, check_search, conditions, is_text
-from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_products
+from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_collection, check_products
 
 WRITER = "training.scale.engines"
 OUTPUTS = {"parquet": "bulk", "lance": "products.lance", "milvus": "milvus.db"}
@@ -66,12 +66,14 @@ def main(arguments: EngineArguments) -> int:
     folder = Path(arguments.vectors)
     manifest = read_vectors_manifest(folder)
     output = arguments.output or str(beside(arguments.vectors, OUTPUTS[arguments.to]))
-    if arguments.to != "milvus":
+    if arguments.to == "milvus":
+        check_collection(arguments.collection)
+        for table in bulk_tables(folder):  # before anything is written
+            check_products(table)
+    else:
         check_folder(output, WRITER)
     tables = tqdm(bulk_tables(folder), desc=arguments.to, unit="shard", leave=False)
     if arguments.to == "milvus":
-        for table in bulk_tables(folder):  # before anything is written
-            check_products(table)
         if output.endswith(".db"):
             Path(output).parent.mkdir(parents=True, exist_ok=True)
         with closing(MilvusEngine(output, arguments.collection, arguments.token)) as engine:
@@ -129,13 +131,22 @@ def write_lance(tables: Iterator[pa.Table], output: Path) -> int:
         if name in LANCE_NAMES or {".", "`"} & set(name):
             raise DataError(f"column {name!r}: Lance takes no such name; rename it, or write --to parquet")
 
+    faults = []
+
     def batches() -> Iterator[pa.RecordBatch]:
         yield from first.to_batches()
-        for table in tables:
-            yield from table.to_batches()
+        try:
+            for table in tables:
+                yield from table.to_batches()
+        except DataError as error:  # Lance makes a text of it, traceback and all
+            faults.append(error)
+            raise
 
     with new_folder(output, WRITER) as partial, cannot_write(output):
-        return lance.write_dataset(batches(), str(partial), schema=first.schema, mode="create").count_rows()
+        try:
+            return lance.write_dataset(batches(), str(partial), schema=first.schema, mode="create").count_rows()
+        except (OSError, ValueError) as error:
+            raise (faults[0] if faults else error) from None
 
 
 class LanceEngine:

@@ -68,8 +68,7 @@ class MilvusEngine:
             import pymilvus
         except ImportError as error:
             raise DataError(f"pymilvus is not installed; run: {ENGINES_INSTALL}") from error
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", collection):
-            raise DataError(f"--collection {collection!r}: give letters, digits and underscores, no digit first")
+        check_collection(collection)
         self.milvus, self.uri, self.collection, self.problems = pymilvus, uri, collection, Problems()
         self.file = embedded_file(uri)
         for package in ("pymilvus", "milvus_lite", "grpc._server")[: 3 if self.file else 1]:
@@ -285,6 +284,18 @@ class MilvusEngine:
                 f"{self.uri}: the collection {name!r} was not loaded by training.scale.engines and is left as it is; "
                 "give another --collection"
             )
+
+
+def check_collection(name: str) -> None:
+    """Refuses a name that Milvus takes for no collection.
+
+    Raises:
+        DataError: with the rule.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", name):
+        raise DataError(
+            f"--collection {name[:210]!r}: give letters, digits and underscores, no digit first, and at most 200"
+        )
 
 
 def embedded_file(uri: str) -> str | None:

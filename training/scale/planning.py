@@ -9,6 +9,7 @@ own machine's figures are the better ones: run the benchmark there and give its 
 """
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,14 @@ from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.json_files import ANY, COUNT, NUMBER, POSITIVE, check_form, read_form
 from training.common.cli import run
-from training.common.files import read_json
 
 DAY = 24 * 60 * 60
+MEASURE = "run python -m training.benchmarks.scaling"
+BUILT = {"products": COUNT, "bytes on disk": {ANY: NUMBER}}
+FOUND = {"products": COUNT, "bytes in memory": POSITIVE}
+FOUND |= {"settings": [{"recall@10": NUMBER, "queries/s": POSITIVE, "p50 ms": POSITIVE}]}
 
 
 @dataclass
@@ -115,36 +120,56 @@ def read_measured(arguments: SizeArguments) -> MeasuredSpeed:
     """The figures of a results file.
 
     Raises:
-        DataError: if it has none for this storage.
+        DataError: if it has none for this storage, or is damaged.
     """
-    file = existing_file(arguments.results, "a results file; run python -m training.benchmarks.scaling")
-    report = read_json(file)
-    figures = report.get("figures", {})
-    built, found = figures.get(f"build ours {arguments.storage}"), figures.get(f"search ours {arguments.storage}")
-    if not built or not found:
-        raise DataError(f"{file}: has no figures of {arguments.storage}; run python -m training.benchmarks.scaling")
+    file = existing_file(arguments.results, f"a results file; {MEASURE}")
+    figures = read_form(file, {"figures": {}}, MEASURE)["figures"]
+    names = f"build ours {arguments.storage}", f"search ours {arguments.storage}"
+    if not set(names) <= set(figures):
+        raise DataError(f"{file}: has no figures of {arguments.storage}; {MEASURE}")
+    form = dict(zip(names, (BUILT, FOUND), strict=True)) | {"prepare": {"dim": COUNT}, "end to end": {ANY: NUMBER}}
+    figures = {"end to end": {}} | figures
+    check_form(file, figures, form, MEASURE)
+    built, found = (figures[name] for name in names)
+    if not found["settings"]:
+        raise DataError(f"{file}: {names[1]} has no settings; {MEASURE}")
     enough = [one for one in found["settings"] if one["recall@10"] >= 0.99] or found["settings"][-1:]
     fastest = max(enough, key=lambda one: one["queries/s"])
-    curve = report.get("summary", {}).get("curve, p50 ms", {})
     return MeasuredSpeed(
         products=found["products"],
         dim=figures["prepare"]["dim"],
         memory=found["bytes in memory"] / found["products"],
         disk=sum(built["bytes on disk"].values()) / built["products"],
         milliseconds=1000 / fastest["queries/s"],
-        per_tenfold=slope_of({int(count): value for count, value in curve.items()}),
-        tower=max(0.0, figures.get("end to end", {}).get("int8 p50 ms", 0.0) - enough[0]["p50 ms"]),
+        per_tenfold=slope_of(read_curve(file)),
+        tower=max(0.0, figures["end to end"].get("int8 p50 ms", 0.0) - enough[0]["p50 ms"]),
         embedded=arguments.speed or fastest_embedding(Path(arguments.embedding)),
     )
+
+
+def read_curve(file: Path) -> dict[int, float]:
+    """Milliseconds of a query by numbers of products, where a results file has them; empty where not."""
+    summary = {"summary": {}} | read_form(file, {}, MEASURE)
+    check_form(file, summary, {"summary": {}}, MEASURE)
+    curve = {"curve, p50 ms": {}} | summary["summary"]
+    check_form(file, curve, {"curve, p50 ms": {ANY: POSITIVE}}, MEASURE)
+    for count in curve["curve, p50 ms"]:
+        if not re.fullmatch("[1-9][0-9]{0,14}", count):
+            raise DataError(f"{file}: its curve has {count[:40]!r} for a number of products; {MEASURE}")
+    return {int(count): value for count, value in curve["curve, p50 ms"].items()}
 
 
 def fastest_embedding(results: Path) -> float | None:
     """Products a second of the fastest backend in a file of training.benchmarks.embedding; `None` without one."""
     if not results.is_file():
         return None
-    figures = read_json(results)["figures"]
-    speeds = [found["products_per_second"] for name, found in figures.items() if name.startswith("embed, ")]
-    return round(max(speeds), 1)
+    again = "run python -m training.benchmarks.embedding"
+    figures = read_form(results, {"figures": {}}, again)["figures"]
+    embedded = {name: found for name, found in figures.items() if name.startswith("embed, ")}
+    check_form(results, embedded, {ANY: {"products_per_second": POSITIVE}}, again)
+    if not embedded:
+        raise DataError(f"{results}: has no figures of embedding; {again}")
+    return round(max(found["products_per_second"] for found in embedded.values()), 1)
 
 
 def slope_of(curve: dict[int, float]) -> float:

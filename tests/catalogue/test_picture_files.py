@@ -302,7 +302,7 @@ def test_without_a_folder_nothing_is_found():
     [
         (["A6.jpg"], ["A6.jpg"]),
         (["a6.JPEG"], ["a6.JPEG"]),
-        (["A6.avif", "A60.jpg", "A.jpg", "xA6.jpg", "A6_front.jpg", "A6_1234.jpg", "A6.jpg.txt"], ["A6.avif"]),
+        (["A6.avif", "A60.jpg", "A.jpg", "xA6.jpg", "A6_front.jpg", "A6_1234.jpg", "A6.jpg.txt", "A6"], ["A6.avif"]),
         (["A6_10.jpg", "A6_2.jpg", "A6_1.jpg"], ["A6_1.jpg", "A6_2.jpg", "A6_10.jpg"]),
         (["A6 (10).jpg", "A6-2.png", "A6_03.jpg", "A6.jpg", "A6(1).jpg"],
          ["A6.jpg", "A6(1).jpg", "A6-2.png", "A6_03.jpg", "A6 (10).jpg"]),

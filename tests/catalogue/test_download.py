@@ -232,12 +232,17 @@ def test_what_fails_is_told_by_its_kind_and_nothing_of_it_is_kept(server, tmp_pa
     urls = {f"{server.url}/{path}": kind for path, kind in FAILURES.items()}
     limits = Limits(**{**vars(QUICK), "attempts": 2, "workers": 32, "per_host": 32})
     found = download(urls, tmp_path / "kept", limits, LOOPBACK)
-    assert found.failed == urls and not found.paths
+    assert found.failed == urls and list(found.failed) == list(urls) and not found.paths
     assert files_of(tmp_path / "kept") == []
     asked = Counter(path.strip("/") for path in server.state["asked"])
     again = {path for path, count in asked.items() if count == 2}
     assert again == {"cut", "silent", "drip", "drip_head", "broken"} and asked["loop"] == module.REDIRECTS + 1
     assert f"2 x no picture; first: {server.url}/page" in found.lines()
+
+
+def test_an_address_without_a_scheme_is_taken_for_https(server, tmp_path):
+    url = server.url.removeprefix("http:") + "/a.png"
+    assert download([url], tmp_path / "kept", QUICK, LOOPBACK).failed == {url: "connection failed or broke off"}
 
 
 def test_what_passes_is_asked_again(server, tmp_path):

@@ -71,6 +71,7 @@ def test_the_endings_are_those_of_the_formats_that_are_read():
         ("a.jpg", "A.Jpg"),
         ("Sub/Ä.JPG", "sub/ä.jpg"),
         ("sub\\a.jpg", "sub/a.jpg"),
+        ("sub%5Ca.jpg", "sub/a.jpg"),
         ("sub/a.jpg", "sub\\a.jpg"),  # of an archive that was unpacked on another system
         ("C:\\photos\\sub\\a.jpg", "sub/a.jpg"),
         ("\\\\server\\share\\a.jpg", "a.jpg"),
@@ -163,6 +164,14 @@ def test_the_way_that_a_name_stands_goes_before_others(folder_of):
     assert [inside(folder, folder.find(name)) for name in names] == names
     assert inside(folder, folder.find("B")) == "b"
     assert inside(folder, folder.find("sub/A b.jpg")) is None
+    folder = folder_of("Q r.jpg", "q r.jpg")
+    assert inside(folder, folder.find("q%20r.jpg")) == "q r.jpg"
+
+
+def test_the_product_s_own_folder_tells_names_apart_also_where_the_ids_are_not_known(folder_of):
+    folder = folder_of("A6/1.jpg", "A7/1.jpg", "x/A6/2.jpg", "x/A7/2.jpg")
+    assert inside(folder, folder.find("1.jpg", "A7")) == "A7/1.jpg"
+    assert inside(folder, folder.find("2.jpg", "A7")) == "x/A7/2.jpg"
 
 
 def test_one_file_is_not_taken_for_names_of_several_folders(folder_of):
@@ -293,7 +302,7 @@ def test_without_a_folder_nothing_is_found():
     [
         (["A6.jpg"], ["A6.jpg"]),
         (["a6.JPEG"], ["a6.JPEG"]),
-        (["A6.avif", "A60.jpg", "A.jpg", "xA6.jpg", "A6_front.jpg", "A6_1234.jpg", "A6.jpg.txt"], ["A6.avif"]),
+        (["A6.avif", "A60.jpg", "A.jpg", "xA6.jpg", "A6_front.jpg", "A6_1234.jpg", "A6.jpg.txt", "A6"], ["A6.avif"]),
         (["A6_10.jpg", "A6_2.jpg", "A6_1.jpg"], ["A6_1.jpg", "A6_2.jpg", "A6_10.jpg"]),
         (["A6 (10).jpg", "A6-2.png", "A6_03.jpg", "A6.jpg", "A6(1).jpg"],
          ["A6.jpg", "A6(1).jpg", "A6-2.png", "A6_03.jpg", "A6 (10).jpg"]),
@@ -332,6 +341,7 @@ def test_a_file_is_the_product_s_whose_whole_id_it_has(folder_of):
         "A6_2.jpg",
         "A6_1_1.jpg",
         "A6/A6_1.png",
+        "A6/A6_1_2.jpg",
         "A6/1.jpg",
         "A6/A6.png",
         "a6_1.gif",
@@ -339,11 +349,17 @@ def test_a_file_is_the_product_s_whose_whole_id_it_has(folder_of):
     ]
     alone, both = folder_of(*files, ids=["A6"]), folder_of(*files, ids=["A6", "A6_1", "1"])
     assert by_id(alone, "A6") == [
-        "A6.jpg", "A6_1.jpg", "a6_1.gif", "A6_2.jpg", "A6/1.jpg", "A6/A6.png", "A6/A6_1.png"
+        "A6.jpg", "A6_1.jpg", "a6_1.gif", "A6_2.jpg", "A6/1.jpg", "A6/A6.png", "A6/A6_1.png", "A6/A6_1_2.jpg"
     ]  # fmt: skip
     assert by_id(both, "A6") == ["A6.jpg", "A6_2.jpg", "A6/1.jpg", "A6/A6.png"]
     assert by_id(both, "A6_1") == ["A6_1.jpg", "a6_1.gif", "A6_1_1.jpg"]
     assert by_id(both, "1") == ["1/1.jpg"]
+
+
+def test_an_id_with_a_slash_is_told_apart_from_the_folder_of_another_id(folder_of):
+    folder = folder_of("A/6.jpg", "A/6_1.jpg", "A/front.jpg", ids=["A", "A/6"])
+    assert by_id(folder, "A/6") == ["A/6.jpg", "A/6_1.jpg"]
+    assert by_id(folder, "A") == ["A/front.jpg"]
 
 
 def test_ids_that_differ_in_case_alone_have_their_own_pictures(folder_of):
@@ -375,6 +391,12 @@ def test_ids_that_differ_in_case_alone_have_their_own_pictures(folder_of):
         ("a.jpg, mug, red.jpg; b.jpg", ["a.jpg", "mug, red.jpg", "b.jpg"]),
         ("mug, red.jpg, mug, red.jpg, gone.jpg", ["mug, red.jpg", "gone.jpg"]),
         ("x|y.jpg", ["x|y.jpg"]),
+        ("a.jpg, c.jpg, d.jpg, gone.jpg", ["a.jpg", "c.jpg, d.jpg", "gone.jpg"]),
+        ("gone.jpg;;more.jpg;", ["gone.jpg", "more.jpg"]),
+        (
+            "https://s.example/a,https://s.example/b;//s.example/c",
+            ["https://s.example/a", "https://s.example/b", "//s.example/c"],
+        ),
         ("a;b", ["a", "b"]),  # without endings, but files
         ("no;such", ["no;such"]),
         ("https://s.example/a.jpg,https://s.example/b.jpg", ["https://s.example/a.jpg", "https://s.example/b.jpg"]),
@@ -393,9 +415,9 @@ def test_ids_that_differ_in_case_alone_have_their_own_pictures(folder_of):
     ],
 )
 def test_lists_of_pictures_are_split_between_names(cell, names, folder_of):
-    folder = folder_of("a.jpg", "b.jpg", "mug, red.jpg", "x|y.jpg", "[1].jpg")
+    folder = folder_of("a.jpg", "b.jpg", "mug, red.jpg", "x|y.jpg", "[1].jpg", "c.jpg, d.jpg")
     assert folder.split_names(cell) == names
-    assert folder.unused()[0] == 5  # to look whether a name is a file is not to use it
+    assert folder.unused()[0] == 6  # to look whether a name is a file is not to use it
 
 
 def test_a_product_has_the_pictures_that_are_named_else_those_by_its_id(folder_of, tmp_path):

@@ -289,16 +289,14 @@ class PictureFolder:
         return self._apart(list(dict.fromkeys(places[""] or next(iter(places.values()))))), []
 
     def _is_others(self, number: int, item: str) -> bool:
-        """Whether a file is called like another product's id, or is in its folder."""
-        path = without_ending(plain(self.paths[number]))
+        """Whether a file is called like another product's id, with or without a number, or is in its folder."""
+        path, own = without_ending(plain(self.paths[number])), key_of(item)
         parent, stem = self._parent(number), _base(path)
-        in_folder = parent.lower() == _base(key_of(item))
-        longer = stem.lower().startswith(parent.lower())
-        if "/" in path and self._is_other(path, item):
-            return True
-        if self._is_other(stem, item) and (longer or not in_folder):
-            return True
-        return "/" not in plain(item) and self._is_other(parent, item)
+        names = [path] if "/" in path else []
+        if parent.lower() != _base(own) or stem.lower().startswith(parent.lower()):  # in its own folder a longer id's
+            names.append(stem)
+        names += [NUMBER.sub("", name) for name in names if name.lower() not in (own, _base(own))]
+        return any(self._is_other(name, item) for name in names) or ("/" not in own and self._is_other(parent, item))
 
     def _parent(self, number: int) -> str:
         """The name of the folder that a file is in; `""` at the top."""

@@ -55,7 +55,7 @@ def inner_path(path: str) -> str | None:
     A drive, a slash at the start, `.` and `..` inside are left away.
     """
     parts: list[str] = []
-    for part in re.sub(r"^/?[A-Za-z]:/", "", plain(path)).split("/"):
+    for part in re.sub(r"^[A-Za-z]:/", "", plain(path)).split("/"):
         if part == ".." and not parts:
             return None
         if part == "..":
@@ -127,8 +127,6 @@ def _listed(cell: str) -> list[str] | None:
 
 def _split_part(part: str, is_file: Callable[[str], bool]) -> list[str]:
     """The names of a part that may have `,` or `;` between them."""
-    if part.lower().startswith("data:"):
-        return [part]
     pieces = re.split(r"([,;])", part)  # names at even places
     names, start = [], 0
     while start < len(pieces):

@@ -22,7 +22,7 @@ IN_STOCK = frozenset(
 OUT_OF_STOCK = frozenset(
     "outofstock false no n soldout sold unavailable notavailable currentlyunavailable discontinued notinstock".split()
 )
-PICTURE_START = re.compile(r"[,;|\s]+(?=(?:https?:)?//)", re.IGNORECASE)
+PICTURE_START = re.compile(r"(?<![,;|\s])[,;|\s]++(?=(?:https?:)?//)", re.IGNORECASE)
 CODE_START = re.compile(r""",(?=\s*"?[\w][\w .-]*"?=)""")
 UNKNOWN_STOCK = "availability that isn't known (taken for neither in stock nor out of it)"
 

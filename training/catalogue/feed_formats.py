@@ -146,7 +146,7 @@ class WooCommerce(TableFormat):
         self.products: dict[str, str] = {}
 
     def key(self, cells):
-        self.translate(cells)
+        cells.names = self.translate(cells.names)
         number, sku, kinds = cells.code("id"), cells.see("sku"), cells.see("type").lower()
         if "variation" in kinds:
             parent = cells.see("parent")
@@ -182,13 +182,12 @@ class WooCommerce(TableFormat):
         return part
 
     @staticmethod
-    def translate(cells: Cells) -> None:
-        """Columns of a German shop by their English names."""
-        if "artikelnummer" in cells.names:
-            english = {re.sub(r"^attribut (\d+) wert\(e\)$", r"attribute \1 value(s)", key): column
-                       for key, column in cells.names.items()}  # fmt: skip
-            english = {re.sub(r"^attribut (\d+) ", r"attribute \1 ", key): column for key, column in english.items()}
-            cells.names = {GERMAN.get(key, key): column for key, column in english.items()}
+    def translate(names: dict[str, str]) -> dict[str, str]:
+        """The columns by their keys, those of a German shop by the English ones."""
+        if "artikelnummer" not in names:
+            return names
+        keys = ((re.sub(r"^attribut (\d+) (?:wert\(e\))?", _attribute_key, key), key) for key in names)
+        return {GERMAN.get(english, english): names[key] for english, key in keys}
 
     @staticmethod
     def _attributes(cells: Cells) -> tuple[dict[str, str], dict[str, str]]:
@@ -220,6 +219,10 @@ class WooCommerce(TableFormat):
             part.options = {own.get(number, f"Attribute {number}"): text for number, text in part.options.items()}
             if not part.product.brand:
                 part.product.brand = part.options.get("Brand", "")
+
+
+def _attribute_key(found: re.Match) -> str:
+    return f"attribute {found[1]} " + ("value(s)" if "wert" in found[0] else "")
 
 
 GERMAN = {

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from training.catalogue.cells import Cells, price_number
+from training.catalogue.cells import Cells, columns_by_key, price_number
 from training.catalogue.feed_formats import FORMATS, SIGNATURES, TableFormat, WooCommerce
 from training.catalogue.feed_products import FeedProduct, Part
 from training.catalogue.tables import Table
@@ -21,10 +21,9 @@ def detect(columns: Iterable[str]) -> str:
     Letters of either case, spaces for underscores, the prefix `g:`, another order and missing columns make no
     difference; a format needs some columns that others don't have (`SIGNATURES`).
     """
-    cells = Cells(0, dict.fromkeys(columns, ""), {}, Table())
-    WooCommerce.translate(cells)
+    keys = WooCommerce.translate(columns_by_key(tuple(columns)))
     for name, needed in SIGNATURES.items():
-        if all(sum(key in cells.names for key in keys.split("|")) >= count for count, keys in needed):
+        if all(sum(key in keys for key in names.split("|")) >= count for count, names in needed):
             return name
     return "table"
 
@@ -63,7 +62,7 @@ def feed_rows(
         of last rows. One without an id has `id == ""`; ids that a file has twice come twice.
     """
     layout = FORMATS[form]()
-    last = {} if form == "table" else _last_rows(read, layout, columns)
+    last = {} if form == "table" else _last_rows(read, layout, columns, problems)
     waiting: dict[str, list[Part]] = {}
     seen: set[str] = set()
     for place, (number, row) in enumerate(read()):
@@ -83,11 +82,13 @@ def feed_rows(
                 yield from _each(parts, layout, seen, problems)
 
 
-def _last_rows(read: Callable[[], Rows], layout: TableFormat, columns: Mapping[str, str]) -> dict[str, int]:
+def _last_rows(
+    read: Callable[[], Rows], layout: TableFormat, columns: Mapping[str, str], problems: Table
+) -> dict[str, int]:
     """The place of the last row of each key."""
     places: dict[str, int] = {}
     for place, (number, row) in enumerate(read()):
-        if key := layout.key(Cells(number, row, columns, Table())):
+        if key := layout.key(Cells(number, row, columns, problems)):
             places[key] = place
     last: dict[str, int] = {}
     for key, place in places.items():

@@ -417,6 +417,18 @@ def test_a_google_item_whose_id_is_the_group():
     ]
 
 
+def test_google_items_with_one_id_are_two():
+    rows = as_file(GOOGLE, google_row("1", price="5"), google_row("1", price="6"))
+    assert [(one.id, one.price) for one in products(rows)[0]] == [("1", "5"), ("1", "6")]
+
+
+def test_a_shopify_variant_has_nothing_of_a_later_one():
+    rows = [shirt(Title="Shirt", SKU="a", Price="1"), shirt(Title="Shirt", SKU="b", Price="2", Tags="late")]
+    rows = [{"Option1 Value": row["SKU"]} | row for row in rows]
+    first, second = products(list(enumerate(rows)), "shopify", variants="each")[0]
+    assert (first.attributes, second.attributes) == ({"Option 1": "a"}, {"Tags": "late", "Option 1": "b"})
+
+
 def test_nothing_of_any_row_vanishes():
     """Each cell is found again in the product, by some word of its own."""
     for header, mark in (

@@ -102,7 +102,9 @@ SHIRT = [
     shirt(**{"Option1 Value": "M", "Variant SKU": "'00072", "Variant Price": "9.50", "Variant Inventory Qty": "3"})
     | {"Variant Inventory Tracker": "shopify", "Variant Inventory Policy": "deny", "Image Position": "3"}
     | {"Image Src": "https://cdn.example.com/c.jpg", "Variant Image": "https://cdn.example.com/m.jpg"},
-    shirt(**{"Image Src": "https://cdn.example.com/b.jpg", "Image Position": "2"}),
+    shirt(
+        **{"Image Src": "https://cdn.example.com/b.jpg", "Image Position": "2", "Image Alt Text": "seen from behind"}
+    ),
 ]
 MUG = {
     "Handle": "mug",
@@ -137,6 +139,7 @@ def test_shopify_each_variant_is_a_product():
     assert [name[24:] for name in medium.image] == ["m.jpg", "a.jpg?v=1,2", "b.jpg", "c.jpg"]
     assert "https://cdn.example.com/m.jpg" not in small.image
     assert "Variant Barcode" not in medium.extra and not problems.counts
+    assert medium.extra["Image Alt Text"] == "seen from behind"
 
 
 def test_shopify_variants_without_a_sku_of_their_own():
@@ -387,6 +390,45 @@ def test_magento_configurable_products():
     assert small.attributes["size"] == "S" and small.attributes["climate"] == "Cool|Mild".replace("|", ", ")
 
 
+def test_magento_drafts_and_what_hangs_on_them():
+    found, problems = products(as_file(MAGENTO, *CONFIGURABLE), drafts=True)
+    assert sorted(one.id for one in found) == ["T", "bag", "lone", "off"]
+    assert problems.dropped == problems.counts["row of another store view (left out)"] == 1
+    rows = [dict(row) for row in CONFIGURABLE]
+    rows[3]["product_online"], rows[4]["visibility"] = "2", "Catalog"
+    found, problems = products(as_file(MAGENTO, *rows), variants="each")
+    assert [(one.id, one.title) for one in found] == [("bag", "Bag"), ("T-M", "Tee-M-Red")]
+    assert problems.counts["product that is disabled (left out)"] == 3
+    again = [{"sku": "a", "name": "A", "product_type": "simple"}, {"sku": "a", "name": "B", "product_type": "simple"}]
+    found, problems = products(as_file(MAGENTO, *again))
+    assert [one.title for one in found] == ["A"]
+    assert problems.counts == {"row with a sku that was there before (left out)": 1}
+
+
+def test_a_google_item_whose_id_is_the_group():
+    rows = as_file(GOOGLE, google_row("G"), google_row("G2"), google_row("1", **{"item group id": "G"}))
+    lone, tee = products(rows)[0]
+    assert (lone.id, lone.variants, tee.id, tee.variants) == ("G2", [], "G", ["1"])
+    assert tee.image == ["G.jpg", "1.jpg"]
+    assert [(one.id, one.group) for one in products(rows, variants="each")[0]] == [
+        ("G2", "G2"),
+        ("G", "G"),
+        ("1", "G"),
+    ]
+
+
+def test_google_items_with_one_id_are_two():
+    rows = as_file(GOOGLE, google_row("1", price="5"), google_row("1", price="6"))
+    assert [(one.id, one.price) for one in products(rows)[0]] == [("1", "5"), ("1", "6")]
+
+
+def test_a_shopify_variant_has_nothing_of_a_later_one():
+    rows = [shirt(Title="Shirt", SKU="a", Price="1"), shirt(Title="Shirt", SKU="b", Price="2", Tags="late")]
+    rows = [{"Option1 Value": row["SKU"]} | row for row in rows]
+    first, second = products(list(enumerate(rows)), "shopify", variants="each")[0]
+    assert (first.attributes, second.attributes) == ({"Option 1": "a"}, {"Tags": "late", "Option 1": "b"})
+
+
 def test_nothing_of_any_row_vanishes():
     """Each cell is found again in the product, by some word of its own."""
     for header, mark in (
@@ -441,6 +483,13 @@ def test_a_format_is_told_by_its_header(header, form):
 )
 def test_odd_headers(columns, form):
     assert detect(columns.split(" ")) == form
+
+
+def test_a_header_with_the_attributes_codes():
+    columns = ["ID [id]", "Title [title]", "Image link [image_link]", "Availability [availability]"]
+    assert detect(columns) == "google"
+    (found,), _ = products([(2, dict(zip(columns, ["1", "T", "a.jpg", "out of stock"], strict=True)))])
+    assert (found.id, found.title, found.image, found.in_stock) == ("1", "T", ["a.jpg"], False)
 
 
 def test_a_table_by_its_columns():
@@ -620,6 +669,14 @@ def test_any_cells_are_read_without_an_error(header, variants):
         ids = [one.id for one in found if one.id]
         assert len(ids) == len(set(ids))
     assert found or problems.dropped
+
+
+def test_what_is_deeply_nested_stays_as_it_is():
+    deep = row = {}
+    for _ in range(900):
+        deep["a"] = deep = {}
+    ((name, value),) = flatten(row).items()
+    assert name == ".".join("a" * 21) and isinstance(value, dict)
 
 
 RSS = """<?xml version="1.0"?>

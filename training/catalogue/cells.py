@@ -22,7 +22,7 @@ IN_STOCK = frozenset(
 OUT_OF_STOCK = frozenset(
     "outofstock false no n soldout sold unavailable notavailable currentlyunavailable discontinued notinstock".split()
 )
-PICTURE_START = re.compile(r"[,;|\s]+(?=(?:https?:)?//)", re.IGNORECASE)
+PICTURE_START = re.compile(r"(?<![,;|\s])[,;|\s]++(?=(?:https?:)?//)", re.IGNORECASE)
 CODE_START = re.compile(r""",(?=\s*"?[\w][\w .-]*"?=)""")
 UNKNOWN_STOCK = "availability that isn't known (taken for neither in stock nor out of it)"
 
@@ -177,7 +177,8 @@ def column_key(column: str) -> str:
 
 
 @lru_cache(maxsize=1000)
-def _columns_by_key(columns: tuple[str, ...]) -> dict[str, str]:
+def columns_by_key(columns: tuple[str, ...]) -> dict[str, str]:
+    """The first column of each key; not to be changed."""
     names: dict[str, str] = {}
     for column in columns:
         names.setdefault(column_key(column), column)
@@ -197,7 +198,7 @@ class Cells:
     def __init__(self, number: int, row: Mapping[str, Any], columns: Mapping[str, str], problems: Table):
         self.number, self.columns, self.problems = number, columns, problems
         self.row = {column: value for column, value in row.items() if value is not None and value != ""}
-        self.names = _columns_by_key(tuple(row))
+        self.names = columns_by_key(tuple(row))
         self.taken: set[str] = set()
 
     def _found(self, field: str, keys: tuple[str, ...]) -> list[str]:

@@ -7,7 +7,6 @@ of Google's product data specification, which Meta's catalogues share.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from training.catalogue.cells import (
     Cells,
@@ -17,73 +16,9 @@ from training.catalogue.cells import (
     split_pictures,
     split_quoted,
 )
+from training.catalogue.feed_products import FeedProduct, Part
 from training.catalogue.html_text import html_to_text
 from training.catalogue.missing import is_missing_text
-
-
-@dataclass
-class FeedProduct:
-    """A product of a feed, as [`feed_rows`] gives it.
-
-    Attributes:
-        id (`str`): exactly as it was found, `""` if there is none.
-        title, description, category, brand (`str`): as text without HTML.
-        price (`str`): as it was found, with its currency if it has one there.
-        image (`list[str]`): all of its pictures, in order and each once: addresses or file names.
-        group (`str`): what variants of one product share.
-        in_stock (`bool`, *optional*): whether it can be ordered; `None` if that isn't known.
-        attributes (`dict[str, str]`): its attributes and options.
-        extra (`dict[str, str]`): the file's other columns, as they were found.
-        variants (`list[str]`): ids of the variants that were made one product.
-    """
-
-    id: str = ""
-    title: str = ""
-    description: str = ""
-    category: str = ""
-    brand: str = ""
-    price: str = ""
-    image: list[str] = field(default_factory=list)
-    group: str = ""
-    in_stock: bool | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
-    extra: dict[str, str] = field(default_factory=dict)
-    variants: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Part:
-    """What one row says: of a product, of a variant of it, or of both.
-
-    Attributes:
-        number (`int`): the row's number.
-        product (`FeedProduct`): its fields; the pictures are the product's.
-        variant (`str`): the variant's own id.
-        sells (`bool`): it is something to buy, and so a product of its own if each variant is one.
-        parent (`bool`): its texts are those of the whole product.
-        pictures (`list[str]`): the variant's own pictures.
-        options (`dict[str, str]`): what tells the variant from others: `{"Size": "M"}`.
-        option_names (`dict[str, str]`): the names of options that are numbered in `options`.
-        position (`float`): the place of its pictures among the product's.
-        hidden (`str`): why it isn't shown to customers, `""` if it is.
-        sku (`str`): Magento's SKU.
-        view (`str`): Magento's store view that the row is of.
-        alone (`bool`): Magento also shows the variant by itself.
-    """
-
-    number: int
-    product: FeedProduct
-    variant: str = ""
-    sells: bool = True
-    parent: bool = False
-    pictures: list[str] = field(default_factory=list)
-    options: dict[str, str] = field(default_factory=dict)
-    option_names: dict[str, str] = field(default_factory=dict)
-    position: float = 0
-    hidden: str = ""
-    sku: str = ""
-    view: str = ""
-    alone: bool = False
 
 
 class TableFormat:
@@ -211,7 +146,7 @@ class WooCommerce(TableFormat):
         self.products: dict[str, str] = {}
 
     def key(self, cells):
-        self.translate(cells)
+        cells.names = self.translate(cells.names)
         number, sku, kinds = cells.code("id"), cells.see("sku"), cells.see("type").lower()
         if "variation" in kinds:
             parent = cells.see("parent")
@@ -247,13 +182,12 @@ class WooCommerce(TableFormat):
         return part
 
     @staticmethod
-    def translate(cells: Cells) -> None:
-        """Columns of a German shop by their English names."""
-        if "artikelnummer" in cells.names:
-            english = {re.sub(r"^attribut (\d+) wert\(e\)$", r"attribute \1 value(s)", key): column
-                       for key, column in cells.names.items()}  # fmt: skip
-            english = {re.sub(r"^attribut (\d+) ", r"attribute \1 ", key): column for key, column in english.items()}
-            cells.names = {GERMAN.get(key, key): column for key, column in english.items()}
+    def translate(names: dict[str, str]) -> dict[str, str]:
+        """The columns by their keys, those of a German shop by the English ones."""
+        if "artikelnummer" not in names:
+            return names
+        keys = ((re.sub(r"^attribut (\d+) (?:wert\(e\))?", _attribute_key, key), key) for key in names)
+        return {GERMAN.get(english, english): names[key] for english, key in keys}
 
     @staticmethod
     def _attributes(cells: Cells) -> tuple[dict[str, str], dict[str, str]]:
@@ -285,6 +219,10 @@ class WooCommerce(TableFormat):
             part.options = {own.get(number, f"Attribute {number}"): text for number, text in part.options.items()}
             if not part.product.brand:
                 part.product.brand = part.options.get("Brand", "")
+
+
+def _attribute_key(found: re.Match) -> str:
+    return f"attribute {found[1]} " + ("value(s)" if "wert" in found[0] else "")
 
 
 GERMAN = {

@@ -1,15 +1,14 @@
 """Product feeds and exports of shops' systems as products: variants together or each, pictures, texts without HTML.
 
-columns, read = ["Handle", "Title", ...], lambda: rows_of(path)
-form = detect(columns)
-for number, product in feed_rows(read, form, {}, "group", table): ...
+[`detect`] tells the system by the header, [`feed_rows`] reads the rows; `feed_formats.py` has what differs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from training.catalogue.cells import Cells, column_key, price_number
-from training.catalogue.feed_formats import FORMATS, SIGNATURES, FeedProduct, Part, TableFormat, WooCommerce
+from training.catalogue.cells import Cells, columns_by_key, price_number
+from training.catalogue.feed_formats import FORMATS, SIGNATURES, TableFormat, WooCommerce
+from training.catalogue.feed_products import FeedProduct, Part
 from training.catalogue.tables import Table
 
 TEXTS = ("title", "description", "category", "brand")
@@ -22,10 +21,9 @@ def detect(columns: Iterable[str]) -> str:
     Letters of either case, spaces for underscores, the prefix `g:`, another order and missing columns make no
     difference; a format needs some columns that others don't have (`SIGNATURES`).
     """
-    cells = Cells(0, dict.fromkeys(columns, ""), {}, Table())
-    WooCommerce.translate(cells)
+    keys = WooCommerce.translate(columns_by_key(tuple(columns)))
     for name, needed in SIGNATURES.items():
-        if all(sum(key in cells.names for key in keys.split("|")) >= count for count, keys in needed):
+        if all(sum(key in keys for key in names.split("|")) >= count for count, names in needed):
             return name
     return "table"
 
@@ -64,7 +62,7 @@ def feed_rows(
         of last rows. One without an id has `id == ""`; ids that a file has twice come twice.
     """
     layout = FORMATS[form]()
-    last = {} if form == "table" else _last_rows(read, layout, columns)
+    last = {} if form == "table" else _last_rows(read, layout, columns, problems)
     waiting: dict[str, list[Part]] = {}
     seen: set[str] = set()
     for place, (number, row) in enumerate(read()):
@@ -84,11 +82,13 @@ def feed_rows(
                 yield from _each(parts, layout, seen, problems)
 
 
-def _last_rows(read: Callable[[], Rows], layout: TableFormat, columns: Mapping[str, str]) -> dict[str, int]:
+def _last_rows(
+    read: Callable[[], Rows], layout: TableFormat, columns: Mapping[str, str], problems: Table
+) -> dict[str, int]:
     """The place of the last row of each key."""
     places: dict[str, int] = {}
     for place, (number, row) in enumerate(read()):
-        if key := layout.key(Cells(number, row, columns, Table())):
+        if key := layout.key(Cells(number, row, columns, problems)):
             places[key] = place
     last: dict[str, int] = {}
     for key, place in places.items():
@@ -125,11 +125,7 @@ def _grouped(parts: list[Part]) -> FeedProduct:
     stock = [part.product.in_stock for part in sellers if part.product.in_stock is not None]
     product.in_stock = any(stock) if stock else first.in_stock
     product.attributes = _joined_attributes(parts)
-    for part in parts:
-        for column, text in part.product.extra.items():
-            texts = product.extra.setdefault(column, text)
-            if text not in texts.split(" | "):
-                product.extra[column] = f"{texts} | {text}"
+    product.extra |= _joined_extra(parts)
     product.variants = [item for item in _distinct(part.variant for part in sellers) if item != product.id]
     return product
 
@@ -156,8 +152,7 @@ def _each(
         for other in (*reversed(parents), part):
             product.attributes |= other.product.attributes
             product.attributes |= {} if other.sells and other is not part else other.options
-        for one in (*reversed(above), part.product):
-            product.extra |= one.extra
+        product.extra = _joined_extra([other for other in parts if not other.sells]) | part.product.extra
         yield part.number, product
 
 
@@ -193,6 +188,15 @@ def _joined_attributes(parts: list[Part]) -> dict[str, str]:
     return {name: ", ".join(values) for name, values in found.items()}
 
 
+def _joined_extra(parts: list[Part]) -> dict[str, str]:
+    """The left over columns of rows as one: for each the values, each once, with `|` between."""
+    found: dict[str, list[str]] = {}
+    for part in parts:
+        for column, text in part.product.extra.items():
+            found.setdefault(column, []).append(text)
+    return {column: " | ".join(_distinct(texts)) for column, texts in found.items()}
+
+
 def _lowest(prices: list[str]) -> str:
     numbers = [(number, price) for price in prices if (number := price_number(price)) is not None]
     return min(numbers, key=lambda found: found[0])[1] if numbers else next(iter(prices), "")
@@ -200,6 +204,3 @@ def _lowest(prices: list[str]) -> str:
 
 def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(value for value in values if value))
-
-
-__all__ = ["FeedProduct", "column_key", "detect", "feed_rows"]

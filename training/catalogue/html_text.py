@@ -5,7 +5,6 @@ what they look like: `size < 5 & up`, `R&D` and `<M>` stay. Only the standard li
 """
 
 import re
-from html import unescape
 from html.parser import HTMLParser
 
 DROPPED = frozenset(["script", "style", "template", "noscript", "iframe", "svg", "object", "head", "textarea"])
@@ -79,15 +78,8 @@ def _plain_tags(text: str) -> str:
 
 
 def _escape_plain(text: str) -> str:
-    return ENTITY.sub(_known, re.sub(rf"&(?!{ENTITY.pattern[1:]})", "&amp;", text, flags=re.IGNORECASE)).replace(
-        "<", "&lt;"
-    )
-
-
-def _known(entity: re.Match) -> str:
-    """An entity, and `&amp;` before one that there isn't, such as `&foo;`."""
-    found = entity.group()
-    return "&amp;" + found[1:] if unescape(found) == found else found
+    text = re.sub(rf"&(?!{ENTITY.pattern[1:]})", "&amp;", text, flags=re.IGNORECASE)
+    return text.replace("<", "&lt;")
 
 
 class _Reader(HTMLParser):

@@ -9,6 +9,7 @@ from training.catalogue.tables import cell_text
 AMOUNT_KEYS = ("amount", "value", "price")
 CURRENCY_KEYS = ("currency", "currencyCode", "currency_code", "priceCurrency")
 LABEL_KEYS = ("name", "title", "label")
+DEEPEST = 20  # levels; what is further down stays as it is
 WHOLE = ("attributes", "additional_attributes", "product_detail")
 
 
@@ -41,7 +42,7 @@ def flatten(row: Mapping[str, Any], whole: Collection[str] = WHOLE) -> dict[str,
 def _add(flat: dict[str, Any], name: str, value: Any, whole: bool = False) -> None:
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
         _put(flat, name, _list_cell(flat, name, value))
-    elif not isinstance(value, Mapping) or whole:
+    elif not isinstance(value, Mapping) or whole or name.count(".") == DEEPEST:
         _put(flat, name, value)
     elif (price := _price(value)) is not None:
         _put(flat, name, price)

@@ -119,6 +119,13 @@ def test_utf8_that_stops_being_it_is_read_on_and_told_by_line(tmp_path):
     assert places(table) == {NOT_UTF8: [8001, 8501]} and table.dialect == "read as UTF-8, separator ,"
 
 
+@pytest.mark.parametrize("cut", [b"\xc3", b"\xe2\x82", b"\xe9"])
+def test_a_cut_character_does_not_make_utf8_another_encoding(tmp_path, cut):
+    rows, table = read(write(tmp_path, b"id,title\n1," + "größer €".encode() + b"\n2,cut caf" + cut + b"\n3,x\n"))
+    assert rows[0][1] == "größer €" and rows[1][1].startswith("cut caf") and len(rows) == 3
+    assert places(table) == {NOT_UTF8: [3]} and "UTF-8," in table.dialect
+
+
 def test_cp1252_that_goes_on_as_utf8_is_told_and_so_is_what_it_lacks(tmp_path):
     lines = ["id,title\n1,größer\n".encode("cp1252"), b"2,x\n" * 20_000, "3,größer\n".encode(), b"4,\x81\n"]
     rows, table = read(write(tmp_path, b"".join(lines)))

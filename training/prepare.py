@@ -45,7 +45,7 @@ def main(arguments: PrepareArguments) -> dict:
     judged = Judged({}, {}, {}, None)
     if arguments.log:
         log_options = arguments.log_columns, arguments.events, arguments.engagement
-        given = arguments.log_format, arguments.encoding, arguments.separator
+        given = arguments.log_format, arguments.encoding, arguments.separator, products.aliases
         judged = read_log(arguments.log, *log_options, set(products.groups), *given)
     splits = split_judgments(shares, judged, split_of)
     for split, rows in splits.items():

@@ -4,10 +4,11 @@ one row, read by the names of their columns."""
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from modeling_mmfusion.prices import PriceColumn, read_price
 from training.catalogue.html_text import html_to_text
 from training.catalogue.missing import is_missing_text
 from training.catalogue.tables import Table, cell_text
@@ -46,20 +47,18 @@ def read_availability(text: str) -> bool | None:
     return word in IN_STOCK
 
 
-def price_number(text: str) -> float | None:
-    """The number of a price, to find the lowest by: `1.299,00 EUR`, `$1,299.00` and `1299` are the same; `None` if
-    there is none. The last of two signs is the decimal one, and so is a single one unless it is a comma before three
-    digits."""
-    digits = re.search(r"\d[\d.,' \u00a0\u202f\u2019]*", text)
-    if digits is None:
-        return None
-    number = re.sub(r"[^\d.,]", "", digits.group()).rstrip(".,")
-    last = max(number.rfind("."), number.rfind(","))
-    sign = number[last] if last >= 0 else ""
-    is_thousands = number.count(sign) > 1 or (sign == "," and "." not in number and len(number) - last == 4)
-    if not sign or is_thousands:
-        return float(re.sub(r"[.,]", "", number))
-    return float(f"{re.sub(r'[.,]', '', number[:last])}.{number[last + 1 :]}")
+def price_number(text: str, others: Iterable[str] = ()) -> float | None:
+    """The number of a price, to find the lowest by; `None` if there is none.
+
+    Args:
+        text (`str`): the price.
+        others (`Iterable[str]`, *optional*): prices that tell how this one is written, where it could be two.
+    """
+    column = PriceColumn()
+    for price in (text, *others):
+        column.see(price)
+    found = column.read(text) or read_price(text, ".")
+    return found and found.amount
 
 
 def split_pictures(value: Any, separator: str = "|") -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.prices import PriceColumn, read_price
 from training.catalogue.download import Fetched, download
 from training.catalogue.feeds import detect, feed_rows
+from training.catalogue.nested import flatten, variant_rows
 from training.catalogue.options import Columns, PrepareArguments
 from training.catalogue.picture_files import MISSING, PictureFolder
 from training.catalogue.pictures import PictureSpool, SpooledPicture, fit_picture
@@ -42,6 +43,7 @@ class Products:
         places (`dict[str, list[SpooledPicture]]`): those of each product by its id, which is there for all that can be
             used.
         numbers (`dict[str, int]`): each product's number in `rows` by its id.
+        aliases (`dict[str, str]`): the product of each variant that was made one with others, by the variant's id.
         groups (`dict[str, str]`): the group of each product.
         prices (`PriceColumn`): how prices are written.
         columns (`dict[str, str]`): the names in the catalogue of the file's own columns that are kept.
@@ -56,6 +58,7 @@ class Products:
     pictures: PictureSpool
     places: dict[str, list[SpooledPicture]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     prices: PriceColumn = field(default_factory=PriceColumn)
     columns: dict[str, str] = field(default_factory=dict)
@@ -147,7 +150,7 @@ def open_products(arguments: PrepareArguments, pictures: PictureSpool) -> Produc
     else:
         existing_file(name, f"a file that ends in {', '.join(ENDINGS)} or .xml")
         records = (row for _, row, _ in table_rows(Path(name), **given) if isinstance(row, dict))
-        form = detect(next(records, {})) if form == "auto" else form
+        form = detect(flatten(variant_rows(next(records, {}))[0])) if form == "auto" else form
         needed = (TABLE_NEEDS[:1] if arguments.images else TABLE_NEEDS) if form == "table" else []
         table = Table.open(name, arguments.columns, needed, "--columns", **given)
     spool = ProductSpool(pictures.folder)
@@ -164,22 +167,24 @@ def read_rows(products: Products) -> Callable[[], Iterator[tuple[int, dict]]]:
     form's reader calls it."""
     table = products.table
     passes = iter([False, True] if products.form != "table" else [True])
+    is_nested = table.name.lower().removesuffix(".gz").endswith(".jsonl")
 
     def read() -> Iterator[tuple[int, dict]]:
-        if not next(passes):
-            return (
-                xml_rows(Path(table.name))
-                if is_xml(table.name)
-                else ((number, row) for number, row, _ in table.records() if isinstance(row, dict))
-            )
-        return counted(table, xml_rows(Path(table.name))) if is_xml(table.name) else table.whole_rows()
+        is_last = next(passes)
+        if is_xml(table.name):
+            rows = counted(table, xml_rows(Path(table.name))) if is_last else xml_rows(Path(table.name))
+        elif is_last:
+            rows = table.whole_rows()
+        else:
+            rows = ((number, row) for number, row, _ in table.records() if isinstance(row, dict))
+        return ((number, flatten(one)) for number, row in rows for one in variant_rows(row)) if is_nested else rows
 
     return read
 
 
 def counted(table: Table, rows: Iterator[tuple[int, dict]]) -> Iterator[tuple[int, dict]]:
     """Rows, counted as read by a table."""
-    for row in tqdm(rows, desc=table.name, unit=" items"):
+    for row in tqdm(rows, desc=table.name, unit=" rows"):
         table.read += 1
         yield row
 
@@ -199,6 +204,7 @@ def keep_rows(arguments: PrepareArguments, products: Products) -> None:
             products.prices.see(product.price)
             products.numbers[product.id] = products.rows.add({"line": number, **vars(product)})
             products.columns.update(dict.fromkeys(product.extra))
+            products.aliases.update(dict.fromkeys(product.variants, product.id))
 
 
 def keep_pictures(arguments: PrepareArguments, products: Products) -> None:
@@ -276,4 +282,4 @@ def choose_columns(arguments: PrepareArguments, products: Products) -> None:
 
 def free_name(name: str, taken: set[str]) -> str:
     """A column's name, with a number behind it if the catalogue has a column of that name."""
-    return next(one for one in (name, *(f"{name} {number}" for number in count(2))) if one not in taken)
+    return next(one for one in chain([name], (f"{name} {number}" for number in count(2))) if one not in taken)

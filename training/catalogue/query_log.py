@@ -21,7 +21,7 @@ The examination model is that of Joachims et al., Unbiased Learning-to-Rank with
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -136,6 +136,7 @@ def read_log(
     form: str = "auto",
     encoding: str | None = None,
     separator: str | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Judged:
     """Reads the search log.
 
@@ -148,6 +149,7 @@ def read_log(
         form (`str`, *optional*, defaults to `"auto"`): `events`, a row an event; `ga4`, an export of Google Analytics
             4; `auto` tells them by their columns.
         encoding, separator (`str`, *optional*): of the file; found out if not given.
+        aliases (`Mapping[str, str]`, *optional*): the product that is meant by other ids, such as a variant's.
 
     Returns:
         [`Judged`].
@@ -166,6 +168,7 @@ def read_log(
     spellings, frequencies, scales = Spellings(), Counter[str](), set()
     for number, row in rows:
         row["visitor"] = row.get("visitor") or row.get("session") or ""
+        row["product"] = (aliases or {}).get(row["product"], row["product"])
         if problem := _problem(row, ids, events, bots):
             table.note(f"{problem[0]} (left out)", number, problem[1], row[problem[1]])
             continue

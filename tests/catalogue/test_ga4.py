@@ -118,9 +118,8 @@ def test_a_flat_table_has_a_row_an_item(tmp_path):
         csv.writer(file).writerows([columns, *([*row[:5], START + row[5] * 1_000_000] for row in rows)])
     found = read(str(tmp_path / "ga4.csv"))
     assert found.grades == {("mug", "a"): 0, ("mug", "b"): 3}
-    assert found.table.lines() == [
-        f"1 x event of GA4 that isn't used (left out); first: {tmp_path / 'ga4.csv'} line 7, field event_name: 'scroll'"
-    ]
+    (line,) = found.table.lines()
+    assert line.startswith("1 x event of GA4 that isn't used (left out)") and line.endswith("event_name: 'scroll'")
 
 
 def test_bots_ages_and_events_of_ga4_by_their_own_names(tmp_path):

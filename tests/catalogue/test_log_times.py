@@ -1,5 +1,6 @@
 """Times as shops export them."""
 
+import time
 from datetime import UTC, datetime
 
 import pytest

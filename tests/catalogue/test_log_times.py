@@ -1,6 +1,5 @@
 """Times as shops export them."""
 
-import time
 from datetime import UTC, datetime
 
 import pytest

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 SIGNS = {
     "€": "EUR",
@@ -114,6 +115,7 @@ def read_price(text: str, decimal_mark: str | None = None) -> Price | None:
     return Price(amount, currency) if math.isfinite(amount) else None
 
 
+@lru_cache(10_000)  # shops have few prices, of which many products have the same
 def split_price(text: str) -> tuple[str, str] | None:
     """The digits of a price, with what stands between them, and its currency; `None` if it is no single price."""
     text = unicodedata.normalize("NFKC", str(text)).strip()

@@ -102,7 +102,9 @@ def test_searches_do_not_leak_into_other_sessions(tmp_path):
 def test_at_the_same_time_a_search_comes_first_and_an_own_term_counts(tmp_path):
     events = [event("view_item_list", 1, "a"), event("view_search_results", 1, search_term="mug")]
     events += [event("select_item", 2, "b", search_term="lamp"), event("select_item", 3, "a")]
-    assert set(read(write(tmp_path / "ga4.jsonl", events)).grades) == {("mug", "a"), ("lamp", "b"), ("lamp", "a")}
+    events += [event("purchase", 4, "c", search_term="cup")]
+    found = set(read(write(tmp_path / "ga4.jsonl", events)).grades)
+    assert found == {("mug", "a"), ("lamp", "b"), ("lamp", "a"), ("cup", "c")}
 
 
 def test_a_flat_table_has_a_row_an_item(tmp_path):
@@ -118,9 +120,8 @@ def test_a_flat_table_has_a_row_an_item(tmp_path):
         csv.writer(file).writerows([columns, *([*row[:5], START + row[5] * 1_000_000] for row in rows)])
     found = read(str(tmp_path / "ga4.csv"))
     assert found.grades == {("mug", "a"): 0, ("mug", "b"): 3}
-    assert found.table.lines() == [
-        f"1 x event of GA4 that isn't used (left out); first: {tmp_path}/ga4.csv line 7, field event_name: 'scroll'"
-    ]
+    (line,) = found.table.lines()
+    assert line.startswith("1 x event of GA4 that isn't used (left out)") and line.endswith("event_name: 'scroll'")
 
 
 def test_bots_ages_and_events_of_ga4_by_their_own_names(tmp_path):

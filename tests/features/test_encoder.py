@@ -75,7 +75,7 @@ def test_the_cache_is_used_and_belongs_to_towers_and_data(towers, model, process
         model.product_heads.missing_image.weight.add_(1)  # not a tower: the features stay
     Encoder(model, processor).product_states(load_split(shop, "test"))
     with pytest.raises(AssertionError, match="the towers ran"):
-        Encoder(model, processor).query_states(["red  mug"])
+        Encoder(model, processor).query_states(["red mug mug"])
     with pytest.raises(AssertionError, match="the towers ran"):
         Encoder(model, processor).product_states(load_split(write_shop(tmp_path / "other"), "test"))
     with torch.no_grad():

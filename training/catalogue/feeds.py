@@ -198,6 +198,8 @@ def _joined_extra(parts: list[Part]) -> dict[str, str]:
 
 
 def _lowest(prices: list[str]) -> str:
+    if len(prices) < 2:
+        return next(iter(prices), "")
     numbers = [(number, price) for price in prices if (number := price_number(price, prices)) is not None]
     return min(numbers, key=lambda found: found[0])[1] if numbers else next(iter(prices), "")
 

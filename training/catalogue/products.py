@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class Products:
         """The columns that are written because some product has something in them."""
         return [name for name in OPTIONAL if name in self.has]
 
-    @property
+    @cached_property
     def has_lists(self) -> bool:
         """Whether some product has several pictures."""
         return any(len(places) > 1 for places in self.places.values())

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from batching import Batched
 from pictures import data_address, small_jpeg
+from prices import numbers_of_prices
 from transformers import AutoModel, AutoProcessor
 
 VIEWS = ("fused", "text", "image")
@@ -245,7 +246,7 @@ class Catalogue:
         self.judged_texts = list(judged or {})
         self.judged_vectors = judged_vectors
         self.measured = np.arange(len(products)) < (len(products) if measured is None else measured)
-        self.prices = np.array([price_of(product.get("price")) for product in products])
+        self.prices = np.array(numbers_of_prices([str(product.get("price") or "") for product in products]))
         self.pictured = np.array([bool(product.get("pictured")) for product in products])
         self.thumbnail = lru_cache(maxsize=2000)(self._thumbnail)
 
@@ -424,18 +425,3 @@ def normalised(text: str) -> str:
 def clamp(value, low: int, high: int) -> int:
     """A number as an integer between two others."""
     return max(low, min(high, int(value)))
-
-
-def price_of(text) -> float:
-    """The number in a price such as `9.90`, `1,299.00 EUR` or `19,99`; not-a-number if there is none."""
-    digits = "".join(character for character in str(text or "") if character.isdigit() or character in ".,").strip(
-        ".,"
-    )
-    if "," in digits and ("." not in digits or digits.rfind(",") > digits.rfind(".")):
-        whole, _, rest = digits.rpartition(",")
-        decimal = len(rest) != 3 or "." in digits
-        digits = whole.replace(",", "").replace(".", "") + ("." if decimal else "") + rest
-    try:
-        return float(digits.replace(",", ""))
-    except ValueError:
-        return math.nan

@@ -26,6 +26,7 @@ import datasets
 import numpy as np
 from catalogue import Catalogue, ShopEncoder, normalised
 from pictures import read_picture
+from prices import price_text
 from tqdm.auto import tqdm
 
 HERE = Path(__file__).resolve().parent
@@ -118,6 +119,7 @@ def load_catalogue(data: str, split: str | None, encoder: ShopEncoder) -> Catalo
     total, corpus = len(corpus), corpus.select(range(min(len(corpus), MAX_PRODUCTS)))
     pictures = CataloguePictures(corpus)
     columns = {name: corpus[name][:] for name in COLUMNS if name in corpus.column_names}
+    columns["price"] = [price and price_text(price) for price in columns.get("price", [None] * len(corpus))]
     products = [
         {"_id": str(product_id), **{name: values[row] for name, values in columns.items()}}
         for row, product_id in enumerate(corpus["_id"])

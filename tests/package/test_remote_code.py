@@ -53,7 +53,16 @@ def test_a_saved_folder_loads_without_the_package(model, processor, tmp_path, st
 def test_a_saved_model_carries_these_files_and_no_others(model, processor, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    names = {"baselines", "configuration", "encoders", "fusion", "modeling", "processing", "sentence_transformers"}
+    names = {
+        "baselines",
+        "configuration",
+        "encoders",
+        "fusion",
+        "modeling",
+        "processing",
+        "sentence_transformers",
+        "text",
+    }
     assert {file.name for file in tmp_path.glob("*.py")} == {f"{name}_mmfusion.py" for name in names}
 
 

@@ -22,10 +22,11 @@ import pytest
 import start
 import torch
 from batching import Batched
-from catalogue import Filters, ShopEncoder, VisitorError, price_of
+from catalogue import Filters, ShopEncoder, VisitorError
 from gradio_client import Client, handle_file
 from helpers import ROOT, picture, write_shop
 from PIL import Image
+from prices import numbers_of_prices
 from space_shop import HOSTILE_TITLE, make_zip, space_rows
 from tradeoff import stored
 from upload import Upload, read_upload
@@ -449,10 +450,11 @@ def test_without_model_and_run_the_quickstart_is_run(tmp_path, monkeypatch):
     assert start.model_name() == str(tmp_path / "runs" / "quickstart" / "model")
 
 
-def test_prices_are_read_as_people_write_them():
-    texts = {"9.90": 9.9, "1,299.00 EUR": 1299, "19,99": 19.99, "1.299,50": 1299.5, "$ 5": 5, "1,299": 1299}
-    assert {text: price_of(text) for text in texts} == pytest.approx(texts)
-    assert np.isnan(price_of("on request")) and np.isnan(price_of(None)) and np.isnan(price_of("1.2.3"))
+def test_prices_are_read_as_the_index_reads_them():
+    texts = {"9.90": 9.9, "1,299.00 EUR": 1299, "$ 5": 5, "1,299": 1299}
+    assert numbers_of_prices(texts) == pytest.approx(list(texts.values()))
+    assert np.isnan(numbers_of_prices(["on request", None, "1.2.3"])).all()
+    assert (ROOT / "space" / "prices.py").read_text() == (ROOT / "modeling_mmfusion" / "prices.py").read_text()
 
 
 def test_the_embedded_shop_is_whole(shop, tmp_path, monkeypatch):

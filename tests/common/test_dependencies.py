@@ -18,7 +18,7 @@ from training.evaluation.rankers import TextRanker
 
 SPACE = (ROOT / "space" / "requirements.txt").read_text().splitlines()
 FOLDERS = {
-    "modeling_mmfusion": requirements(extras=("index", "export")),
+    "modeling_mmfusion": requirements(extras=("index", "export", "serve")),
     "training": requirements(),
     "hub_card": [*requirements(extras=("hub", "train", "index")), "sentence-transformers"],  # looked for, not needed
     "space": [*SPACE, "gradio"],  # which comes by the sdk_version in its README
@@ -63,7 +63,7 @@ def test_the_space_asks_for_what_its_extra_does():
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino", "sentence_transformers"])
 def test_an_optional_package_that_is_not_there_is_one_line(package, shop, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    (tmp_path / MANIFEST).write_text('{"inputs": {"query": {}}, "model": ""}')
+    (tmp_path / MANIFEST).write_text('{"inputs": {"query": {}, "product": {}}, "model": ""}')
     (tmp_path / "query_tower.onnx").write_bytes(b"")
     uses = {
         "onnxruntime": lambda: OnnxTowers(tmp_path).query_vectors({"input_ids": []}),

@@ -1,5 +1,6 @@
 """Times as shops export them."""
 
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -51,6 +52,16 @@ def test_the_order_and_the_halves_of_the_day(text, hour):
         seconds_of(f"11/28/2026 {text}", False) == seconds_of(f"28-11-2026 {text}", True) == TEN + (hour - 10) * 3600
     )
     assert seconds_of(f"11/28/2026 {text}", True) is seconds_of("03/04/2026") is None
+
+
+def test_without_a_zone_it_is_utc_wherever_it_is_read(monkeypatch):
+    monkeypatch.setenv("TZ", "EST5")
+    time.tzset()
+    try:
+        assert seconds_of("2026-11-28 10:00") == seconds_of("28.11.2026 10:00") == TEN
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def recency(*times, day_first=None):

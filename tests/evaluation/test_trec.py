@@ -58,7 +58,7 @@ def test_other_tools_find_the_same_order_however_deep(tmp_path):
 
 
 def test_lines_in_any_order_are_ranked_by_score_then_by_rank(tmp_path):
-    lines = ["q Q0 c 3 0.5 x", "r Q0 a 1 -inf x", "q\tQ0  b 2 0.5 x", "", "q Q0 a 1 1e3 x"]
+    lines = ["q Q0 c 3 0.5 x", "r Q0 a 1 -inf x", "q\tQ0  b 2 0.5 x", "", "q Q0 a 9 1e3 x"]
     (tmp_path / "run").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
     assert read_run(tmp_path / "run") == {"q": ["a", "b", "c"], "r": ["a"]}
 

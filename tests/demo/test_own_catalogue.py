@@ -90,7 +90,7 @@ def run(shop, monkeypatch, capsys):
             assert not stopped.code, f"{' '.join(words)}: {capsys.readouterr().err[-1000:]}"
 
     def run(command: str) -> str:
-        words = shlex.split(command.split(" > ")[0], comments=True)
+        words = shlex.split(re.sub(r" > [\w.]+( +#.*)?$", "", command), comments=True)
         if words[:2] == ["python", "-m"]:
             of_module(words[2:])
         elif words[0] == "make":

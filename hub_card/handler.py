@@ -20,7 +20,6 @@ BATCH = 32  # inputs that are embedded together
 INPUT_TYPES = ("query", "document")
 PARAMETERS = ("input_type", "dimensions")
 QUERY_FIELDS = ("text", "image")
-PRODUCT_FIELDS = ("text", "image", "title", "brand", "category", "description", "attributes", "price")
 
 
 class EndpointHandler:
@@ -61,7 +60,7 @@ class EndpointHandler:
         inputs = inputs if isinstance(inputs, list) else [inputs]
         if not inputs:
             raise ValueError("inputs: an empty list; give at least one")
-        fields = QUERY_FIELDS if kind == "query" else PRODUCT_FIELDS
+        fields = QUERY_FIELDS if kind == "query" else (*QUERY_FIELDS, *self.processor.product_fields, "price")
         rows = [read_row(row, f"inputs {number}", fields) for number, row in enumerate(inputs)]
         embed = self.queries if kind == "query" else self.products
         vectors = torch.cat([embed(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)])

@@ -114,7 +114,9 @@ class ServedModel:
         Raises:
             DataError: if there is nothing in it, or it holds what this model does not read.
         """
-        known = ["text", *self.processor.product_fields, "image"] if input_type == "document" else list(QUERY_FIELDS)
+        known = list(QUERY_FIELDS)
+        if input_type == "document":  # a price is a product's, whether or not the model reads it
+            known = list(dict.fromkeys(["text", *self.processor.product_fields, "price", "image"]))
         if unknown := [name for name in fields if name not in known]:
             hint = '; products are embedded with "input_type": "document"' if input_type == "query" else ""
             raise DataError(f"{unknown[0]!r} is no field of a {input_type}, which has {', '.join(known)}{hint}")

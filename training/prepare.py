@@ -64,7 +64,8 @@ def _print(arguments: PrepareArguments, report: dict, products: Products, judged
     print(_counts(report))
     for rows in filter(None, (products.table, judged.table)):
         how = f"{rows.dialect}; " if rows.dialect else ""
-        print(f"{rows.name}: {how}{rows.read:,} rows read, {rows.dropped:,} left out")
+        made = f"; they make {len(products.groups):,} products" if rows is products.table else ""
+        print(f"{rows.name}: {how}{rows.read:,} rows read, {rows.dropped:,} left out{made}")
         rows.report()
     for line in [*_said(report["products"]), *judged.notes]:
         print(line)

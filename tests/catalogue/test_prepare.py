@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from modeling_mmfusion.errors import DataError
-from training.catalogue import writing
+from training.catalogue import products, writing
 from training.catalogue.delimited import LINE_BREAKS
 from training.catalogue.layout import load_products, load_split, split_names
 from training.catalogue.options import Columns, PrepareArguments, Shares
@@ -531,3 +531,32 @@ def test_command_line_and_help(shop, monkeypatch, capsys):
     report = json.loads((shop / "out" / "prepare_report.json").read_text())
     assert list(report["splits"]) == split_names(shop / "out") == ["train"] and not report["splits"]["train"]["novel"]
     assert command_line(monkeypatch, capsys, "--help")[0] in (0, None)
+
+
+def test_pictures_beyond_those_that_are_kept_are_counted_and_damaged_ones_give_way_to_the_ids(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a1", "a2", "a3", "b"):
+        (tmp_path / "images" / f"{name}.png").write_bytes(picture((len(name), ord(name[-1]), 9)))
+    (tmp_path / "images" / "broken.png").write_bytes(picture()[:50])
+    rows = [
+        {"id": "a", "title": "a", "image": "a1.png|a2.png|a3.png"},
+        {"id": "b", "title": "b", "image": "broken.png"},
+    ]
+    write_csv(tmp_path / "products.csv", rows)
+    report = main(options(tmp_path, shares=Shares(1, 0, 0), max_pictures=2))
+    found = {row["_id"]: [one["path"] for one in row["image"]] for row in table(tmp_path / "out", "train", "corpus")}
+    assert found == {"a": ["a1.png", "a2.png"], "b": ["b.png"]}
+    assert example_rows(report, "products") == {
+        "more than 2 pictures, the first are kept (picture not used)": [2],
+        "picture can't be read (picture not used)": [3],
+    }
+
+
+def test_a_column_to_keep_that_is_not_there_is_refused_before_pictures_are_read(tmp_path, monkeypatch):
+    write_csv(tmp_path / "products.csv", [{"id": "a", "title": "a", "colour": "red", "": "x"}])
+    report = main(options(tmp_path, shares=Shares(1, 0, 0)))
+    assert report["products"]["kept_columns"] == {"colour": "colour"}
+    assert "(no name)" in report["products"]["left_out_columns"] or report["products"]["problems"]
+    monkeypatch.setattr(products, "keep_pictures", lambda *given: pytest.fail("pictures were read"))
+    with pytest.raises(DataError, match="--keep color: .* it has colour"):
+        main(options(tmp_path, overwrite=True, keep=["color"]))

@@ -74,7 +74,7 @@ def test_vectors_are_those_of_the_class(client, run):
     red, blue = picture("red"), picture("blue", (200, 60), "JPEG")
     products = [
         {"title": "Red mug", "brand": "Acme", "attributes": {"size": "M"}, "image": red},
-        {"description": "no picture"},
+        {"description": "no picture", "price": 9.9},
         {"image": [blue, red]},
         {"text": "one string", "image": None},
     ]

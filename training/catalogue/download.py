@@ -110,7 +110,7 @@ def download(
     Raises:
         DataError: if the folder is somebody else's, is in use by another run or can't be written.
     """
-    folder, limits, fetched = claim_folder(folder, WRITER), limits or Limits(), Fetched()
+    folder, limits, fetched = claim_folder(folder, WRITER, option="--download"), limits or Limits(), Fetched()
     with only_process(folder), cannot_write(folder):
         there = {path.stem: path for path in folder.glob("[0-9a-f][0-9a-f]/*.*") if not path.name.startswith(".")}
         wanted = dict.fromkeys(urls)

@@ -86,13 +86,15 @@ class PictureFolder:
         folder (`str` or `Path`, *optional*): the folder; without it there are no files.
         ids (`Iterable[str]`, *optional*): the ids of all products. With them `A6_1.jpg` is the picture of a product
             `A6_1`, and only without such a product the first of `A6`.
+        most (`int`, *optional*, defaults to 16): pictures of a product.
 
     Attributes:
         paths (`list[str]`): the files from the folder, those at the top first.
         skipped (`dict[str, tuple[int, list[str]]]`): what was left out while reading: kind, count and examples.
     """
 
-    def __init__(self, folder: str | os.PathLike | None, ids: Iterable[str] = ()):
+    def __init__(self, folder: str | os.PathLike | None, ids: Iterable[str] = (), most: int = MAX_PICTURES):
+        self.most = most
         self.folder = None if folder is None else Path(os.path.realpath(folder))
         self.skipped: dict[str, tuple[int, list[str]]] = {}
         self._targets: dict[str, str] = {}  # of files that a link leads to, the files themselves
@@ -312,8 +314,7 @@ class PictureFolder:
     def of_product(
         self, item: str, cell: str, fetched: Mapping[str, Path] | None = None, failed: Mapping[str, str] | None = None
     ) -> tuple[list[Path], list[tuple[str, str]]]:
-        """A product's pictures, at most 16: those that its row names, and if none of them is there those called like
-        its id.
+        """A product's pictures, at most `most`: those that its row names; if none is there, those called like its id.
 
         Args:
             item (`str`): its id.
@@ -339,9 +340,9 @@ class PictureFolder:
             if places:
                 fits = " and ".join(place + item for place in places[:2])
                 problems.append(("pictures called like the id are in several folders", printable(fits)))
-        if len(found) > MAX_PICTURES:
-            problems.append((f"more than {MAX_PICTURES} pictures, the first are kept", f"{item}: {len(found)}"))
-        return list(found)[:MAX_PICTURES], problems
+        if len(found) > self.most:
+            problems.append((f"more than {self.most} pictures, the first are kept", f"{item}: {len(found)}"))
+        return list(found)[: self.most], problems
 
     def missing_urls(self, cell: str, item: str = "") -> list[str]:
         """The addresses in a product's cell that have no file in the folder, for [`download`]."""

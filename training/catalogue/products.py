@@ -129,10 +129,10 @@ def read_products(arguments: PrepareArguments, pictures: PictureSpool) -> Produc
     """
     products = open_products(arguments, pictures)
     keep_rows(arguments, products)
+    choose_columns(arguments, products)
     keep_pictures(arguments, products)
     if not products.groups:
         raise products.table.left_nothing("no product can be used")
-    choose_columns(arguments, products)
     return products
 
 
@@ -206,25 +206,22 @@ def keep_rows(arguments: PrepareArguments, products: Products) -> None:
             products.numbers[product.id] = products.rows.add({"line": number, **vars(product)})
             products.columns.update(dict.fromkeys(product.extra))
             products.aliases.update(dict.fromkeys(product.variants, product.id))
+    products.aliases = {item: its for item, its in products.aliases.items() if item not in products.numbers}
 
 
 def keep_pictures(arguments: PrepareArguments, products: Products) -> None:
     """Finds the pictures of each product, keeps them, and groups the products that have anything to tell."""
-    folder, table, groups = PictureFolder(arguments.images, products.numbers), products.table, Groups()
+    table, groups = products.table, Groups()
+    folder = PictureFolder(arguments.images, products.numbers, arguments.max_pictures)
     fetched = fetch_pictures(arguments, products, folder)
-    looks = tqdm(products.rows, desc="pictures", total=len(products.rows), unit=" products")
-    for product in looks:
-        item, digests = product["id"], []
-        places = products.places[item] = []
-        for path in find_pictures(product, folder, fetched, arguments, table):
-            try:
-                content = path.read_bytes()
-                picture = fit_picture(content, path.name, arguments.image_size)
-            except Exception:  # Pillow raises many kinds for damaged files
-                table.note("picture can't be read (picture not used)", product["line"], "image", path.name)
-                continue
-            places.append(products.pictures.add(picture))
-            digests.append(hashlib.sha256(content).hexdigest())
+    for product in tqdm(products.rows, desc="pictures", total=len(products.rows), unit=" products"):
+        item = product["id"]
+        named = find_pictures(product, folder, fetched, arguments, table)
+        places, digests = read_pictures(product, named, arguments, products)
+        if named and not places:  # all that is named is damaged
+            others = [path for path in folder.of_id(item) if path not in named]
+            places, digests = read_pictures(product, others, arguments, products)
+        products.places[item] = places
         if places or product["title"] or product["description"]:
             groups.add(product, digests)
             products.note_values(product)
@@ -233,6 +230,23 @@ def keep_pictures(arguments: PrepareArguments, products: Products) -> None:
             table.note("product without title, description and picture (left out)", product["line"], "id", item)
     products.groups = groups.all()
     products.leftovers = folder.leftovers() if arguments.images else {}
+
+
+def read_pictures(
+    product: dict, paths: Iterable[Path], arguments: PrepareArguments, products: Products
+) -> tuple[list[SpooledPicture], list[str]]:
+    """Keeps the pictures that can be read: their places, and the digests of their files. The others are counted."""
+    places, digests = [], []
+    for path in paths:
+        try:
+            content = path.read_bytes()
+            picture = fit_picture(content, path.name, arguments.image_size)
+        except Exception:  # Pillow raises many kinds for damaged files
+            products.table.note("picture can't be read (picture not used)", product["line"], "image", path.name)
+            continue
+        places.append(products.pictures.add(picture))
+        digests.append(hashlib.sha256(content).hexdigest())
+    return places, digests
 
 
 def fetch_pictures(arguments: PrepareArguments, products: Products, folder: PictureFolder) -> Fetched:
@@ -258,7 +272,7 @@ def find_pictures(
     if not found and not problems and (product["title"] or product["description"]):
         kind = "no picture is named, and none is called like the id (text alone)"
         table.note(kind, product["line"], "id", product["id"])
-    return found[: arguments.max_pictures]
+    return found
 
 
 def choose_columns(arguments: PrepareArguments, products: Products) -> None:
@@ -277,7 +291,9 @@ def choose_columns(arguments: PrepareArguments, products: Products) -> None:
     for column in found:
         if keep is not None and column not in keep:
             products.left_out[column] = "is not in --keep"
-        elif column.strip():
+        elif not column.strip():
+            products.left_out["(no name)"] = "has no name in the header"
+        else:
             products.columns[column] = free_name(column.strip(), {*TAKEN, *products.columns.values()})
 
 

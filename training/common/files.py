@@ -172,13 +172,14 @@ def check_folder(folder: str | Path, writer: str) -> None:
         raise DataError(f"{folder}: is a file; give a folder")
 
 
-def claim_folder(folder: str | Path, writer: str, of: str = "") -> Path:
+def claim_folder(folder: str | Path, writer: str, of: str = "", option: str = "--output") -> Path:
     """Marks a folder that grows as a writer's, who may write files of known names into it from now on.
 
     Args:
         folder (`str` or `Path`): made if it is not there.
         writer (`str`): what writes it, such as `a training run`.
         of (`str`, *optional*): what it is made of, such as a catalogue; that of another one is refused.
+        option (`str`, *optional*, defaults to `"--output"`): what gives the folder, for messages.
 
     Raises:
         DataError: if it holds what no command of ours wrote, is another writer's or of something else.
@@ -188,11 +189,11 @@ def claim_folder(folder: str | Path, writer: str, of: str = "") -> Path:
         raise DataError(f"{folder}: is a file; give a folder")
     mark = mark_of(folder)
     if not mark and folder.is_dir() and (strange := next(_strange_entries(folder), None)):
-        raise DataError(f"{folder}: holds {strange}, which mmfusion did not write; give another --output")
+        raise DataError(f"{folder}: holds {strange}, which mmfusion did not write; give another {option}")
     if mark and mark.get("writer") != writer:
-        raise DataError(f"{folder}: was written by {mark.get('writer')}, not by {writer}; give another --output")
+        raise DataError(f"{folder}: was written by {mark.get('writer')}, not by {writer}; give another {option}")
     if mark and not _same(mark.get("of", of), of):
-        raise DataError(f"{folder}: was made of {mark['of']}, not of {of}; give another --output")
+        raise DataError(f"{folder}: was made of {mark['of']}, not of {of}; give another {option}")
     if not mark:
         with cannot_write(folder):
             folder.mkdir(parents=True, exist_ok=True)

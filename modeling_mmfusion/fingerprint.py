@@ -148,9 +148,10 @@ def _known_before(settings: dict) -> dict:
 
 
 def _without_auto_map(settings: dict) -> dict:
-    """Settings without `auto_map`, which a processor and its parts have only once they were saved and loaded, and
-    without what the tokenizers tell themselves."""
-    return {name: value for name, value in settings.items() if name not in ("auto_map", "vocabulary_sizes")}
+    """Settings without `auto_map`, which a processor and its parts have only once they were saved and loaded, without
+    what the tokenizers tell themselves, and without words that only queries are corrected to."""
+    apart = ("auto_map", "vocabulary_sizes", "spelling_words")
+    return {name: value for name, value in settings.items() if name not in apart}
 
 
 def _own_settings(config: PreTrainedConfig) -> dict:

@@ -3,7 +3,7 @@
 import bisect
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from .encoders_mmfusion import ATTEND_PADDING, longest_text_of
 from .sentence_transformers_mmfusion import QUERY_MARK, write_sentence_transformers_files
+from .spelling_mmfusion import join_words, shop_words, speller_of
 from .text_mmfusion import (
     PRODUCT_FIELDS,
     SENTENCES,
@@ -64,6 +65,9 @@ class MMFusionProcessor(ProcessorMixin):
         cut_fields (`list[str]`, *optional*, defaults to `[]`): fields that lose their last words, the first field
             first, where a product's text is longer than `max_product_length`; whatever is still too long, and all if
             there are none, is cut at the text's end. `from_towers` sets description, attributes, category.
+        spelling_words (`str`, *optional*, defaults to `""`): the words of the shops that a model was trained on, to
+            which misspelled words of queries are corrected; see [`MMFusionSpeller`] and
+            [`~MMFusionProcessor.learn_words`].
         vocabulary_sizes (`list[int]`, *optional*): how many tokens `tokenizer` and `query_tokenizer` had when they
             were saved. A folder that lost its tokenizer.json would be loaded with an almost empty one, and is refused.
 
@@ -96,8 +100,10 @@ class MMFusionProcessor(ProcessorMixin):
         lower_case=False,
         cut_fields=(),
         plain_words=False,
+        spelling_words="",
     ):
         texts = {"query_prefix": query_prefix, "product_prefix": product_prefix, "text_padding": text_padding}
+        texts["spelling_words"] = spelling_words
         lengths = {"max_query_length": max_query_length, "max_product_length": max_product_length}
         check_settings(texts, lengths, {"product_fields": product_fields, "cut_fields": cut_fields}, vocabulary_sizes)
         if query_tokenizer is None:
@@ -111,6 +117,7 @@ class MMFusionProcessor(ProcessorMixin):
         self.lower_case = lower_case
         self.cut_fields = list(cut_fields)
         self.plain_words = plain_words
+        self.spelling_words = spelling_words
         sizes, bases = zip(*((len(one), one.vocab_size) for one in (tokenizer, query_tokenizer)), strict=True)
         saved = sizes if vocabulary_sizes is None else vocabulary_sizes
         if not all(base <= size <= now for base, size, now in zip(bases, saved, sizes, strict=True)):
@@ -311,10 +318,26 @@ class MMFusionProcessor(ProcessorMixin):
         return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.max_product_length
 
     def query_text(self, query: str) -> str:
-        """A query as the model reads it: without the escapes of an address, `red%20mug`, and as [`normalize_text`] and
-        [`plain_words`] make it."""
+        """A query as the model reads it: without the escapes of an address, `red%20mug`, as [`normalize_text`] and
+        [`plain_words`] make it, and spelled as the shop spells it."""
         text = normalize_text(unescape_query(query))
-        return self._in_case(plain_words(text) if self.plain_words else text)
+        text = plain_words(text) if self.plain_words else text
+        if self.spelling_words:
+            text = speller_of(self.spelling_words).correct(text, self._is_token)
+        return self._in_case(text)
+
+    def learn_words(self, listings: Iterable[str], queries: Iterable[str] = ()) -> None:
+        """Adds the words of a catalogue to those that queries are corrected to, before those that are known.
+
+        Args:
+            listings (`Iterable[str]`): its products' texts.
+            queries (`Iterable[str]`, *optional*): what was asked for in it.
+        """
+        self.spelling_words = join_words(shop_words(listings, queries), self.spelling_words)
+
+    def _is_token(self, word: str) -> bool:
+        tokens = self.query_tokenizer.tokenize(f" {word}")
+        return len(tokens) == 1 and tokens[0] != self.query_tokenizer.unk_token
 
     def _in_case(self, text: str) -> str:
         return text.lower() if self.lower_case else text

@@ -61,6 +61,7 @@ def test_a_saved_model_carries_these_files_and_no_others(model, processor, tmp_p
         "modeling",
         "processing",
         "sentence_transformers",
+        "spelling",
         "text",
     }
     assert {file.name for file in tmp_path.glob("*.py")} == {f"{name}_mmfusion.py" for name in names}

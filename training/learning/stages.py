@@ -19,6 +19,7 @@ from training.common.errors import Problems
 from training.common.files import RUN, cannot_write, check_folder, claim_folder, new_folder, write_json, write_text
 from training.common.random_state import random_state_kept
 from training.common.stopping import Stop
+from training.evaluation.rankers import listing_texts
 from training.features.encoder import Encoder
 from training.learning.adapters import merged, save_adapter
 from training.learning.calibration import picture_sample, sample_rows, start_alignment, start_text_head
@@ -147,6 +148,7 @@ def fit(
     with accelerator.main_process_first(), random_state_kept():
         train = [hide_modality(load(path, data.train_split), data.modality) for path in data.path]
         dev = [hide_modality(split, data.modality) for split in dev_splits(accelerator, data, load)]
+    learn_words(encoder, train)
     stages = [name for name in STAGES if getattr(arguments, name).epochs > 0]
     done = checkpoints.done if checkpoints else []
     lines = list(checkpoints.lines) if checkpoints else []
@@ -183,6 +185,13 @@ def fit(
     if not stages and checkpoints:
         save_model(accelerator, encoder, output / "model")
     return encoder, lines, [split.problems for split in train + dev]
+
+
+def learn_words(encoder: Encoder, splits: list[RetrievalSplit]) -> None:
+    """Tells the processor how the catalogues spell their words; see [`MMFusionProcessor.learn_words`]."""
+    fields = encoder.processor.product_fields
+    listings = (text for split in splits for text in listing_texts(split, fields))
+    encoder.processor.learn_words(listings, (text for split in splits for text in split.query_texts))
 
 
 def dev_splits(

@@ -167,7 +167,7 @@ def convert_items(arguments: ConvertArguments, text: str, problems: Problems) ->
         problems (`Problems`): counts what can't be used.
     """
     wanted_splits(arguments, ["test"])
-    files, column, truth = table_files(arguments.input), arguments.query_column, arguments.ground_truth
+    files, column, truth = table_files(arguments.input), arguments.query_column or "query", arguments.ground_truth
     if not files:
         raise DataError(f"{arguments.input}: has no table that ends in .parquet")
     if truth and (match := TRUTH_FILE.fullmatch(Path(truth).name)):

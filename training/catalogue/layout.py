@@ -147,6 +147,11 @@ def load_split(data: str | os.PathLike, split: str, picture_queries: bool = Fals
     return products
 
 
+def has_picture_queries(data: str | os.PathLike, split: str) -> bool:
+    """Whether the queries of a catalogue's split are pictures without a text."""
+    return are_pictures_alone(load_table(data, "queries", split)[0])
+
+
 def are_pictures_alone(queries: datasets.Dataset) -> bool:
     """Whether queries are pictures and none of them has a text."""
     return "image" in queries.column_names and not any(queries["text"])

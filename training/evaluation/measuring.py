@@ -286,9 +286,9 @@ def check_reads_pictures(arguments: EvaluateArguments, views: tuple[str, ...]) -
     """Refuses what compares words where the queries are pictures.
 
     Raises:
-        DataError: naming the model or the view.
+        DataError: naming the model, the view or the option.
     """
-    if arguments.model == "bm25" or is_other_encoder(arguments.model):
+    if not views_for_pictures(arguments.model):
         raise DataError(f"{arguments.data}: its queries are pictures, which {arguments.model} can't take")
     if words := [view for view in views if view in WORD_VIEWS]:
         raise DataError(f"{arguments.data}: its queries are pictures; leave {words[0]} out of --views")
@@ -309,6 +309,12 @@ def views_of(model: str) -> tuple[str, ...]:
     if is_other_encoder(model):
         return ("text",)
     return tuple(DUAL_VIEWS) if is_dual_encoder_name(model) else (*VIEWS, *OTHER_VIEWS)
+
+
+def views_for_pictures(model: str) -> tuple[str, ...]:
+    """Those of [`views_of`] that queries which are pictures may be measured in: none of a model of texts alone."""
+    known = views_of(model)
+    return tuple(view for view in known if view not in WORD_VIEWS) if "image" in known else ()
 
 
 def check_baseline(arguments: EvaluateArguments, views: tuple[str, ...]) -> None:

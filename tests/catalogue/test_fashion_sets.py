@@ -31,17 +31,18 @@ def hnm(tmp_path, articles=ARTICLES, queries=QUERIES, qrels=QRELS, written=(), *
 
 
 def test_hnm_grades_what_was_bought_and_splits_by_the_text(tmp_path):
-    queries = [*QUERIES, ("again", QUERIES[0][1].upper())]
-    report, output = hnm(tmp_path, queries=queries, qrels=[*QRELS, ["again", "0110065001", ""]], dev=0.2)
+    again = [(f"again-{query}", text.upper()) for query, text in QUERIES[:20]]
+    qrels = [*QRELS, *([query, "0110065001", ""] for query, _ in again)]
+    report, output = hnm(tmp_path, queries=[*QUERIES, *again], qrels=qrels, dev=0.2)
     splits = {name: load_split(output, name) for name in split_names(output)}
     assert list(splits) == ["train", "dev", "test"] and not report["problems"]
     of_query = {query["_id"]: name for name, split in splits.items() for query in split.queries}
-    assert len(of_query) == 61 and of_query["again"] == of_query["q0"]
+    assert len(of_query) == 80 and all(of_query[f"again-{query}"] == of_query[query] for query, _ in QUERIES[:20])
     assert len(splits["train"].queries) > 30 and splits["dev"].queries and splits["test"].queries
     grades = {"0108775015": 1, "0110065001": 1, "0108775044": 0}
     for split in splits.values():
         assert split.product_ids == ["0108775015", "0108775044", "0110065001"], "all search in all articles"
-        assert all(found == grades for query, found in split.qrels.items() if query != "again")
+        assert all(found == grades for query, found in split.qrels.items() if query[0] == "q")
     row = row_of(splits["test"], "0108775015")
     assert (row["title"], row["category"]) == ("Strap top", "Ladieswear > Jersey Basic > Vest top")
     assert row["description"] == "Black\nSolid\nJersey top, with straps." and row["image"] is None
@@ -147,6 +148,7 @@ def test_glamis_splits_are_those_that_are_there_and_bad_rows_are_counted(tmp_pat
         "picture file is missing (picture not used)": 1,
         "product without the name of a picture (it has none)": 1,
     }
+    assert load_split(output, "test").query_texts == ["womens dresses", "womens t shirts"], "the first row counts"
     told = (output / "README.md").read_text()
     assert re.search(r"judgment without .*; first: GLAMI-1M-test.csv row 6, field category_name", told)
     assert re.search(r"name of a picture .*; first: GLAMI-1M-test.csv row 7, product '5', field image_id", told)

@@ -94,7 +94,7 @@ def read_hnm_judgments(folder: str, known: set[str], problems: Problems) -> Iter
             problems.add("query of which nothing was bought", f"{place}, field positive_ids, query {query!r}")
         for column, grade in (("positive_ids", 1), (negatives, 0)):
             for product in row[column].split():
-                yield f"{place}, field {column}, query {query!r}", query, article_id(product), grade
+                yield f"{place}, field {column}", query, article_id(product), grade
     if rest:
         problems.add("query without a judgment (left out)", f"{table.name}, query {next(iter(rest))!r}", len(rest))
 

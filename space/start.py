@@ -178,7 +178,7 @@ def load_judged(data: str, split: str, cache: str | None) -> dict[str, dict[str,
     judged, seen = {}, set()
     for query_id, text in zip(queries["_id"], queries["text"], strict=True):
         found = grades.get(str(query_id), {})
-        if max(found.values(), default=0) > 0 and normalised(text) not in seen and len(judged) < MAX_JUDGED:
+        if text and max(found.values(), default=0) > 0 and normalised(text) not in seen and len(judged) < MAX_JUDGED:
             judged[text] = found
             seen.add(normalised(text))
     return judged

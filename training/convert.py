@@ -7,6 +7,10 @@
     python -m training.convert --source marqo-products --input google-shopping-general-eval --output data/gs_eval
     python -m training.convert --source marqo-fashion --input KAGL --output data/kagl \\
         --ground-truth marqo-FashionCLIP/data/KAGL/gt_query_doc/ground_truth_category2-image+text.json
+    python -m training.convert --source hnm-search-data --input hnm-search-data --splits test \\
+        --images hnm-search-data/data/raw/images --output data/hnm_search
+    python -m training.convert --source glami-1m --input GLAMI-1M-dataset --splits test --output data/glami
+    python -m training.convert --source lookbench --input look-bench/v20251201 --output data/lookbench
 
 Nothing is fetched. Whatever can't be used is counted, and told here and on the catalogue's card.
 """
@@ -18,19 +22,14 @@ from pathlib import Path
 import yaml
 
 from modeling_mmfusion.errors import DataError
-from training.catalogue.esci import (
-    convert_esci,
-)
-from training.catalogue.marqo import (
-    convert_fashion,
-    convert_gs,
-    convert_products,
-)
+from training.catalogue.esci import convert_esci
+from training.catalogue.glami import GLAMI_QUERIES, convert_glami
+from training.catalogue.hnm_search import convert_hnm_search
+from training.catalogue.lookbench import convert_lookbench
+from training.catalogue.marqo import convert_fashion, convert_gs, convert_products
 from training.catalogue.options import ConvertArguments
-from training.catalogue.public_tables import (
-    count_rows,
-)
-from training.catalogue.writing import write_card, write_split
+from training.catalogue.public_tables import count_rows
+from training.catalogue.writing import QUERY_FEATURES, write_card, write_split
 from training.common.cli import run
 from training.common.errors import Problems
 from training.common.files import new_folder
@@ -55,7 +54,8 @@ def main(arguments: ConvertArguments) -> dict:
         for name, rows in splits.items():
             counts[name] = dict.fromkeys(COUNTS, 0) | {"queries": len(rows["queries"])}
             corpus, qrels = count_rows(rows["corpus"], counts[name]), count_rows(rows["qrels"], counts[name])
-            write_split(folder, name, corpus, rows["queries"], qrels)
+            features = rows.get("query_features", QUERY_FEATURES)
+            write_split(folder, name, corpus, rows["queries"], qrels, query_features=features)
             if not counts[name]["relevant"]:
                 raise DataError("; ".join([f"{arguments.input}: nothing is relevant in {name}", *problems.lines()]))
         write_card(
@@ -105,7 +105,8 @@ def license_named(arguments: ConvertArguments) -> str:
 def dataset_card(arguments: ConvertArguments, counts: dict, problems: Problems) -> str:
     """The dataset card's text."""
     gains = ", ".join(f"{label} {grade}" for label, grade in arguments.gains.items())
-    about = ABOUT[arguments.source].format(**vars(arguments) | {"gains": gains})
+    words = vars(arguments) | {"gains": gains, "glami_queries": arguments.query_column or GLAMI_QUERIES[0]}
+    about = ABOUT[arguments.source].format(**words)
     whole = "all queries" if arguments.queries is None else f"at most {arguments.queries:,} queries a split (drawn)"
     dropped = "\n".join(f"- {line}" for line in problems.lines()) or "Nothing."
     return f"""# {Path(arguments.output).resolve().name}
@@ -127,8 +128,11 @@ SOURCES = {
     "marqo-gs": convert_gs,
     "marqo-products": convert_products,
     "marqo-fashion": convert_fashion,
+    "hnm-search-data": convert_hnm_search,
+    "glami-1m": convert_glami,
+    "lookbench": convert_lookbench,
 }
-LICENSES = {"esci": "apache-2.0", "marqo-gs": "apache-2.0"}
+LICENSES = dict.fromkeys(("esci", "marqo-gs", "glami-1m", "lookbench"), "apache-2.0")
 ABOUT = {
     "esci": """Amazon's Shopping Queries data (https://github.com/amazon-science/esci-data, Apache-2.0), locale
 {locale}, {version} version. Pictures, where there are any, are those that SQID lists
@@ -157,6 +161,35 @@ ABOUT = {
 
 - **Scores**: 1 for products that have what the query names; no person judged them.
 - Queries that are categories or colours are few, so their numbers vary a lot.
+""",
+    "hnm-search-data": """Microsoft's H&M search data (https://huggingface.co/datasets/microsoft/hnm-search-data). What
+Microsoft added is under CDLA-Permissive-2.0; articles and pictures are H&M's, under the rules of its competition at
+Kaggle.
+
+- **Queries** are synthetic: worded from purchases that were really made. Nobody typed them.
+- **Scores**: 1 for what was bought, 0 for what was retrieved beside it. Most articles that would fit are not judged,
+  so all systems score low. https://github.com/hopit-ai/Moda grades bought articles 2 and the others 1, and divides by
+  the best order of what was found, so its numbers are others.
+- **Splits** are ours, by the query's text: a tenth is test, a share of {dev:g} of the rest dev. Each has all articles,
+  unless it was limited to judged ones: {judged_corpus}.
+- A model that learned from H&M's articles, as our recipes `hm` and `multishop` do, has seen some of these.
+""",
+    "glami-1m": """GLAMI-1M (https://github.com/glami/glami-1m, Apache-2.0): fashion products with texts in 13
+languages.
+
+- **This is a classification made to look like retrieval**: nobody asked these queries, and nobody judged products for
+  them. Queries are of the column {glami_queries}, which products don't keep.
+- **Scores**: 1 for the products that have it. Categories are English and have hundreds of products each, so recall
+  says little and numbers are of few queries; names are known items, a slice a country.
+- **Splits** are the set's own, each with its own products, limited to judged ones: {judged_corpus}.
+""",
+    "lookbench": """LookBench (https://huggingface.co/datasets/srpone/look-bench, Apache-2.0).
+
+- **Queries are pictures** (column `image`, no text): `training.evaluate` measures them, nothing learns from them.
+  Products are pictures alone, so the view image is the one to look at.
+- **Scores**: 1 for products of the query's category and main attribute; the paper's text speaks of all attributes.
+- **Splits** are the set's subsets. Each gallery has the set's pictures of noise, unless it was limited to judged
+  products: {judged_corpus}.
 """,
 }
 

@@ -60,7 +60,7 @@ def main(arguments: EvaluateArguments) -> dict:
     ):
         if file:
             check_output_file(file, suffix)
-    split = load_split(arguments.data, arguments.split)
+    split = load_split(arguments.data, arguments.split, picture_queries=True)
     found = measure_views(arguments, split, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}
     report |= {"dim": found.dim, "missing_images": arguments.missing_images, "quantization": arguments.quantization}

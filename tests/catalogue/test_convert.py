@@ -7,10 +7,23 @@ import re
 from itertools import permutations
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import make_text_tower, picture
+from public_sets import (
+    GS_ROWS,
+    SHOPPING,
+    counts,
+    example,
+    item,
+    listing,
+    offer,
+    row_of,
+    write_esci,
+    write_gs,
+    write_items,
+    write_table,
+)
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
@@ -33,63 +46,11 @@ GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
 GRADES_OF_B0 = {f"B0{label}": grade for label, grade in GRADES.items()}
 
 
-def write_table(file, rows):
-    """A table with the columns of its first row, in the format that its name tells."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), file)
-        return file
-    if ".csv" in file.suffixes:
-        lines = [list(rows[0]), *(row.values() for row in rows)]
-        text = "".join(",".join('"' + str(cell).replace('"', '""') + '"' for cell in line) + "\n" for line in lines)
-    else:
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
-    return file
-
-
-def example(query, product, label, split="train", text=None, locale="us", small=1):
-    """A row of ESCI's examples."""
-    return {
-        "example_id": 0,
-        "query": f"query {query}" if text is None else text,
-        "query_id": query,
-        "product_id": product,
-        "product_locale": locale,
-        "esci_label": label,
-        "small_version": small,
-        "large_version": 1,
-        "split": split,
-    }
-
-
-def listing(product, title="a lamp", locale="us", **others):
-    """A row of ESCI's products."""
-    empty = dict.fromkeys(("product_description", "product_bullet_point", "product_brand", "product_color"))
-    return {"product_id": product, "product_title": title, **empty, "product_locale": locale} | others
-
-
-def write_esci(folder, examples, products, ending=".parquet"):
-    write_table(folder / f"shopping_queries_dataset_examples{ending}", examples)
-    write_table(folder / f"shopping_queries_dataset_products{ending}", products)
-    return folder
-
-
 def esci(tmp_path, examples, products, **options):
     """Converts; returns the report and the folder."""
     folder = write_esci(tmp_path / "esci", examples, products)
     output = tmp_path / options.pop("output", "out")
     return main(ConvertArguments("esci", str(folder), str(output), **{"dev": 0.0} | options)), output
-
-
-def row_of(split, product):
-    return dict(split.corpus[split.product_ids.index(product)])
-
-
-def counts(report):
-    """The problems of a report, each kind's number."""
-    found = (re.fullmatch(r"([\d,]+) x (.*?); first: .+", line) for line in report["problems"])
-    return {match[2]: int(match[1]) for match in found}
 
 
 FOUR = [example(7, f"B0{label}", label, "test") for label in "CSIE"]
@@ -271,46 +232,6 @@ def test_only_the_columns_that_are_asked_for_are_read(tmp_path, monkeypatch):
     assert asked == [["item_ID", "text"]] and columns_of(file) == ["item_ID", "image", "text"]
 
 
-def offer(query, product, score, title="a boot", **others):
-    """A row of Marqo-GS-10M."""
-    row = {"query": f"query {query}", "product_id": product, "position": 101 - score if isinstance(score, int) else 1}
-    row |= {"title": title, "pair_id": f"{query}-{product}", "score_linear": score, "score_reciprocal": 0.5}
-    return row | {"no_score": 1, "query_id": f"id-{query}"} | others
-
-
-GS_ROWS = {
-    "in_domain": [offer("a", "p1", 100, "boots"), offer("a", "p2", 99), offer("b", "p1", 1, "boots")],
-    "novel_query": [offer("c", "p2", 100), offer("c", "p3", 98)],
-    "novel_document": [offer("a", "p4", 100)],
-    "zero_shot": [offer("d", "p5", 97)],
-}
-GS_ARCHIVE = {
-    "in_domain": "query_0_product_id_0",
-    "novel_query": "query_1_product_id_0",
-    "novel_document": "query_0_product_id_1",
-    "zero_shot": "query_1_product_id_1",
-}
-
-
-def write_gs(folder, archive, rows=GS_ROWS):
-    """Marqo-GS-10M as it is on the Hub, or as its archive with a folder of pictures beside."""
-    for split, offers in rows.items():
-        contents = [picture("red" if row["product_id"] == "p1" else "blue") for row in offers]
-        names = [f"{row['product_id']}.png" for row in offers]
-        if archive:
-            (folder.parent / "images").mkdir(exist_ok=True, parents=True)
-            for name, content in zip(names, contents, strict=True):
-                (folder.parent / "images" / name).write_bytes(content)
-            offers = [{**row, "image_local": f"images/{name}"} for row, name in zip(offers, names, strict=True)]
-            write_table(folder / f"{GS_ARCHIVE[split]}.csv", offers)
-        else:
-            cells = [{"bytes": content, "path": name} for content, name in zip(contents, names, strict=True)]
-            offers = [{**row, "image": cell} for row, cell in zip(offers, cells, strict=True)]
-            for number, row in enumerate(offers):
-                write_table(folder / "data" / f"{split}-{number:05}-of-{len(offers):05}.parquet", [row])
-    return str(folder)
-
-
 @pytest.mark.parametrize("archive", [None, "images", "."])
 @pytest.mark.parametrize("splits", [[], ["zero_shot", "in_domain"]])
 def test_marqo_gs_has_its_four_splits_and_shares_the_products_of_two(tmp_path, archive, splits):
@@ -366,30 +287,6 @@ def test_bad_rows_of_marqo_gs_are_counted(tmp_path):
     main(judged)
     few = load_split(tmp_path / "few", "in_domain")
     assert len(few.queries) == 1 and set(few.product_ids) == set(few.qrels[few.queries[0]["_id"]])
-
-
-def item(number, query, title, **others):
-    """A row of google-shopping-general-eval."""
-    image = {"bytes": picture("green", (number + 1, 8)), "path": None}
-    return {"image": image, "item_ID": f"id-{number}", "query": query, "title": title, "position": 1} | others
-
-
-SHOPPING = [
-    item(1, "boots", "Red boot"),
-    item(2, "boots", "Blue boot"),
-    item(3, "lamps", "Red boot"),
-    item(4, "", "Lamp"),
-]
-
-
-def write_items(folder, rows, license=None):
-    (folder / ".cache").mkdir(parents=True)
-    (folder / ".cache" / "half.parquet").write_bytes(b"PAR1")
-    for number, row in enumerate(rows):
-        write_table(folder / "data" / f"data-{number:05}-of-{len(rows):05}.parquet", [row])
-    front = f"---\nlicense: {license}\n---\n" if license else "no front matter"
-    (folder / "README.md").write_text(front)
-    return str(folder)
 
 
 def test_marqo_products_are_relevant_to_their_query(tmp_path):

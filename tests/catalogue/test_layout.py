@@ -10,7 +10,7 @@ from PIL import Image
 from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import NothingToMeasure, load_products, load_split, split_names
 from training.catalogue.pictures import picture_content
-from training.catalogue.writing import CORPUS_FEATURES, write_split
+from training.catalogue.writing import CORPUS_FEATURES, PICTURE_QUERY_FEATURES, write_card, write_split
 
 
 def rewrite(folder, name, change, split="test"):
@@ -161,6 +161,35 @@ def test_products_alone_need_no_queries(shop):
     card = (shop / "README.md").read_text().split("- config_name: queries")[0] + "---\n"
     (shop / "README.md").write_text(card)
     assert len(load_products(shop, "test").product_ids) == 12
+
+
+def picture_shop(folder, text=None):
+    """The tiny shop with pictures of three colours as queries; the first has none and to the second nothing is
+    relevant."""
+    corpus, queries, qrels = shop_rows()
+    queries = [{**query, "text": text, "image": corpus[row]["image"]} for row, query in enumerate(queries)]
+    queries[0]["image"] = None
+    qrels[1]["score"] = 0
+    write_split(folder, "test", corpus, queries, qrels, query_features=PICTURE_QUERY_FEATURES)
+    write_card(folder, "Pictures", "other", ["test"], "For tests.")
+    return folder
+
+
+def test_queries_that_are_pictures_stay_beside_their_judgments(tmp_path):
+    split = load_split(picture_shop(tmp_path / "shop"), "test", picture_queries=True)
+    expected = [row["image"]["bytes"] for row in shop_rows()[0]][2:]
+    assert [row["image"]["bytes"] for row in split.query_pictures.corpus] == expected
+    assert split.query_pictures.product_ids == [query["_id"] for query in split.queries] and len(split.queries) == 10
+    assert split.query_pictures.where(0, "image").endswith("queries.parquet row 2, field image")
+    first = split.problems.first["query without a picture (left out)"]
+    assert first.endswith("queries.parquet row 0, field image") and "image" not in split.queries[0]
+
+
+def test_queries_with_texts_are_texts_whatever_pictures_they_have(tmp_path):
+    shop = picture_shop(tmp_path / "shop", "red mug")
+    for picture_queries in (False, True):
+        split = load_split(shop, "test", picture_queries)
+        assert split.query_pictures is None and split.query_texts == ["red mug"] * 11
 
 
 def listed_shop(folder, kind=datasets.List, pictures=None):

@@ -468,6 +468,14 @@ def test_the_embedded_shop_is_whole(shop, tmp_path, monkeypatch):
     assert all(set(grades) <= known and max(grades.values()) == 2 for grades in judged.values())
 
 
+def test_queries_without_a_text_are_not_looked_up(tmp_path):
+    corpus, queries, qrels = space_rows()
+    queries[0]["text"] = None  # as those that are pictures
+    folder = str(write_shop(tmp_path / "shop", corpus, queries, qrels, splits=("test",)))
+    judged = start.load_judged(folder, "test", str(tmp_path / "cache"))
+    assert set(judged) == {query["text"] for query in queries[1:]}
+
+
 def test_a_catalogue_is_not_taken_for_another_of_its_name_nor_for_what_it_was(shop, tmp_path):
     first, second = write_shop(tmp_path / "a" / "shop"), write_shop(tmp_path / "b" / "shop", splits=("dev", "test"))
     file = second / "test" / "corpus.parquet"

@@ -2,6 +2,7 @@
 
     python -m training.benchmarks.compare --models '{mmfusion: runs/multishop/model, zero-shot text: minilm}' \\
         --data data/fashion,data/ikea --baseline runs/baseline/report.json --results results.json
+    python -m training.benchmarks.compare --models '{mmfusion: runs/multishop/model}' --data data/hnm_search
 
 The first model is measured in all its views, and beside BM25, reciprocal rank fusion and the oracle of late choice,
 the others as they are. A report that was made of the same model and data is kept, so the command can be called again.
@@ -12,10 +13,11 @@ from pathlib import Path
 
 from modeling_mmfusion.checksums import existing_file
 from training import evaluate
+from training.catalogue.layout import has_picture_queries
 from training.common.cli import run
 from training.common.environment import digest, environment
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
-from training.evaluation.measuring import OTHER_VIEWS, views_of
+from training.evaluation.measuring import OTHER_VIEWS, views_for_pictures, views_of
 from training.evaluation.options import EvaluateArguments
 from training.features.pretrained import resolve_tower
 from training.learning.provenance import data_fingerprint, files_fingerprint
@@ -56,6 +58,9 @@ def main(arguments: CompareArguments) -> dict:
         for path in arguments.data:
             model = resolve_tower(model)
             known = views_of(model)
+            if has_picture_queries(path, arguments.split) and not (known := views_for_pictures(model)):
+                print(f"{path}: its queries are pictures, so {name} has no number there", flush=True)
+                continue
             views = known if number == 0 else (arguments.views.get(name, known[0]),)
             report = kept_report(arguments, model, path, views)
             for view, metrics in report["views"].items():

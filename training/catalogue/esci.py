@@ -42,7 +42,9 @@ def convert_esci(arguments: ConvertArguments, problems: Problems) -> dict[str, d
     judged, table = read_esci_judgments(arguments, problems), table_file(arguments.input, ESCI_PRODUCTS)
     known = set()
     for place, row in read_rows(table, ("product_id", "product_locale"), problems):
-        if row["product_locale"] == arguments.locale:
+        if not row["product_locale"]:
+            problems.add("product without a locale (left out)", f"{place}, field product_locale")
+        elif row["product_locale"] == arguments.locale:
             note_id(row["product_id"], known, f"{place}, field product_id", problems)
     seen = {same_text(text) for text in judged["train"].texts.values()}
     urls, splits = read_image_urls(arguments, problems), {}
@@ -61,7 +63,13 @@ def read_esci_judgments(arguments: ConvertArguments, problems: Problems) -> dict
     judged, version = {name: PublicJudgments() for name in ESCI_SPLITS}, f"{arguments.version}_version"
     shares = {"dev": arguments.dev, "train": 1 - arguments.dev}
     for place, row in read_rows(table_file(arguments.input, ESCI_EXAMPLES), (*ESCI_COLUMNS, version), problems):
-        if row["product_locale"] != arguments.locale or row[version] != "1":
+        if not row["product_locale"]:
+            problems.add("judgment without a locale (left out)", f"{place}, field product_locale")
+            continue
+        if row[version] not in ("0", "1"):
+            problems.add("judgment in an unknown version (left out)", f"{place}, field {version}: {row[version]!r}")
+            continue
+        if row["product_locale"] != arguments.locale or row[version] == "0":
             continue
         if row["split"] not in ("train", "test"):
             problems.add("judgment of an unknown split (left out)", f"{place}, field split: {row['split']!r}")
@@ -79,7 +87,9 @@ def read_image_urls(arguments: ConvertArguments, problems: Problems) -> dict[str
     urls: dict[str, str] = {}
     for name in arguments.image_urls:
         file = existing_file(name, "SQID's product_image_urls.csv")
-        for _, row in read_rows(file, ("product_id", "image_url"), problems):
+        for place, row in read_rows(file, ("product_id", "image_url"), problems):
+            if not row["product_id"]:
+                problems.add("picture's address without a product (left out)", f"{place}, field product_id")
             urls[row["product_id"]] = row["image_url"]
     return urls
 

@@ -5,7 +5,7 @@ A catalogue is a Hub dataset id or a local folder with three configurations, eac
 | configuration | columns |
 |---|---|
 | `corpus` | `_id`, `title`, `description`, `category`, `brand`, `price`, `image` (a `datasets` Image) |
-| `queries` | `_id`, `text`, optional `slice`, `novel` |
+| `queries` | `_id`, `text`, optional `slice`, `novel`; or `image` where queries are pictures and have no text |
 | `qrels` | `query-id`, `corpus-id`, `score` (0 = not relevant; higher is better) |
 
 The layout is the one of BEIR and MTEB (https://huggingface.co/docs/hub/datasets-overview).
@@ -60,6 +60,8 @@ class RetrievalSplit:
         places (`list[int]`): the row in the source of each corpus row, for messages.
         source (`str`): the corpus's file, or its data set and split, for messages.
         has_told_pictures (`bool`): whether unreadable pictures are counted in `problems` already.
+        query_pictures (`RetrievalSplit` or `None`): the queries as products of which only the picture is known, in the
+            order of `queries`, where they are pictures.
     """
 
     name: str
@@ -71,6 +73,7 @@ class RetrievalSplit:
     places: list[int]
     source: str
     has_told_pictures: bool = False
+    query_pictures: "RetrievalSplit | None" = None
 
     @cached_property
     def picture_digests(self) -> list[str]:
@@ -91,14 +94,14 @@ class RetrievalSplit:
         those of a sample are not counted twice."""
         ids, places = [self.product_ids[row] for row in rows], [self.places[row] for row in rows]
         taken = {"corpus": self.corpus.select(rows), "product_ids": ids, "places": places, "queries": [], "qrels": {}}
-        return replace(self, **taken, problems=Problems(), has_told_pictures=False)
+        return replace(self, **taken, problems=Problems(), has_told_pictures=False, query_pictures=None)
 
     def where(self, row: int, column: str) -> str:
         """Names a cell of the corpus for a message: file, row (counted from 0) and field."""
         return f"{self.source} row {self.places[row]}, field {column}"
 
 
-def load_split(data: str | os.PathLike, split: str) -> RetrievalSplit:
+def load_split(data: str | os.PathLike, split: str, picture_queries: bool = False) -> RetrievalSplit:
     """Reads and checks one split of a catalogue.
 
     Rows that can't be used are left out, counted in `problems` and never silently dropped: a product whose id is
@@ -108,6 +111,8 @@ def load_split(data: str | os.PathLike, split: str) -> RetrievalSplit:
     Args:
         data (`str`): a local folder or a Hub dataset id in the retrieval layout.
         split (`str`): the split's name, such as `test`.
+        picture_queries (`bool`, *optional*, defaults to `False`): take queries that are pictures, where none has a
+            text; else they are left out, since nothing but a measurement takes them.
 
     Raises:
         DataError: if `data` is no dataset, a configuration, split or column is missing, a score is no number, or
@@ -115,15 +120,19 @@ def load_split(data: str | os.PathLike, split: str) -> RetrievalSplit:
     """
     products = load_products(data, split)
     problems = products.problems
-    queries_table, queries_source = load_table(data, "queries", split)
-    queries = _read_queries(queries_table, queries_source, problems)
+    table, queries_source = load_table(data, "queries", split)
+    table, are_pictures = undecoded(table), are_pictures_alone(table)
+    if are_pictures and not picture_queries:
+        raise NothingToMeasure(f"{queries_source}: the queries are pictures, which only training.evaluate can take")
+    queries, places = _read_queries(table, queries_source, problems, "image" if are_pictures else "text")
     qrels_table, qrels_source = load_table(data, "qrels", split)
     query_ids = {query["_id"] for query in queries}
     qrels = _read_qrels(qrels_table, qrels_source, query_ids, set(products.product_ids), problems)
-    judged = []
-    for query in queries:
+    judged, judged_places = [], []
+    for query, place in zip(queries, places, strict=True):
         if any(score > 0 for score in qrels.get(query["_id"], {}).values()):
             judged.append(query)
+            judged_places.append(place)
         else:
             problems.add("query without a relevant product (left out)", f"{queries_source} _id {query['_id']}")
     if not judged:
@@ -131,7 +140,21 @@ def load_split(data: str | os.PathLike, split: str) -> RetrievalSplit:
             f"{qrels_source}: no query has a relevant product (score above 0) in this split's corpus"
         )
     products.queries, products.qrels = judged, qrels
+    if are_pictures:
+        ids, rows = [query["_id"] for query in judged], table.select_columns(["_id", "image"]).select(judged_places)
+        name = f"{data}[{split}] queries"
+        products.query_pictures = RetrievalSplit(name, rows, ids, [], {}, problems, judged_places, queries_source)
     return products
+
+
+def has_picture_queries(data: str | os.PathLike, split: str) -> bool:
+    """Whether the queries of a catalogue's split are pictures without a text."""
+    return are_pictures_alone(load_table(data, "queries", split)[0])
+
+
+def are_pictures_alone(queries: datasets.Dataset) -> bool:
+    """Whether queries are pictures and none of them has a text."""
+    return "image" in queries.column_names and not any(queries["text"])
 
 
 def load_products(data: str | os.PathLike, split: str) -> RetrievalSplit:
@@ -349,18 +372,24 @@ def add_unusable(problems: Problems, product_id: str, where: str) -> None:
         problems.add("product without an id (left out)", where)
 
 
-def _read_queries(table: datasets.Dataset, source: str, problems: Problems) -> list[dict]:
-    queries, seen = [], set()
+def _read_queries(
+    table: datasets.Dataset, source: str, problems: Problems, column: str
+) -> tuple[list[dict], list[int]]:
+    """The queries that have a `text` or an `image`, whichever `column` is, without their pictures, and their rows."""
+    queries, places, seen = [], [], set()
     for row, query in enumerate(rows_of(table, table.column_names)):
-        query_id = "" if query["_id"] is None else str(query["_id"])
-        if not isinstance(query["text"], str) or not query["text"].strip():
-            problems.add("query without text (left out)", f"{source} row {row}, field text")
+        query_id, picture = "" if query["_id"] is None else str(query["_id"]), query.pop("image", None)
+        is_there = picture if column == "image" else isinstance(query["text"], str) and query["text"].strip()
+        if not is_there:
+            what = "a picture" if column == "image" else "text"
+            problems.add(f"query without {what} (left out)", f"{source} row {row}, field {column}")
         elif not query_id or query_id in seen:
             problems.add("query id missing or seen before (left out)", f"{source} row {row}, field _id: {query_id}")
         else:
             seen.add(query_id)
             queries.append({**query, "_id": query_id})
-    return queries
+            places.append(row)
+    return queries, places
 
 
 def _read_qrels(

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,7 +108,9 @@ def convert_gs(arguments: ConvertArguments, problems: Problems) -> dict[str, dic
         for other in (other for other in shared if not tables[other]):
             problems.add("split whose products are missing in another's corpus", f"{other}, missing in {name}")
         for file in (file for other in shared if other not in wanted for file in tables[other]):
-            deque(read_rows(file, ("product_id",), problems), maxlen=0)  # counts broken rows; see stored_products
+            for place, row in read_rows(file, ("product_id",), problems):  # counts; see stored_products
+                if not row["product_id"]:
+                    problems.add("product without an id (left out)", f"{place}, field product_id")
         kept = read_gs_judgments(tables[name], problems).sample(arguments.queries, arguments.seed)
         files = [file for other in shared for file in tables[other]]
         only = kept.products() if arguments.judged_corpus else None
@@ -167,7 +168,7 @@ def convert_items(arguments: ConvertArguments, text: str, problems: Problems) ->
         problems (`Problems`): counts what can't be used.
     """
     wanted_splits(arguments, ["test"])
-    files, column, truth = table_files(arguments.input), arguments.query_column, arguments.ground_truth
+    files, column, truth = table_files(arguments.input), arguments.query_column or "query", arguments.ground_truth
     if not files:
         raise DataError(f"{arguments.input}: has no table that ends in .parquet")
     if truth and (match := TRUTH_FILE.fullmatch(Path(truth).name)):

@@ -15,22 +15,27 @@ class ConvertArguments:
     Args:
         source: Which set the files are of. esci is Amazon's Shopping Queries data; marqo-gs is Marqo-GS-10M, from the
             Hub or from its archive; marqo-products is google-shopping-general-eval or amazon-products-eval;
-            marqo-fashion is atlas, deepfashion-inshop, deepfashion-multimodal, fashion200k, KAGL or polyvore.
+            marqo-fashion is atlas, deepfashion-inshop, deepfashion-multimodal, fashion200k, KAGL or polyvore;
+            hnm-search-data is Microsoft's; glami-1m is GLAMI-1M; lookbench is srpone/look-bench.
         input: Folder of the set's tables, as they were downloaded.
         output: Folder to write the catalogue to; it must be new or empty.
         images: esci and marqo-gs's archive: folder of pictures; for esci they are named by product id, such as
-            B000NOTGRC.jpg.
+            B000NOTGRC.jpg. hnm-search-data: that of H&M's pictures, such as 010/0108775015.jpg. glami-1m: null is
+            images in the input folder.
         image_urls: esci: SQID's product_image_urls.csv; with supp_product_image_urls.csv, a comma between. A picture
             is then missed only where these list one, and placeholders are left out.
         splits: Splits to convert, with commas between; null takes all. esci has train, dev and test; marqo-gs has
-            in_domain, novel_query, novel_document and zero_shot; the others have test.
+            in_domain, novel_query, novel_document and zero_shot; hnm-search-data has train, dev and test; glami-1m
+            train and test; lookbench has real_studio_flat, aigen_studio, real_streetlook and aigen_streetlook; the
+            others have test.
         locale: esci: which queries and products.
         version: esci: small is the reduced version, which rankings are compared on.
-        dev: esci: share of the train queries that become the split dev.
+        dev: esci and hnm-search-data: share of the train queries that become the split dev.
         gains: esci: grade of each label, a whole number from 0. It is a hundred times the authors' gain (1, 0.1, 0.01
             and 0), and nDCG, which is a ratio, is the same. Recall and MRR take every grade above 0 for relevant.
         query_column: marqo-products and marqo-fashion: column whose values are the queries, such as query, title,
-            text or category2. If it is the products' text, they keep their pictures alone.
+            text or category2; null is query. If it is the products' text, they keep their pictures alone. glami-1m:
+            category_name, which null is, or name.
         ground_truth: marqo-products and marqo-fashion: Marqo's JSON file of the queries that it drew; without it
             every value of the query column is a query. ground_truth_COLUMN-image+text.json tells the column itself.
         queries: Queries to keep in each split, drawn at random; null keeps all.
@@ -40,7 +45,7 @@ class ConvertArguments:
         seed: Seed of all that is drawn.
     """
 
-    source: Literal["esci", "marqo-gs", "marqo-products", "marqo-fashion"]
+    source: Literal["esci", "marqo-gs", "marqo-products", "marqo-fashion", "hnm-search-data", "glami-1m", "lookbench"]
     input: str
     output: str
     images: str | None = None
@@ -50,7 +55,7 @@ class ConvertArguments:
     version: Literal["small", "large"] = "small"
     dev: float = 0.05
     gains: dict[str, int] = field(default_factory=lambda: {"E": 100, "S": 10, "C": 1, "I": 0})
-    query_column: str = "query"
+    query_column: str | None = None
     ground_truth: str | None = None
     queries: PositiveInt | None = None
     judged_corpus: bool = False

@@ -32,13 +32,21 @@ from training.evaluation.rankers import (
     judged_rows,
 )
 from training.features.cache import cached_features
-from training.features.encoder import Encoder, TowerStates, aligned_pictures, embed_products, embed_queries
+from training.features.encoder import (
+    Encoder,
+    TowerStates,
+    aligned_pictures,
+    embed_picture_queries,
+    embed_products,
+    embed_queries,
+)
 
 SCHEMA = 1
 QUERY_BATCH = 256
 MEASURED_QUERIES = 1000
 RANDOM_ORDERS = 100
-OTHER_VIEWS = ("bm25", "rrf", "oracle")
+WORD_VIEWS = ("bm25", "rrf")
+OTHER_VIEWS = (*WORD_VIEWS, "oracle")
 DUAL_VIEWS = {"sum": 0.5, "sum_9_1": 0.9, "text": 1.0, "image": 0.0}  # of a dual encoder: the text's weight
 
 
@@ -232,6 +240,8 @@ def rankers_of(
 ) -> dict[str, Ranker]:
     """A ranker for each view of a model but those that are made of others' rankings; of ours `found` learns the
     vectors' length and the queries' shares."""
+    if split.query_pictures:
+        check_reads_pictures(arguments, views)
     if arguments.model == "bm25":
         return {"bm25": WordRanker()}
     if is_other_encoder(arguments.model):
@@ -242,8 +252,11 @@ def rankers_of(
     products, embed = encoder.product_states(split, arguments.batch_size), kept_vectors(encoder, split)
     if arguments.missing_images:
         products, embed = without_pictures(products, arguments.missing_images), embed_products
-    model, queries = encoder.model, encoder.query_states(split.query_texts)
-    queries, weights = embed_queries(model, queries)
+    model = encoder.model
+    if split.query_pictures:
+        queries, weights = embed_picture_queries(model, encoder.product_states(split.query_pictures))
+    else:
+        queries, weights = embed_queries(model, encoder.query_states(split.query_texts))
     found.dim = model.config.projection_dim
     found.shares = dict(zip(model.config.blocks, weights.T**2, strict=True))
     needed = [view for view in VIEWS if view in views or {"rrf", "oracle"} & set(views) and view != "fused"]
@@ -260,10 +273,27 @@ def dual_encoder_rankers(
     """A ranker for each view of a dual encoder as it is: text, image and two fixed mixes of both."""
     encoder = Encoder.of_dual_encoder(arguments.model)
     products = encoder.product_states(split, arguments.batch_size)
-    queries = encoder.query_states(split.query_texts).arrays["aligned_features"]
+    if split.query_pictures:
+        queries = aligned_pictures(encoder.model, encoder.picture_states(split.query_pictures))
+    else:
+        queries = encoder.query_states(split.query_texts).arrays["aligned_features"]
     images = aligned_pictures(encoder.model, products)
     texts = products.arrays["aligned_features"] * products.arrays["text_mask"][:, None]
     return {view: MixRanker(queries, texts, images, DUAL_VIEWS[view]) for view in views if view in DUAL_VIEWS}
+
+
+def check_reads_pictures(arguments: EvaluateArguments, views: tuple[str, ...]) -> None:
+    """Refuses what compares words where the queries are pictures.
+
+    Raises:
+        DataError: naming the model, the view or the option.
+    """
+    if not views_for_pictures(arguments.model):
+        raise DataError(f"{arguments.data}: its queries are pictures, which {arguments.model} can't take")
+    if words := [view for view in views if view in WORD_VIEWS]:
+        raise DataError(f"{arguments.data}: its queries are pictures; leave {words[0]} out of --views")
+    if arguments.examples:
+        raise DataError(f"{arguments.data}: its queries are pictures, which --examples can't show; leave it out")
 
 
 def without_pictures(products: TowerStates, share: float, seed: int = 0) -> TowerStates:
@@ -279,6 +309,12 @@ def views_of(model: str) -> tuple[str, ...]:
     if is_other_encoder(model):
         return ("text",)
     return tuple(DUAL_VIEWS) if is_dual_encoder_name(model) else (*VIEWS, *OTHER_VIEWS)
+
+
+def views_for_pictures(model: str) -> tuple[str, ...]:
+    """Those of [`views_of`] that queries which are pictures may be measured in: none of a model of texts alone."""
+    known = views_of(model)
+    return tuple(view for view in known if view not in WORD_VIEWS) if "image" in known else ()
 
 
 def check_baseline(arguments: EvaluateArguments, views: tuple[str, ...]) -> None:

@@ -253,6 +253,19 @@ def embed_queries(model: MMFusionModel, queries: TowerStates) -> tuple[np.ndarra
 
 
 @torch.inference_mode()
+def embed_picture_queries(model: MMFusionModel, pictures: TowerStates) -> tuple[np.ndarray, np.ndarray]:
+    """The same of queries that are pictures, each as the query tower takes it: a product of which only the picture is
+    known."""
+    vectors, weights = [], []
+    for start in range(0, len(pictures), HEAD_BATCH_SIZE):
+        states = pictures.states(slice(start, start + HEAD_BATCH_SIZE), model.device)
+        output = model.get_product_features(states=states, view="image")
+        vectors.append(output.pooler_output.float().cpu().numpy())
+        weights.append(output.block_weights.float().cpu().numpy())
+    return check_finite_vectors(np.concatenate(vectors), "query"), np.concatenate(weights)
+
+
+@torch.inference_mode()
 def _with_lexical(model, arrays, texts, tokenize) -> TowerStates:
     """Adds the lexical features, which are cheap and not kept: models of other widths share a cache."""
     head, parts = model.lexical_head, []

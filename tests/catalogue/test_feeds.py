@@ -181,12 +181,21 @@ def test_shopify_product_csv_of_2025():
     assert cap.attributes == {"Type": "Caps", "Color": "red; blue", "gender": "Unisex", "Size": "One"}
 
 
-def test_shopify_apostrophes_are_only_taken_off_codes():
+def test_apostrophes_before_digits_are_taken_off_codes_and_prices():
     rows = as_file(SHOPIFY_OLD, shirt(Title="'90s shirt", **{"Variant SKU": "'n-sync", "Variant Price": "'5"}))
     (found,), _ = products(rows, variants="each")
-    assert (found.title, found.id, found.price) == ("'90s shirt", "'n-sync", "'5")
-    (found,), _ = products([(2, {"id": "'00071", "title": "x"})], "table", {"id": "id", "title": "title"})
-    assert found.id == "'00071"
+    assert (found.title, found.id, found.price) == ("'90s shirt", "'n-sync", "5")
+    row = {
+        "id": "'00071-B",
+        "title": "'90s shirt",
+        "price": '="12.50"',
+        "ean": "'0123",
+        "note": "'tis",
+        "price (net)": "'€7.90",
+    }
+    (found,), _ = products([(2, row)], "table", {name: name for name in ("id", "title", "price")})
+    assert (found.id, found.title, found.price) == ("00071-B", "'90s shirt", "12.50")
+    assert found.extra == {"ean": "0123", "note": "'tis", "price (net)": "€7.90"}
 
 
 OTHER_SHIRT = [{**row, "Handle": "b", "Variant SKU": row.get("Variant SKU", "") + "b"} for row in SHIRT]
@@ -504,7 +513,7 @@ def test_a_table_by_its_columns():
         (first, second, third), problems = products(rows, "table", columns, variants)
         assert (first.id, first.title, first.price, first.in_stock) == ("007", "Tom & Jerry", "", False)
         assert first.image == ["a,b.jpg", "c.jpg"] and first.attributes == {"colour": "red", "size": "M"}
-        assert first.extra == {"ean": "'1", "note": "N/A"} and first.group == ""
+        assert first.extra == {"ean": "1", "note": "N/A"} and first.group == ""
         assert (second.id, second.in_stock, second.attributes) == ("nan", None, {"specs": "soft, red"})
         assert (third.id, third.image, third.attributes) == ("", ["u.jpg", "v.jpg"], {"Size": "L"})
         assert sorted(problems.counts.values()) == [1, 1]

@@ -485,7 +485,6 @@ GOOD = "id,title\n1,one\n"
         ("sku,title\n1,a\n", "", "column 'id' is missing (columns found: sku, title); name yours with --columns.id"),
         ("id,name\n1,a\n", "", "column 'title' or 'description' or 'image' is missing (columns found: id, name)"),
         (GOOD, "--columns.brand maker", "column 'maker' is missing"),
-        ("id,title,id\n1,a,2\n", "", "column 'id' more than once"),
         (b"id,title\n1,\x8fcran\n", "", "neither UTF-8 nor western text: CP1252 has no byte 0x8f, which is on line 2"),
         (GOOD, "--encoding utf-9", "encoding 'utf-9' isn't known; name one such as utf-8, cp1252"),
         (GOOD, "--separator ;;", "separator ';;' is no single character"),

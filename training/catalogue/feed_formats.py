@@ -64,10 +64,10 @@ class Shopify(TableFormat):
         pictures = split_pictures(cells.raw("", "variant image", "variant image url")[1])
         names = {number: cells.take("", f"option{number} name") for number in "123"}
         options = {number: cells.text("", f"option{number} value") for number in "123"}
-        codes = {column: _without_apostrophe(cells.id("", key)) for key, column in self._codes(cells).items()}
+        codes = {column: cells.id("", key) for key, column in self._codes(cells).items()}
         sku = next((codes[column] for key, column in self._codes(cells).items() if "sku" in key), "")
         if "id" in cells.columns:
-            sku = product.id = _without_apostrophe(product.id)
+            sku = product.id
         product.attributes = self._attributes(cells)
         product.in_stock = self._in_stock(cells)
         _finish(cells, product)
@@ -443,8 +443,3 @@ def _sale_price(cells: Cells, regular: str, sale: str, window: str) -> str:
         cells.taken.discard(cells.names.get(regular, ""))
         return cells.take("", sale)
     return price
-
-
-def _without_apostrophe(code: str) -> str:
-    """A SKU or barcode without the `'` that Shopify's exports put before digits, so that spreadsheets keep zeros."""
-    return code[1:] if re.match(r"'\d", code) else code

@@ -107,10 +107,10 @@ class PrepareArguments:
     """What to read, how to split it and where to write it.
 
     Args:
-        products: Product table: .csv, .tsv, .txt, .jsonl, .parquet, or a Google feed in .xml.
+        products: Product table: .csv, .tsv, .tab, .psv, .txt, .jsonl, .parquet, or a Google feed in .xml.
         output: Folder to write the catalogue to.
         images: Folder of the pictures, with its sub-folders; without it products have none, but for --download.
-        log: Search log, one row an event: .csv, .tsv, .txt, .jsonl or .parquet. Without it only products are written.
+        log: Search log, one row an event, in a file of these kinds. Without it only products are written.
         format: Whose export the table is: shopify, woocommerce, google, magento, or table, any other one by --columns;
             auto tells by its header.
         log_format: events is such a log; ga4 is an export of Google Analytics 4 (BigQuery's, or a flat table with a

@@ -16,11 +16,13 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError, one_line
-from training.catalogue.delimited import Delimited, read_table, separator_of
+from training.catalogue.delimited import Delimited, read_table, separator_of, unguarded
+from training.catalogue.meant_rows import MeantRows
 from training.catalogue.text_files import TextFile
 from training.common.errors import Problems
 
-ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
+ENDINGS = (".csv", ".tsv", ".tab", ".psv", ".txt", ".jsonl", ".parquet")
+SEPARATORS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}  # that endings promise; what the text says counts more
 GZIP = b"\x1f\x8b"
 EXAMPLES = 20
 BATCH_ROWS = 512  # of Parquet
@@ -143,9 +145,9 @@ def table_rows(
     """The rows of a table one by one; a batch of them is in memory.
 
     Args:
-        path (`Path`): CSV, TSV or the like, JSON lines or Parquet; all but the last may be gzipped.
-        columns (`Iterable[str]`, *optional*): those that are needed; of Parquet no other is read, and none of them may
-            be there twice. All if not given.
+        path (`Path`): CSV, TSV or the like, JSON lines or Parquet; all but the last may be gzipped. See [`MeantRows`]
+            for columns of one name.
+        columns (`Iterable[str]`, *optional*): those that are needed; of Parquet no other is read. All if not given.
         encoding (`str`, *optional*): the encoding of text, such as `cp1250`; found out if not given.
         separator (`str`, *optional*): what separates cells, such as `;` or `tab`; found out if not given.
 
@@ -163,7 +165,7 @@ def table_rows(
         elif ending == ".jsonl":
             rows = _read_json_lines(path, encoding)
         else:
-            rows = _read_delimited(path, columns, encoding, separator)
+            rows = _read_delimited(path, encoding, separator)
         for number, *found in rows:
             yield number, *found
 
@@ -203,20 +205,21 @@ def _look_into(
                 dialect += f" (assumed: it isn't UTF-8, and reads as {text.example!r}; --encoding names another)"
             if ending == ".jsonl":
                 return *_json_columns(text, wanted), dialect
-            table = _table_of(text, path, wanted, separator)
-            found = [name for name in table.header if name] if _has_rows(table) else []
+            table = _table_of(text, path, separator)
+            rows = MeantRows(table)
+            found = rows.columns if _has_rows(table, rows) else []
         with _open_binary(path) as stream:
-            return found, _count_lines(stream), f"{dialect}, {table.said}"
+            return found, _count_lines(stream), f"{dialect}, {table.said}{rows.said}"
 
 
-def _has_rows(table: Delimited) -> bool:
+def _has_rows(table: Delimited, rows: MeantRows) -> bool:
     """Whether there is a row that fits the header.
 
     Raises:
         ValueError: if there are rows, but none does.
     """
     misfit = None
-    for record, row in table.rows():
+    for record, row in rows:
         if row is not None:
             return True
         misfit = misfit or record
@@ -254,21 +257,15 @@ def _open_text(path: Path, encoding: str | None, separator: str | None = None) -
         yield text
 
 
-def _table_of(text: TextFile, path: Path, columns: Iterable[str] | None, separator: str | None) -> Delimited:
-    preferred = "\t" if _ending(path) == ".tsv" else ","
-    table = read_table(text, separator_of(separator) if separator else None, preferred)
-    if twice := [name for name in table.twice if columns is None or name in columns]:
-        raise ValueError(f"the header has column {twice[0]!r} more than once; give one of them another name")
-    return table
+def _table_of(text: TextFile, path: Path, separator: str | None) -> Delimited:
+    return read_table(text, separator_of(separator) if separator else None, SEPARATORS.get(_ending(path), ","))
 
 
-def _read_delimited(
-    path: Path, columns: list[str] | None, encoding: str | None, separator: str | None
-) -> Iterator[tuple[int, dict | str, str]]:
+def _read_delimited(path: Path, encoding: str | None, separator: str | None) -> Iterator[tuple[int, dict | str, str]]:
     with _open_text(path, encoding, separator) as text:
-        table = _table_of(text, path, columns, separator)
+        table = _table_of(text, path, separator)
         text.doubts(table.first.last)
-        for record, row in table.rows():
+        for record, row in MeantRows(table):
             doubt = record.doubt
             if text.notes:
                 doubt = "; ".join(filter(None, [doubt, *text.doubts(record.last)]))
@@ -319,4 +316,4 @@ def cell_text(value: Any) -> str:
         value = value.decode("utf-8", "replace")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # where a column has gaps, tools turn whole numbers into floats
-    return "" if value is None or value != value else str(value).strip()
+    return "" if value is None or value != value else unguarded(str(value).strip())

@@ -25,6 +25,7 @@ OUT_OF_STOCK = frozenset(
 )
 PICTURE_START = re.compile(r"(?<![,;|\s])[,;|\s]++(?=(?:https?:)?//)", re.IGNORECASE)
 CODE_START = re.compile(r""",(?=\s*"?[\w][\w .-]*"?=)""")
+ESCAPE = re.compile(r"\\[nrt\"']")
 CODE_NAME = re.compile(r"\b(id|sku|ean|gtin|upc|isbn|mpn|barcode)s?\b", re.IGNORECASE)
 UNKNOWN_STOCK = "availability that isn't known (taken for neither in stock nor out of it)"
 
@@ -232,8 +233,13 @@ class Cells:
         return cell_text(self.raw(field, *keys)[1])
 
     def text(self, field: str, *keys: str) -> str:
-        """A field's text without HTML."""
-        return html_to_text(self.take(field, *keys))
+        """A field's text without HTML; a backslash that seems to escape something is counted."""
+        column, value = self.raw(field, *keys)
+        text = cell_text(value)
+        if ESCAPE.search(text):
+            kind = rf"{column}: backslash as in \n or \" (kept as it stands)"
+            self.problems.note(kind, self.number, column, text)
+        return html_to_text(text)
 
     def id(self, field: str, *keys: str) -> str:
         """An id as it stands, whatever it is, but for [`code_text`]."""

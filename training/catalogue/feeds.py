@@ -99,13 +99,15 @@ def _last_rows(
 
 
 def _shown(parts: list[Part], drafts: bool, problems: Table) -> list[Part]:
-    """The rows that customers can see; the others are counted. A row of another store view is none of them."""
-    shown = []
+    """The rows that customers can see; the others are counted, those of one JSON object once. A row of another store
+    view is none of them."""
+    shown, counted = [], set()
     for part in parts:
-        if part.hidden and not (drafts and not part.hidden.startswith("row ")):
-            problems.note(f"{part.hidden} (left out)", part.number, "id", part.variant or part.product.id)
-        else:
+        if not part.hidden or (drafts and not part.hidden.startswith("row ")):
             shown.append(part)
+        elif part.number not in counted:
+            problems.note(f"{part.hidden} (left out)", part.number, "id", part.variant or part.product.id)
+            counted.add(part.number)
     return sorted(shown, key=lambda part: not part.parent)
 
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError, one_line
-from training.catalogue.delimited import Delimited, read_table, separator_of, unguarded
+from training.catalogue.delimited import Delimited, numbered, read_table, separator_of, unguarded
 from training.catalogue.meant_rows import MeantRows
 from training.catalogue.text_files import TextFile
 from training.common.errors import Problems
@@ -61,6 +61,7 @@ class Table(Problems):
         option: str,
         encoding: str | None = None,
         separator: str | None = None,
+        parts: Iterable[str] = (),
     ) -> "Table":
         """Finds a file's columns and how it is read.
 
@@ -70,6 +71,7 @@ class Table(Problems):
             needed (`list[tuple[str, ...]]`): fields; of each tuple one must be there.
             option (`str`): the option that renames columns, for messages.
             encoding, separator (`str`, *optional*): see [`table_rows`].
+            parts (`Iterable[str]`, *optional*): columns that nested ones will be taken apart into.
 
         Raises:
             DataError: if the file is missing, unreadable or empty, or a column is missing.
@@ -79,6 +81,7 @@ class Table(Problems):
         found, size, dialect = _look_into(path, set(names.values()), **given)
         if not found:
             raise DataError(f"{name}: is empty; it needs columns and at least one row that fits them")
+        found = list(dict.fromkeys([*found, *parts]))
         renamed = [(key,) for key in names if names[key] != getattr(type(columns), key)]
         for keys in needed + renamed:
             if not any(names[key] in found for key in keys):
@@ -198,7 +201,7 @@ def _look_into(
         if ending == ".parquet":
             file = pq.ParquetFile(path)
             size = file.metadata.num_rows
-            return file.schema_arrow.names if size else [], size, "read as Parquet"
+            return numbered(file.schema_arrow.names) if size else [], size, "read as Parquet"
         with _open_text(path, encoding, separator) as text:
             dialect = f"read as {text.said}"
             if text.is_assumed:
@@ -303,8 +306,10 @@ def json_object(text: str, **options) -> dict | None:
 
 
 def _read_parquet(path: Path, columns: list[str] | None) -> Iterator[tuple[int, dict, str]]:
+    """The rows of Parquet; a column whose name is there twice is numbered as in delimited text."""
     batches = pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS, columns=columns)
-    rows = (row for batch in batches for row in batch.to_pylist())
+    named = (batch.rename_columns(numbered(batch.schema.names)) for batch in batches)
+    rows = (row for batch in named for row in batch.to_pylist(maps_as_pydicts="lossy"))
     return ((number, row, "") for number, row in enumerate(rows, start=1))
 
 

@@ -38,6 +38,7 @@ class ConvertArguments:
             numbers are of the whole corpus.
         image_size: Pictures with a longer side are scaled down to it and kept as JPEG.
         seed: Seed of all that is drawn.
+        encoding: Encoding of tables of text, such as cp1250 or utf-16; found out and said if not given.
     """
 
     source: Literal["esci", "marqo-gs", "marqo-products", "marqo-fashion"]
@@ -56,6 +57,7 @@ class ConvertArguments:
     judged_corpus: bool = False
     image_size: PositiveInt = 512
     seed: NonNegativeInt = 0
+    encoding: str | None = None
 
 
 @dataclass

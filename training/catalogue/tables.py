@@ -203,9 +203,7 @@ def _look_into(
             size = file.metadata.num_rows
             return numbered(file.schema_arrow.names) if size else [], size, "read as Parquet"
         with _open_text(path, encoding, separator) as text:
-            dialect = f"read as {text.said}"
-            if text.is_assumed:
-                dialect += f" (assumed: it isn't UTF-8, and reads as {text.example!r}; --encoding names another)"
+            dialect = _said(text)
             if ending == ".jsonl":
                 return *_json_columns(text, wanted), dialect
             table = _table_of(text, path, separator)
@@ -213,6 +211,23 @@ def _look_into(
             found = rows.columns if _has_rows(table, rows) else []
         with _open_binary(path) as stream:
             return found, _count_lines(stream), f"{dialect}, {table.said}{rows.said}"
+
+
+def _said(text: TextFile) -> str:
+    said = f" (assumed: it isn't UTF-8, and reads as {text.example!r}; --encoding names another)"
+    return f"read as {text.said}{said if text.is_assumed else ''}"
+
+
+def assumed_encoding(path: Path, encoding: str | None = None) -> str:
+    """How a text is read if nothing in it speaks for the encoding that it is read in; `""` for any other table.
+
+    Raises:
+        DataError: if it can't be read.
+    """
+    if _ending(path) == ".parquet":
+        return ""
+    with _readable(path, lambda: 0), _open_text(path, encoding) as text:
+        return _said(text) if text.is_assumed else ""
 
 
 def _has_rows(table: Delimited, rows: MeantRows) -> bool:

@@ -239,9 +239,8 @@ class MilvusEngine:
         fields = {field["name"]: field for field in self.client.describe_collection(self._loaded())["fields"]}
         dim = fields.pop("vector")["params"]["dim"]
         if plain_field("_id") not in fields:
-            raise DataError(
-                f"{self.uri}: {self.collection!r} was loaded by an older version; load it again with training.scale.engines"
-            )
+            older = f"the collection {self.collection!r} was loaded by an older version"
+            raise DataError(f"{self.uri}: {older}; load it again with training.scale.engines")
         shown = {name: field for name, field in fields.items() if not name.endswith((NUMBERS, PLAIN))}
         return {column_name(name): kinds[field["type"]] for name, field in shown.items()}, dim
 

@@ -257,7 +257,8 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
             presence = gr.Radio(list(PRESENCE), value="any", label="Picture", elem_id="presence")
         with gr.Column(min_width=260), gr.Accordion("Your products", open=False, elem_id="yours"):
             gr.Markdown(HELP)
-            file = gr.File(label="CSV or ZIP", file_types=[".csv", ".tsv", ".zip"], height=140, elem_id="file")
+            kinds = [".csv", ".tsv", ".tab", ".psv", ".txt", ".zip"]
+            file = gr.File(label="CSV or ZIP", file_types=kinds, height=140, elem_id="file")
             report = gr.HTML()
             places = [("the shop", "shop"), ("your products", "yours")]
             where = gr.Radio(places, value="shop", label="Search in", elem_id="where")

@@ -110,7 +110,7 @@ def read_zip(content: bytes, upload: Upload) -> None:
             pictures = {
                 name: unpacked(archive, info) for name, info in members.items() if name.lower().endswith(PICTURE_NAMES)
             }
-            tables = [name for name in members if name.lower().endswith((".csv", ".tsv"))]
+            tables = [name for name in members if name.lower().endswith((".csv", ".tsv", ".tab", ".psv"))]
             table = unpacked(archive, members[tables[0]]) if tables else None
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError) as error:
         if isinstance(error, VisitorError):

@@ -503,3 +503,17 @@ def test_a_bare_quote_in_a_public_table_swallows_no_row_and_is_told(tmp_path, en
     assert titles == {"1": '"Vintage" mug', "2": '"Bowl', "3": "plain", "5": '12" pan', "6": "by, the rule"}
     assert problems.counts == {BARE_QUOTE: 2, "broken row (left out)": 1}
     assert problems.first[BARE_QUOTE].endswith("row 0")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "given", "title"), [("cp1252", None, "große Tasse"), ("cp1250", "cp1250", "žlutý")]
+)
+def test_text_of_any_encoding_is_read_and_what_was_assumed_is_told(tmp_path, encoding, given, title):
+    folder = write_esci(tmp_path / "esci", FOUR, [listing(f"B0{label}", title) for label in "ESCI"], ".csv")
+    file = folder / "shopping_queries_dataset_products.csv"
+    file.write_bytes(file.read_text(encoding="utf-8").replace("None", "").encode(encoding))
+    arguments = ConvertArguments("esci", str(folder), str(tmp_path / "out"), dev=0.0, splits=["test"], encoding=given)
+    report = main(arguments)
+    assert row_of(load_split(tmp_path / "out", "test"), "B0E")["title"] == title
+    told = [line for line in report["problems"] if line.startswith("1 x table read as CP1252 (assumed")]
+    assert len(told) == len(report["problems"]) == (given is None)

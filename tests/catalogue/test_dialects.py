@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import random
+import re
 import zipfile
 
 import pytest
@@ -17,9 +18,11 @@ from training.catalogue.delimited import (
     SEVERAL_LINES,
     SHORT,
     UNNAMED,
+    WRAPPED,
     read_table,
     separator_of,
 )
+from training.catalogue.meant_rows import JOINED, NULLS
 from training.catalogue.options import Columns
 from training.catalogue.tables import Table, table_rows
 from training.catalogue.text_files import CONTROL, LOST, NOT_CP1252, NOT_UTF8, TextFile
@@ -155,7 +158,7 @@ def test_a_mark_inside_a_file_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.txt", "P.CSV"])
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.txt", "P.CSV", "p.tab", "p.psv"])
 def test_a_separator_is_found_out_whatever_the_ending(tmp_path, separator, name):
     stream = io.StringIO(newline="")
     csv.writer(stream, delimiter=separator).writerows([("id", "title", "price"), *ROWS])
@@ -284,11 +287,18 @@ def test_headers_with_quotes_spaces_and_trailing_separators(tmp_path, header):
 def test_columns_twice_and_without_a_name(tmp_path):
     rows, table = read(write(tmp_path, ",id,title,size,size,\n0,1,one,S,M,x\n1,2,two,S,,\n"))
     assert rows == [("1", "one"), ("2", "two")] and places(table) == {UNNAMED: [2, 3]}
-    file = write(tmp_path, "id,title,id\n1,one,2\n")
-    for use in (lambda: opened(file), lambda: list(table_rows(file)), lambda: list(table_rows(file, ["id"]))):
-        with pytest.raises(DataError, match="p.csv: the header has column 'id' more than once"):
-            use()
-    assert next(table_rows(file, ["title"]))[1] == {"id": "1", "title": "one", "id (2)": "2"}
+    assert table.dialect.endswith("separator ,, 2 columns 'size' (the second is called 'size (2)')")
+    file = write(tmp_path, "id,size (2),size,size,size\n1,a,b,c,d\n")
+    assert next(table_rows(file))[1] == {"id": "1", "size (2)": "a", "size": "b", "size (3)": "c", "size (4)": "d"}
+
+
+@pytest.mark.parametrize("name", ["additional_image_link", "Image", "product_highlight"])
+def test_columns_of_pictures_that_come_several_times_are_a_list(tmp_path, name):
+    rows = "1\tone\ta.jpg\tS\tb.jpg\t\n2\ttwo\t\tM\t\tc.jpg\n"
+    file = write(tmp_path, f"id\ttitle\t{name}\tsize\t{name}\t{name}\n{rows}", "p.tsv")
+    found = [row for _, row, _ in table_rows(file)]
+    assert [row[name] for row in found] == [["a.jpg", "b.jpg"], ["c.jpg"]] and list(found[0])[-1] == name
+    assert f"3 columns '{name}' (read as a list)" in opened(file).dialect and len(found[0]) == 4
 
 
 @pytest.mark.parametrize(
@@ -342,6 +352,83 @@ def test_single_quotes(tmp_path, text):
 def test_space_before_quotes(tmp_path):
     rows, table = read(write(tmp_path, '"id", "title", "price"\n"1", "Mug, blue", "9"\n"2", "5"" pipe", "8"\n'))
     assert rows == [("1", "Mug, blue", "9"), ("2", '5" pipe', "8")] and not table.counts
+
+
+WRAPPED_ROWS = [
+    ("1", "Mug, blue", "9"),
+    ("2", 'a "big" cup', "8,50"),
+    ("3", "Plain", "7"),
+    ("4", "two\nlines, x", "6"),
+]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("is_header_wrapped", [True, False])
+def test_lines_that_are_wrapped_whole_are_read_as_what_they_mean(tmp_path, separator, is_header_wrapped):
+    """As a spreadsheet that saw one cell a row writes them: rows with quotes are wrapped and perhaps others too."""
+    lines = []
+    for number, row in enumerate([("id", "title", "price"), *WRAPPED_ROWS]):
+        stream = io.StringIO(newline="")
+        csv.writer(stream, delimiter=separator, lineterminator="\n").writerow(row)
+        line = stream.getvalue().rstrip()
+        is_wrapped = is_header_wrapped if number == 0 else '"' in line or separator == ";"
+        lines.append('"' + line.replace('"', '""') + '"' if is_wrapped else line)
+    rows, table = read(write(tmp_path, "\n".join(lines) + "\n"))
+    assert rows == WRAPPED_ROWS and set(table.counts) <= {WRAPPED}
+    assert ("lines wrapped whole in quotes" in table.dialect) == is_header_wrapped
+    assert table.counts[WRAPPED] == sum(line[0] == '"' for line in lines[1:])
+
+
+def test_wrapped_lines_with_bare_quotes_and_sentences_in_one_column(tmp_path):
+    rows, table = read(write(tmp_path, '"id,title,price"\n"1,"Mug, blue",9"\n"2,"Cup",8"\n"3,x,7\n"4,y,6\n'))
+    assert rows[:2] == [("1", "Mug, blue", "9"), ("2", "Cup", "8")] and [row[1] for row in rows[2:]] == ["x", "y"]
+    assert places(table) == {WRAPPED: [2, 3], BARE_QUOTE: [4, 5]}
+    for header in ("query", '"query, as typed"'):
+        table = read_table(io.StringIO(f'{header}\n"red, blue"\n"a, b"\n', newline=""))
+        assert [*next(table.rows())[1].values()] == ["red, blue"] and "one column" in table.said
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "joined"),
+    [
+        ("id,title,price\n1,Mug,12,50\n2,Cup,9\n3,Jug,1.299,00 €\n", ["12,50", "9", "1.299,00 €"], [2, 4]),
+        ("id,price,title\n1,12,50,Mug\n2,€9,90,Cup\n", ["12,50", "€9,90"], [2, 3]),
+        ("id,title,price,image\n1,Mug,12,50,\n2,Cup,9,90,b.jpg\n", ["12,50", "9,90"], [2, 3]),
+        ("id,title,price,old price\n1,Mug,12,50,19,90\n2,Cup,9,90,\n3,Jug,12,50,10\n", None, []),
+        ("id,title,price,old price\n1,Mug,12,50,19,90\n2,Cup,9,90,\n", ["12,50", "9,90"], [2, 3]),
+        ("id,title,price\n1,Mug, blue,12\n2,Cup,12,50\n3,Jug,8\n", None, []),
+        ("id,title,price\n1,Mug,12,50\n2,Cup,9.90\n", None, []),
+        ("id,title,price,stock\n1,Mug,12,50,\n2,Cup,8,40,\n", None, []),
+        ("id,title,size\n1,Mug,12,50\n2,Cup,8\n", None, []),
+        ("id;title;price\n1;Mug;12;50\n2;Cup;8\n", None, []),
+    ],
+)
+def test_prices_that_a_comma_cut_are_joined_where_nothing_else_can_be_meant(tmp_path, text, expected, joined):
+    rows, table = read(write(tmp_path, text))
+    assert places(table).get(JOINED, []) == joined
+    if expected:
+        assert [row[list(table.columns).index("price")] for row in rows] == expected and set(table.counts) == {JOINED}
+    else:
+        assert not any(re.search(r"\d,\d", cell) for row in rows for cell in row)
+        assert len(rows) + table.counts["broken row (left out)"] == text.count("\n") - 1
+
+
+def test_a_cut_price_far_down_is_joined_and_another_row_stays_broken(tmp_path):
+    lines = [f"{number},Mug,9,{number % 90 + 10}" for number in range(300)]
+    lines[250], lines[260] = "250,Mug, blue,9,50", "260,Mug,blue"
+    rows, table = read(write(tmp_path, "\n".join(["id,title,price", *lines])))
+    assert len(rows) == 299 and rows[259] == ("260", "Mug", "blue")
+    assert table.counts == {JOINED: 298, "broken row (left out)": 1}
+
+
+def test_a_databases_nulls_are_missing_and_its_backslashes_undone(tmp_path):
+    text = 'id\ttitle\tbrand\tnote\n1\tTwo\\nlines\t\\N\tx\\ty\\\\z\n2\t\\N\t\\N\t\\"q\\"\n\\N\tx\ty\tz\n'
+    rows, table = read(write(tmp_path, text, "p.tsv"))
+    assert rows == [("1", "Two\nlines", ""), ("2", "", ""), ("", "x", "y")] and places(table) == {NULLS: [2, 3, 4]}
+    assert table.dialect.endswith("backslashes as databases write them")
+    assert [row["note"] for _, row, _ in table_rows(tmp_path / "p.tsv")] == ["x\ty\\z", '"q"', "z"]
+    rows, table = read(write(tmp_path, "id,title\n1,C:\\new\n2,a\\Nb\n"))
+    assert rows == [("1", "C:\\new"), ("2", "a\\Nb")] and not table.counts
 
 
 @pytest.fixture
@@ -406,7 +493,7 @@ def test_json_lines_called_csv_are_named(tmp_path):
 
 def test_a_table_without_a_row_that_fits_says_which(tmp_path):
     with pytest.raises(DataError, match="no row fits the header: row 2 has 4 cells, the header has 3 .separator ,."):
-        opened(write(tmp_path, "id,title,price\n1,Mug,9,90\n2,Cup,8,90\n"))
+        opened(write(tmp_path, "id,title,price\n1,Mug,red,90\n2,Cup,8,90\n"))
     with pytest.raises(DataError, match="p.csv: is empty; it needs columns and at least one row"):
         opened(write(tmp_path, "id,title\n"))
 

@@ -181,12 +181,21 @@ def test_shopify_product_csv_of_2025():
     assert cap.attributes == {"Type": "Caps", "Color": "red; blue", "gender": "Unisex", "Size": "One"}
 
 
-def test_shopify_apostrophes_are_only_taken_off_codes():
+def test_apostrophes_before_digits_are_taken_off_codes_and_prices():
     rows = as_file(SHOPIFY_OLD, shirt(Title="'90s shirt", **{"Variant SKU": "'n-sync", "Variant Price": "'5"}))
     (found,), _ = products(rows, variants="each")
-    assert (found.title, found.id, found.price) == ("'90s shirt", "'n-sync", "'5")
-    (found,), _ = products([(2, {"id": "'00071", "title": "x"})], "table", {"id": "id", "title": "title"})
-    assert found.id == "'00071"
+    assert (found.title, found.id, found.price) == ("'90s shirt", "'n-sync", "5")
+    row = {
+        "id": "'00071-B",
+        "title": "'90s shirt",
+        "price": '="12.50"',
+        "ean": "'0123",
+        "note": "'tis",
+        "price (net)": "'€7.90",
+    }
+    (found,), _ = products([(2, row)], "table", {name: name for name in ("id", "title", "price")})
+    assert (found.id, found.title, found.price) == ("00071-B", "'90s shirt", "12.50")
+    assert found.extra == {"ean": "0123", "note": "'tis", "price (net)": "€7.90"}
 
 
 OTHER_SHIRT = [{**row, "Handle": "b", "Variant SKU": row.get("Variant SKU", "") + "b"} for row in SHIRT]
@@ -290,6 +299,93 @@ def test_woocommerce_in_german():
     assert (cup.title, cup.price, cup.in_stock, cup.image) == ("Tasse", "9,90", False, ["a.jpg", "b.jpg"])
     assert (cup.description, cup.category, cup.attributes) == ("Schön", "Küche", {"Farbe": "Rot"})
     assert (shirt.id, shirt.variants) == ("2", ["3"])
+
+
+WOO_LANGUAGES = {
+    "french": 'ID,Type,UGS,"GTIN, UPC, EAN ou ISBN",Nom,Publié,"Mis en avant ?","Visibilité dans le catalogue",'
+    '"Description courte",Description,"Date de début de promo","Date de fin de promo","En stock ?",Stock,'
+    '"Tarif promo","Tarif régulier",Catégories,Étiquettes,Images,Parent,Brands,'
+    '"Nom de l\'attribut 1","Valeur(s) de l\'attribut 1"',
+    "spanish": 'ID,Tipo,SKU,"GTIN, UPC, EAN o ISBN",Nombre,Publicado,"¿Está destacado?","Visibilidad en el catálogo",'
+    '"Descripción corta",Descripción,"Día en que empieza el precio rebajado","Día en que termina el precio rebajado",'
+    "¿Existencias?,Inventario,Precio rebajado,Precio normal,Categorías,Etiquetas,Imágenes,Superior,Marcas,"
+    '"Nombre del atributo 1","Valor(es) del atributo 1"',
+    "italian": 'ID,Tipo,SKU,"GTIN, UPC, EAN, o ISBN",Nome,Pubblicato,"In primo piano?","Visibilità nel catalogo",'
+    '"Breve descrizione",Descrizione,"Data di partenza del prezzo in saldo","Data in cui termina l\'offerta",'
+    "In stock?,Magazzino,Prezzo in offerta,Prezzo di listino,Categorie,Tag,Immagine,Genitore,Marchi,"
+    "Nome dell'attributo 1,Valore dell'attributo 1",
+    "dutch": 'ID,Type,Artikelnummer,"GTIN, UPC, EAN of ISBN",Naam,Gepubliceerd,Uitgelicht?,Zichtbaarheid in catalogus,'
+    "Korte beschrijving,Beschrijving,Startdatum actieprijs,Einddatum actieprijs,Op voorraad?,Voorraad,"
+    "Actieprijs,Reguliere prijs,Categorieën,Tags,Afbeeldingen,Hoofd,Merken,Naam eigenschap 1,Waarde eigenschap 1",
+}
+WOO_CELLS = (
+    "ID Type SKU gtin Name Published featured Visibility Short Long starts ends in_stock stock sale regular "
+    "categories tags images parent brands attribute value"
+).split()
+
+
+@pytest.mark.parametrize("language", WOO_LANGUAGES)
+def test_woocommerce_in_other_languages(language):
+    columns = next(csv.reader([WOO_LANGUAGES[language]]))
+    assert detect(columns) == detect(reversed(columns)) == "woocommerce"
+    names = dict(zip(WOO_CELLS, columns, strict=True))
+    assert detect([column for name, column in names.items() if name != "Visibility"]) == "woocommerce"
+
+    def row(**cells):
+        return {names[name]: cell for name, cell in cells.items()}
+
+    cup = {"ID": "1", "Type": "simple", "SKU": "A", "Name": "Cup", "Published": "1", "Short": "Short", "Long": "Long"}
+    cup |= {"in_stock": "0", "regular": "9,90", "sale": "8,90", "categories": "Home > Cups", "tags": "new"}
+    cup |= {"images": "a.jpg, b.jpg", "brands": "Acme", "attribute": "Colour", "value": "Red"}
+    shirt = {"ID": "2", "Type": "variable", "SKU": "B", "Name": "Shirt", "Published": "1"}
+    small = {"ID": "3", "Type": "variation", "parent": "B", "Published": "1", "regular": "5", "ends": "2030-01-01"}
+    draft = {"ID": "4", "Type": "simple", "Published": "-1"}
+    rows = as_file(WOO_LANGUAGES[language], row(**cup), row(**shirt), row(**small, sale="4"), row(**draft))
+    (cup, shirt), problems = products(rows)
+    assert (cup.id, cup.title, cup.description, cup.category) == ("1", "Cup", "Short. Long", "Home > Cups")
+    assert (cup.brand, cup.price, cup.in_stock, cup.image) == ("Acme", "8,90", False, ["a.jpg", "b.jpg"])
+    assert cup.attributes == {"Tags": "new", "Colour": "Red"}
+    assert (shirt.id, shirt.variants, shirt.price) == ("2", ["3"], "5"), "a sale with a last day is no price"
+    assert problems.counts == {"product that is a draft (left out)": 1}
+
+
+@pytest.mark.parametrize("variants", ["group", "each"])
+def test_woocommerce_variations_without_their_product_are_products(variants):
+    orphans = [row for row in woo_rows() if row[1]["Type"] != "variable"]
+    found, problems = products(orphans, variants=variants)
+    assert [(one.id, one.price) for one in found] == [("13", "42"), ("20", "20"), ("14", "50")]
+    assert found[0].group == found[2].group == "id:12"
+    assert found[0].image == ["https://x.example/red.jpg"] and found[0].attributes == {"Colour": "Red"}
+    kind = "variation whose product is not in the file (kept as a product of its own)"
+    assert [place["value"] for place in problems.examples[kind]] == ["id:12", "id:12"] and not problems.dropped
+
+
+@pytest.mark.parametrize(
+    ("root", "cells", "expected"),
+    [
+        ("Default Category", ["Default Category/A,Default Category/A/B", "Default Category"], ["A > B", ""]),
+        ("Shop", ["Shop/Home, Garden/Pots,Shop/Sale", "Shop/A\\/B"], ["Home, Garden > Pots, Sale", "A/B"]),
+        ("", ["Default Category/Gear", "Second/Gear"], ["Default Category > Gear", "Second > Gear"]),
+        ("", ["Gear", "Gear"], ["Gear", "Gear"]),
+    ],
+)
+def test_magento_category_paths_lose_the_root_that_all_share(root, cells, expected):
+    rows = [
+        {"sku": f"{number}", "product_type": "simple", "name": "T", "categories": cell}
+        for number, cell in enumerate(cells)
+    ]
+    rows = as_file(MAGENTO, *({**row, "visibility": "Catalog, Search"} for row in rows))
+    found, problems = products(rows)
+    assert [one.category for one in found] == expected
+    assert problems.counts == ({f"root {root!r} of the category paths (not kept)": 2} if root else {})
+    (first, *_), _ = products(rows, columns={"category": "categories"})
+    assert first.category == cells[0]
+
+
+def test_backslashes_that_seem_to_escape_are_counted():
+    row = {"id": "1", "title": "Wide\\tmug", "description": "a\\nb", "brand": "C:\\Mugs"}
+    (found,), problems = products([(2, row)], "table", {name: name for name in row})
+    assert found.title == "Wide\\tmug" and list(problems.counts.values()) == [1, 1]
 
 
 def google_row(item, **cells):
@@ -504,7 +600,7 @@ def test_a_table_by_its_columns():
         (first, second, third), problems = products(rows, "table", columns, variants)
         assert (first.id, first.title, first.price, first.in_stock) == ("007", "Tom & Jerry", "", False)
         assert first.image == ["a,b.jpg", "c.jpg"] and first.attributes == {"colour": "red", "size": "M"}
-        assert first.extra == {"ean": "'1", "note": "N/A"} and first.group == ""
+        assert first.extra == {"ean": "1", "note": "N/A"} and first.group == ""
         assert (second.id, second.in_stock, second.attributes) == ("nan", None, {"specs": "soft, red"})
         assert (third.id, third.image, third.attributes) == ("", ["u.jpg", "v.jpg"], {"Size": "L"})
         assert sorted(problems.counts.values()) == [1, 1]

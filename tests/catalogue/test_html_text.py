@@ -44,6 +44,16 @@ def test_html_becomes_sentences(text, expected):
     assert html_to_text(text) == expected
 
 
+@pytest.mark.parametrize("tag", ["script", "STYLE", "svg", "textarea", "iframe", "noscript", "template", "object"])
+def test_what_nothing_ends_hides_nothing(tag):
+    assert html_to_text(f"<p>One</p><{tag}>two<p>three</p> four") == "One. two. three. four"
+    assert html_to_text(f"<{tag} a=b>x</{tag.lower()}><p>One</p><{tag}><p>two</p>") == "One. two"
+
+
+def test_a_comment_that_nothing_ends_hides_nothing():
+    assert html_to_text("<p>One</p><!-- x --><!-- two <p>three</p>") == "One. two. three"
+
+
 @pytest.mark.parametrize("piece", ['<a "', "<!--", "&", "<", "<p>", "<p a='", "&amp;", "<![CDATA[", "<script>", "-->"])
 def test_the_time_is_linear(piece):
     started = time.perf_counter()

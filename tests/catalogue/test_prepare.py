@@ -377,6 +377,53 @@ def test_json_lines(tmp_path):
     assert (report["products"]["read"], report["products"]["written"]) == (5, 2)
 
 
+NESTED = [
+    {"id": "1", "title": "Mug", "price": {"amount": 9.5, "currency": "EUR"}, "brand": {"name": "Acme", "id": 3}}
+    | {"images": [{"src": "a.jpg", "alt": "A"}], "box": {"size": {"height": 3, "width": None}}},
+    {"id": "2", "title": "Cup", "price": {"amount": 7.0, "currency": "EUR", "value": None}, "brand": None}
+    | {"images": [{"src": "b.jpg", "alt": None}], "box": None},
+]
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.jsonl"])
+def test_nested_columns_are_taken_apart_alike(tmp_path, name):
+    if name == "p.parquet":
+        pq.write_table(pa.Table.from_pylist(NESTED), tmp_path / name)
+    else:
+        (tmp_path / name).write_text("\n".join(map(json.dumps, NESTED)))
+    arguments = PrepareArguments(str(tmp_path / name), str(tmp_path / "out"), shares=Shares(1, 0, 0))
+    report = main(arguments)
+    first, second = table(tmp_path / "out", "train", "corpus")
+    assert (first["price"], first["currency"], second["price"], "price_text" in second) == (9.5, "EUR", 7, False)
+    assert (first["brand"], first["brand.id"], first["box.size.height"]) == ("Acme", "3", "3")
+    assert (first["images"], second["images"]) == ("a.jpg", "b.jpg") and report["products"]["read"] == 2
+    main(
+        PrepareArguments(
+            str(tmp_path / name), str(tmp_path / "two"), columns=Columns(brand="brand.id", image="images")
+        )
+    )
+
+
+def test_parquet_with_maps_pictures_and_a_column_twice(tmp_path):
+    columns = [["1"], ["Mug"], ["S"], ["M"], pa.array([[("Colour", "red")]], pa.map_(pa.string(), pa.string()))]
+    columns.append([{"bytes": b"\x89PNG", "path": "a.png"}])
+    names = ["id", "title", "size", "size", "attributes", "image"]
+    pq.write_table(pa.Table.from_arrays([pa.array(column) for column in columns], names), tmp_path / "p.parquet")
+    report = main(PrepareArguments(str(tmp_path / "p.parquet"), str(tmp_path / "out"), shares=Shares(1, 0, 0)))
+    [row] = table(tmp_path / "out", "train", "corpus")
+    assert (row["size"], row["size (2)"], row["attributes"]) == ("S", "M", '{"Colour": "red"}')
+    kinds = [problem["kind"] for problem in report["products"]["problems"]]
+    assert "picture in the table itself (picture not used; write it as a file and name it)" in kinds
+
+
+def test_an_object_that_is_left_out_counts_once_however_many_variants_it_has(tmp_path):
+    variants = {"variants": [{"sku": "1"}, {"sku": "2"}], "images": [{"src": "a.jpg"}], "options": ["Size"]}
+    objects = [{"handle": "a", "title": "A", "status": "active"}, {"handle": "b", "title": "B", "status": "draft"}]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(one | variants) for one in objects))
+    read = main(PrepareArguments(str(tmp_path / "p.jsonl"), str(tmp_path / "out"), shares=Shares(1, 0, 0)))["products"]
+    assert (read["read"], read["dropped"], read["written"]) == (2, 1, 1)
+
+
 def test_parquet(tmp_path):
     products = pa.table({"id": [7.0, None, 8.0], "title": ["seven", "x", "eight"], "price": [1.5, 2.0, None]})
     pq.write_table(products, tmp_path / "p.parquet")
@@ -485,7 +532,6 @@ GOOD = "id,title\n1,one\n"
         ("sku,title\n1,a\n", "", "column 'id' is missing (columns found: sku, title); name yours with --columns.id"),
         ("id,name\n1,a\n", "", "column 'title' or 'description' or 'image' is missing (columns found: id, name)"),
         (GOOD, "--columns.brand maker", "column 'maker' is missing"),
-        ("id,title,id\n1,a,2\n", "", "column 'id' more than once"),
         (b"id,title\n1,\x8fcran\n", "", "neither UTF-8 nor western text: CP1252 has no byte 0x8f, which is on line 2"),
         (GOOD, "--encoding utf-9", "encoding 'utf-9' isn't known; name one such as utf-8, cp1252"),
         (GOOD, "--separator ;;", "separator ';;' is no single character"),

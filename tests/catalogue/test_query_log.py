@@ -50,6 +50,13 @@ def test_without_positions_the_best_event_counts(tmp_path):
     assert judgments == {("mug", "a"): 3, ("mug", "b"): 0}
 
 
+def test_ids_lose_what_a_spreadsheet_needed_and_queries_keep_theirs(tmp_path):
+    rows = [["'90s mug", "'00071", "click"], ["mug", '="00072"', "click"], ["mug", "'07-B", "purchase"]]
+    grades, texts, table = read(tmp_path, rows, ids=["00071", "00072", "07-B"], columns=COLUMNS[:3])
+    assert sorted(product for _, product in grades) == ["00071", "00072", "07-B"] and not table.counts
+    assert set(texts.values()) == {"'90s mug", "mug"}
+
+
 def test_bots_and_one_off_noise_are_left_out_and_counted(tmp_path):
     rows = [["mug", "a", "click", 1, "bot"]] * 9 + [["mug", "b", "click", 1, v] for v in ("x", "y")]
     rows += [["mug", "c", "click", 1, "x"], ["mug", "a", "impression", 3, "y"]]

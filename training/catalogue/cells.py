@@ -25,6 +25,8 @@ OUT_OF_STOCK = frozenset(
 )
 PICTURE_START = re.compile(r"(?<![,;|\s])[,;|\s]++(?=(?:https?:)?//)", re.IGNORECASE)
 CODE_START = re.compile(r""",(?=\s*"?[\w][\w .-]*"?=)""")
+ESCAPE = re.compile(r"\\[nrt\"']")
+CODE_NAME = re.compile(r"\b(id|sku|ean|gtin|upc|isbn|mpn|barcode)s?\b", re.IGNORECASE)
 UNKNOWN_STOCK = "availability that isn't known (taken for neither in stock nor out of it)"
 
 
@@ -165,6 +167,12 @@ def _json(text: str) -> Any:
         return None
 
 
+def code_text(value: Any) -> str:
+    """An id, SKU or barcode as text, without the `'` before digits by which spreadsheets keep zeros."""
+    text = cell_text(value)
+    return text[1:] if re.match(r"'\d", text) else text
+
+
 @lru_cache(maxsize=10_000)
 def column_key(column: str) -> str:
     """A column's name however a system writes it: `g:image_link`, `Image Link`, `imageLink` and `Image link
@@ -225,18 +233,23 @@ class Cells:
         return cell_text(self.raw(field, *keys)[1])
 
     def text(self, field: str, *keys: str) -> str:
-        """A field's text without HTML."""
-        return html_to_text(self.take(field, *keys))
+        """A field's text without HTML; a backslash that seems to escape something is counted."""
+        column, value = self.raw(field, *keys)
+        text = cell_text(value)
+        if ESCAPE.search(text):
+            kind = rf"{column}: backslash as in \n or \" (kept as it stands)"
+            self.problems.note(kind, self.number, column, text)
+        return html_to_text(text)
 
     def id(self, field: str, *keys: str) -> str:
-        """An id as it stands, whatever it is."""
+        """An id as it stands, whatever it is, but for [`code_text`]."""
         column = next((column for column in self._found(field, keys) if cell_text(self.row[column])), None)
         self.taken.update([column] if column else [])
-        return cell_text(self.row[column]) if column else ""
+        return code_text(self.row[column]) if column else ""
 
     def code(self, *keys: str, field: str = "") -> str:
-        """The first value of some columns as it stands; they stay left over."""
-        return next(filter(None, (cell_text(self.row[column]) for column in self._found(field, keys))), "")
+        """The first value of some columns as [`code_text`]; they stay left over."""
+        return next(filter(None, (code_text(self.row[column]) for column in self._found(field, keys))), "")
 
     def see(self, *keys: str, field: str = "") -> str:
         """The first value of some columns, `""` if it is missing; they stay left over, and nothing is counted."""
@@ -260,5 +273,8 @@ class Cells:
 
     def rest(self) -> dict[str, str]:
         """The cells that nothing took, as text, without empty ones."""
-        texts = ((column, plain_text(value)) for column, value in self.row.items() if column not in self.taken)
-        return {column: text for column, text in texts if text}
+        texts = {}
+        for column, value in self.row.items():
+            if column not in self.taken:
+                texts[column] = code_text(value) if CODE_NAME.search(column) else plain_text(value)
+        return {column: text for column, text in texts.items() if text}

@@ -8,6 +8,9 @@ later quote for one cell without a word.
 So a record is read by the rule as long as the file's own header bears that out, then with quotes that a backslash
 escapes, and else line by line with quotes as letters like any other. The separator is the one that cuts the first
 lines into rows of one length; lines above the header, such as a title, are told from it by having fewer cells.
+
+Some tools wrap whole lines: of `1,"Mug, blue",9` they make the one cell `"1,""Mug, blue"",9"`. A row that is one cell,
+in a table of several columns, is read once more.
 """
 
 import csv
@@ -20,6 +23,7 @@ from itertools import chain, count, islice
 BARE_QUOTE = "quote that doesn't follow the rule for tables (kept as it stands)"
 ESCAPED_QUOTE = "quote behind a backslash (read as a quote)"
 SEVERAL_LINES = "quoted cell over several lines that could be rows (kept as one cell)"
+WRAPPED = "row that is wrapped whole in quotes (read as the cells that it means)"
 LINE_BREAKS = "line break in a cell of a tab-separated table (kept as one cell)"
 SHORT = "row with fewer cells than the header (the others are taken as empty)"
 UNNAMED = "cell in a column without a name (cell not used)"
@@ -33,7 +37,8 @@ NO_ROW_FITS = 1e-6  # the score of a column by which no row is as long as the he
 SEPARATORS = (",", ";", "\t", "|")
 NO_SEPARATOR = "\x1f"  # of a table of one column
 NAMES = {"\t": "tab", NO_SEPARATOR: "none (one column)"}
-FORMULA = re.compile(r'^\s*="([^"]*)"\s*$')  # by which a spreadsheet keeps the zeros of 00123
+# By which a spreadsheet keeps the zeros of 00123 (`="00123"`, `'00123`), or is kept from computing (`'=1+2`).
+GUARDED = re.compile(r"""\s*="([^"]*)"\s*|'([$\u20ac\u00a3+-]?\d[\d.,\s-]*([A-Z]{3}|[$\u20ac\u00a3%])?|[=+@-][^']*)""")
 csv.field_size_limit(LONGEST_CELL)
 
 
@@ -45,7 +50,7 @@ class Record:
         row (`int`): its number as a spreadsheet shows it, from 1 and with empty lines.
         cells (`list[str]`): its cells; as many as the header has, unless it is broken.
         text (`str`): what stands in the file.
-        doubt (`str`): what there is to tell of it, such as `BARE_QUOTE` or `SEVERAL_LINES`; mostly `""`.
+        doubt (`str`): what there is to tell of it, such as `BARE_QUOTE` or `WRAPPED`; mostly `""`.
         last (`int`): its last line in the file.
     """
 
@@ -63,7 +68,7 @@ class Delimited:
     Attributes:
         separator (`str`): what separates cells.
         quote (`str`): what cells with a separator stand in.
-        header (`list[str]`): the columns' names, `""` for one without; the second `id` is called `id (2)`.
+        header (`list[str]`): the columns' names, `""` for one without; the second `size` is called `size (2)`.
         twice (`list[str]`): names that several columns have.
         first (`Record`): the header as it stands.
         records (`Iterator[Record]`): what is below it.
@@ -116,8 +121,8 @@ class Delimited:
         return self._named(record, record.cells + [""] * (width - number))
 
     def _named(self, record: Record, cells: list[str]) -> dict[str, str]:
-        if '="' in record.text:
-            cells = [FORMULA.sub(r"\1", cell) for cell in cells]
+        if '="' in record.text or "'" in record.text:
+            cells = list(map(unguarded, cells))
         row = dict(zip(self.header, cells, strict=True))
         if "" in row:
             del row[""]
@@ -151,13 +156,12 @@ def read_table(lines: Iterable[str], separator: str | None = None, preferred: st
     records = read_records(chain(head, lines), separator, quote, spaced, ruled)
     first = next(records)
     names = [_name(cell) for cell in first.cells]
-    repeated = Counter(names)
-    twice = [name for name, times in repeated.items() if name and times > 1]
-    header = [f"{name} ({number})" if name and number > 1 else name for name, number in _numbered(names)]
+    twice = [name for name, times in Counter(names).items() if name and times > 1]
     said = f"separator {NAMES.get(separator, separator)}"
     said += ", quotes '" if quote == "'" else ""
     said += f", header on line {first.row}" if first.row > 1 else ""
-    return Delimited(separator, quote, header, twice, first, records, said)
+    said += ", lines wrapped whole in quotes" if first.doubt == WRAPPED else ""
+    return Delimited(separator, quote, numbered(names), twice, first, records, said)
 
 
 def separator_of(text: str) -> str:
@@ -174,12 +178,19 @@ def separator_of(text: str) -> str:
     return named
 
 
-def _numbered(names: list[str]) -> Iterator[tuple[str, int]]:
-    """Each name and how often it came until then."""
-    seen: Counter[str] = Counter()
+def unguarded(cell: str) -> str:
+    """A cell without what keeps a spreadsheet from making a number of it: `00123` of `="00123"` and of `'00123`."""
+    found = GUARDED.fullmatch(cell)
+    return cell if found is None else found[2] if found[1] is None else found[1]
+
+
+def numbered(names: list[str]) -> list[str]:
+    """Names, each once, but for those of columns without one: the second `size` is `size (2)`."""
+    header: list[str] = []
     for name in names:
-        seen[name] += 1
-        yield name, seen[name]
+        others = (f"{name} ({number})" for number in count(2))
+        header.append(next(one for one in chain([name], others) if not name or one not in header))
+    return header
 
 
 def _name(cell: str) -> str:
@@ -318,7 +329,7 @@ def read_records(
     Yields:
         [`Record`], the header first.
     """
-    ahead, row, last, width, bare = _Lines(lines), 0, 0, 0, 0
+    ahead, row, last, width, bare, are_wrapped = _Lines(lines), 0, 0, 0, 0, False
     rule = csv.reader([], delimiter=delimiter, quotechar=quote, skipinitialspace=spaced, strict=True).dialect
     while (line := ahead.next()) is not None:
         row += 1
@@ -332,8 +343,9 @@ def read_records(
             size, doubt = 1, ""
             ruled += line.count(delimiter) >= width
         else:
-            cells, size, doubt = _next_record(ahead, rule, width, ruled > RULED_PER_BARE * bare)
+            cells, size, doubt = _next_record(ahead, rule, width, ruled > RULED_PER_BARE * bare, are_wrapped)
             bare += doubt == BARE_QUOTE
+        are_wrapped = are_wrapped or (width == 0 and doubt == WRAPPED)
         width = width or len(cells)
         text = line if size == 1 else "".join(islice(ahead, size))
         last += size - 1
@@ -341,11 +353,19 @@ def read_records(
         ahead.take(size)
 
 
-def _next_record(ahead: _Lines, rule: csv.Dialect, width: int, is_ruled: bool) -> tuple[list[str], int, str]:
+def _next_record(
+    ahead: _Lines, rule: csv.Dialect, width: int, is_ruled: bool, are_wrapped: bool
+) -> tuple[list[str], int, str]:
     """The cells of a record with quotes, its number of lines and what is doubtful."""
     delimiter, doubt = rule.delimiter, ""
-    plain = _plain_cells(next(iter(ahead)), delimiter)
+    line = next(iter(ahead)).rstrip("\r\n")
+    plain, quote = _plain_cells(line, delimiter), rule.quotechar
     cells, size = _by_rule(ahead, rule)
+    if len(cells) == 1 != width and (meant := _unwrapped(cells[0], rule, width)):
+        return meant, size, WRAPPED
+    is_wrapped = are_wrapped and line.startswith(quote) and line.endswith(quote)
+    if size == 0 and is_wrapped and (meant := _unwrapped(line[1:-1], rule, width)):
+        return meant, 1, WRAPPED
     if ahead.has_escapes and (size == 0 or len(cells) != (width or len(cells))):
         escaped, lines = _by_rule(map(_unescaped, ahead), rule)
         if lines and len(escaped) == width or (lines == 1 and not width):
@@ -376,6 +396,14 @@ def _by_rule(lines: Iterable[str], rule: csv.Dialect) -> tuple[list[str], int]:
         return next(reader), reader.line_num
     except csv.Error:
         return [], 0
+
+
+def _unwrapped(cell: str, rule: csv.Dialect, width: int) -> list[str]:
+    """The cells of a row that is one cell: as many as the header has, or for a header several that are no sentence."""
+    lines = cell.splitlines(keepends=True)
+    cells, size = _by_rule(lines, rule)
+    is_row = len(cells) == width or (width == 0 and len(cells) > 1 and not _is_prose(cells))
+    return cells if is_row and size == len(lines) else []
 
 
 def _unescaped(line: str) -> str:

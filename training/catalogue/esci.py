@@ -41,7 +41,7 @@ def convert_esci(arguments: ConvertArguments, problems: Problems) -> dict[str, d
     wanted = wanted_splits(arguments, ESCI_SPLITS if arguments.dev else ("train", "test"))
     judged, table = read_esci_judgments(arguments, problems), table_file(arguments.input, ESCI_PRODUCTS)
     known = set()
-    for place, row in read_rows(table, ("product_id", "product_locale"), problems):
+    for place, row in read_rows(table, ("product_id", "product_locale"), problems, arguments.encoding):
         if not row["product_locale"]:
             problems.add("product without a locale (left out)", f"{place}, field product_locale")
         elif row["product_locale"] == arguments.locale:
@@ -62,7 +62,8 @@ def read_esci_judgments(arguments: ConvertArguments, problems: Problems) -> dict
     """Each split's judgments in the locale and version; a share of the train queries is dev."""
     judged, version = {name: PublicJudgments() for name in ESCI_SPLITS}, f"{arguments.version}_version"
     shares = {"dev": arguments.dev, "train": 1 - arguments.dev}
-    for place, row in read_rows(table_file(arguments.input, ESCI_EXAMPLES), (*ESCI_COLUMNS, version), problems):
+    table = table_file(arguments.input, ESCI_EXAMPLES)
+    for place, row in read_rows(table, (*ESCI_COLUMNS, version), problems, arguments.encoding):
         if not row["product_locale"]:
             problems.add("judgment without a locale (left out)", f"{place}, field product_locale")
             continue
@@ -87,7 +88,7 @@ def read_image_urls(arguments: ConvertArguments, problems: Problems) -> dict[str
     urls: dict[str, str] = {}
     for name in arguments.image_urls:
         file = existing_file(name, "SQID's product_image_urls.csv")
-        for place, row in read_rows(file, ("product_id", "image_url"), problems):
+        for place, row in read_rows(file, ("product_id", "image_url"), problems, arguments.encoding):
             if not row["product_id"]:
                 problems.add("picture's address without a product (left out)", f"{place}, field product_id")
             urls[row["product_id"]] = row["image_url"]
@@ -100,7 +101,7 @@ def esci_products(
     """The wanted products of the locale as rows of `corpus`, each once."""
     pictures = PublicPictures(arguments.images, arguments.image_size, problems)
     columns = ("product_id", "product_locale", "product_title", "product_brand", *ESCI_DESCRIPTION)
-    for place, row in read_rows(table, columns):
+    for place, row in read_rows(table, columns, encoding=arguments.encoding):
         product = row["product_id"]
         if row["product_locale"] != arguments.locale or product not in wanted:
             continue

@@ -1,8 +1,8 @@
 """How shops' systems write products: one class for each, that reads a row, and tells what rows belong together.
 
 The columns are those of the systems' own exports: Shopify's product CSV (the older, `Variant SKU`, and that of 2025,
-`Product image URL`), WooCommerce's product CSV in English and German, Magento 2's product export, and the attributes
-of Google's product data specification, which Meta's catalogues share.
+`Product image URL`), WooCommerce's product CSV (`woocommerce_names.py` has its languages), Magento 2's product export,
+and the attributes of Google's product data specification, which Meta's catalogues share.
 """
 
 import re
@@ -19,6 +19,7 @@ from training.catalogue.cells import (
 from training.catalogue.feed_products import FeedProduct, Part
 from training.catalogue.html_text import html_to_text
 from training.catalogue.missing import is_missing_text
+from training.catalogue.woocommerce_names import in_english
 
 
 class TableFormat:
@@ -64,10 +65,10 @@ class Shopify(TableFormat):
         pictures = split_pictures(cells.raw("", "variant image", "variant image url")[1])
         names = {number: cells.take("", f"option{number} name") for number in "123"}
         options = {number: cells.text("", f"option{number} value") for number in "123"}
-        codes = {column: _without_apostrophe(cells.id("", key)) for key, column in self._codes(cells).items()}
+        codes = {column: cells.id("", key) for key, column in self._codes(cells).items()}
         sku = next((codes[column] for key, column in self._codes(cells).items() if "sku" in key), "")
         if "id" in cells.columns:
-            sku = product.id = _without_apostrophe(product.id)
+            sku = product.id
         product.attributes = self._attributes(cells)
         product.in_stock = self._in_stock(cells)
         _finish(cells, product)
@@ -140,25 +141,32 @@ QUANTITIES = ("variant inventory qty", "inventory quantity", "variant inventory 
 
 
 class WooCommerce(TableFormat):
-    """A `variable` product has a row, and so has each `variation`, whose Parent is the product's `id:12` or SKU."""
+    """A `variable` product has a row, and so has each `variation`, whose Parent is the product's `id:12` or SKU.
+
+    A variation whose product isn't in the file is a product of its own, of its parent's group.
+    """
 
     def __init__(self):
         self.products: dict[str, str] = {}
 
     def key(self, cells):
-        cells.names = self.translate(cells.names)
+        cells.names = in_english(cells.names)
         number, sku, kinds = cells.code("id"), cells.see("sku"), cells.see("type").lower()
         if "variation" in kinds:
-            parent = cells.see("parent")
-            return f"id:{parent[3:].strip()}" if parent.lower().startswith("id:") else parent
+            return self._parent(cells)
         if "variable" not in kinds:
             return ""
         key = f"id:{number}" if number else sku
         self.products |= {ref: key for ref in (f"id:{number}" if number else "", sku) if ref}
         return key
 
+    @staticmethod
+    def _parent(cells: Cells) -> str:
+        parent = cells.see("parent")
+        return f"id:{parent[3:].strip()}" if parent.lower().startswith("id:") else parent
+
     def resolve(self, key):
-        return self.products.get(key, key)
+        return self.products.get(key, "")
 
     def part(self, cells):
         kinds = cells.see("type").lower()
@@ -178,16 +186,12 @@ class WooCommerce(TableFormat):
         tags = cells.text("", "tags")
         product.attributes = {"Tags": tags} if tags else {}
         part.pictures, product.image = (pictures, []) if "variation" in kinds else ([], pictures)
+        if "variation" in kinds and (parent := self._parent(cells)) not in self.products:
+            kind = "variation whose product is not in the file (kept as a product of its own)"
+            cells.problems.note(kind, cells.number, cells.names.get("parent", "parent"), parent)
+            product.group, part.pictures, product.image = parent, [], pictures
         _finish(cells, product)
         return part
-
-    @staticmethod
-    def translate(names: dict[str, str]) -> dict[str, str]:
-        """The columns by their keys, those of a German shop by the English ones."""
-        if "artikelnummer" not in names:
-            return names
-        keys = ((re.sub(r"^attribut (\d+) (?:wert\(e\))?", _attribute_key, key), key) for key in names)
-        return {GERMAN.get(english, english): names[key] for english, key in keys}
 
     @staticmethod
     def _attributes(cells: Cells) -> tuple[dict[str, str], dict[str, str]]:
@@ -219,30 +223,6 @@ class WooCommerce(TableFormat):
             part.options = {own.get(number, f"Attribute {number}"): text for number, text in part.options.items()}
             if not part.product.brand:
                 part.product.brand = part.options.get("Brand", "")
-
-
-def _attribute_key(found: re.Match) -> str:
-    return f"attribute {found[1]} " + ("value(s)" if "wert" in found[0] else "")
-
-
-GERMAN = {
-    "typ": "type",
-    "artikelnummer": "sku",
-    "veröffentlicht": "published",
-    "sichtbarkeit im katalog": "visibility in catalog",
-    "kurzbeschreibung": "short description",
-    "beschreibung": "description",
-    "datum, an dem angebotspreis beginnt": "date sale price starts",
-    "datum, an dem angebotspreis endet": "date sale price ends",
-    "vorrätig?": "in stock?",
-    "lager": "stock",
-    "angebotspreis": "sale price",
-    "regulärer preis": "regular price",
-    "kategorien": "categories",
-    "schlagwörter": "tags",
-    "bilder": "images",
-    "übergeordnetes produkt": "parent",
-}
 
 
 class Google(TableFormat):
@@ -301,13 +281,20 @@ GOOGLE_ATTRIBUTES = (
 
 
 class Magento(TableFormat):
-    """A `configurable` product names its variants, which have rows of their own, in `configurable_variations`."""
+    """A `configurable` product names its variants, which have rows of their own, in `configurable_variations`.
+
+    Category paths have `/` between their levels, and begin with the store's root, `Default Category`: where all begin
+    with one, it tells nothing and is left out.
+    """
 
     def __init__(self):
         self.parents: dict[str, tuple[str, dict[str, str]]] = {}
+        self.roots: dict[str, bool] = {}  # and whether something is below them
 
     def key(self, cells):
         sku = cells.code("sku")
+        for root, *below in _category_paths(cells.see("categories")):
+            self.roots[root] = bool(below) or self.roots.get(root, False)
         for variation in filter(None, cells.see("configurable variations").split("|")):
             options = read_attributes(variation.strip())
             child = options.pop("sku", "")
@@ -323,6 +310,8 @@ class Magento(TableFormat):
         product = _texts(
             cells, cells.id("id", "sku"), ("name",), ("description",), ("manufacturer", "brand"), ("categories",)
         )
+        if "category" not in cells.columns:
+            product.category = self._category(cells, product.category)
         if "description" not in cells.columns:
             product.description = _joined(cells.text("", "short description"), product.description)
         window = cells.see("special price from date") or cells.see("special price to date")
@@ -344,6 +333,16 @@ class Magento(TableFormat):
         _finish(cells, product)
         return part
 
+    def _category(self, cells: Cells, text: str) -> str:
+        """Paths as those of other shops, without those that others go on from: `Gear > Bags, Sale`."""
+        paths = _category_paths(text)
+        if len(self.roots) == 1 and all(self.roots.values()) and paths:
+            kind = f"root {paths[0][0]!r} of the category paths (not kept)"
+            cells.problems.note(kind, cells.number, cells.names["categories"], text)
+            paths = [path[1:] for path in paths if path[1:]]
+        kept = [path for path in paths if not any(other[: len(path)] == path != other for other in paths)]
+        return ", ".join(dict.fromkeys(" > ".join(path) for path in kept))
+
     @staticmethod
     def _hidden(cells: Cells, visibility: str, is_variant: bool) -> str:
         if cells.see("product online", "status").lower() in ("0", "2", "disabled"):
@@ -364,6 +363,12 @@ class Magento(TableFormat):
         hidden = next((part.hidden for part in shown if part.parent), "")
         for part in shown:
             part.hidden = part.hidden or ("" if part.alone else hidden)
+
+
+def _category_paths(text: str) -> list[list[str]]:
+    """The levels of each path; a comma with a space behind it, and a slash behind a backslash, belong to a name."""
+    paths = [re.split(r"(?<!\\)/", path.strip()) for path in re.split(r",(?!\s)", text) if path.strip()]
+    return [[level.replace("\\/", "/").strip() for level in path] for path in paths]
 
 
 FORMATS = {"table": TableFormat, "shopify": Shopify, "woocommerce": WooCommerce, "google": Google, "magento": Magento}
@@ -443,8 +448,3 @@ def _sale_price(cells: Cells, regular: str, sale: str, window: str) -> str:
         cells.taken.discard(cells.names.get(regular, ""))
         return cells.take("", sale)
     return price
-
-
-def _without_apostrophe(code: str) -> str:
-    """A SKU or barcode without the `'` that Shopify's exports put before digits, so that spreadsheets keep zeros."""
-    return code[1:] if re.match(r"'\d", code) else code

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from training.catalogue.cells import Cells, columns_by_key, price_number
-from training.catalogue.feed_formats import FORMATS, SIGNATURES, TableFormat, WooCommerce
+from training.catalogue.feed_formats import FORMATS, SIGNATURES, TableFormat
 from training.catalogue.feed_products import FeedProduct, Part
 from training.catalogue.tables import Table
+from training.catalogue.woocommerce_names import in_english
 
 TEXTS = ("title", "description", "category", "brand")
 Rows = Iterable[tuple[int, Mapping[str, Any]]]
@@ -21,7 +22,7 @@ def detect(columns: Iterable[str]) -> str:
     Letters of either case, spaces for underscores, the prefix `g:`, another order and missing columns make no
     difference; a format needs some columns that others don't have (`SIGNATURES`).
     """
-    keys = WooCommerce.translate(columns_by_key(tuple(columns)))
+    keys = in_english(columns_by_key(tuple(columns)))
     for name, needed in SIGNATURES.items():
         if all(sum(key in keys for key in names.split("|")) >= count for count, names in needed):
             return name
@@ -98,13 +99,15 @@ def _last_rows(
 
 
 def _shown(parts: list[Part], drafts: bool, problems: Table) -> list[Part]:
-    """The rows that customers can see; the others are counted. A row of another store view is none of them."""
-    shown = []
+    """The rows that customers can see; the others are counted, those of one JSON object once. A row of another store
+    view is none of them."""
+    shown, counted = [], set()
     for part in parts:
-        if part.hidden and not (drafts and not part.hidden.startswith("row ")):
-            problems.note(f"{part.hidden} (left out)", part.number, "id", part.variant or part.product.id)
-        else:
+        if not part.hidden or (drafts and not part.hidden.startswith("row ")):
             shown.append(part)
+        elif part.number not in counted:
+            problems.note(f"{part.hidden} (left out)", part.number, "id", part.variant or part.product.id)
+            counted.add(part.number)
     return sorted(shown, key=lambda part: not part.parent)
 
 

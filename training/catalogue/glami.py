@@ -47,14 +47,14 @@ def convert_glami(arguments: ConvertArguments, problems: Problems) -> dict[str, 
         folder = None
     for name in wanted:
         file = table_file(arguments.input, f"GLAMI-1M-{name}")
-        judged, languages = read_glami_judgments(file, column, problems)
+        judged, languages = read_glami_judgments(file, column, problems, arguments.encoding)
         kept = judged.sample(arguments.queries, arguments.seed)
         queries = kept.query_rows()
         for query in queries if column == "name" else ():
             query["slice"] = languages[query["_id"]]
         only = kept.products() if arguments.judged_corpus else None
         pictures = PublicPictures(folder, arguments.image_size, problems)
-        products = glami_products(file, column, only, pictures)
+        products = glami_products(file, column, only, pictures, arguments.encoding)
         splits[name] = {"corpus": products, "queries": queries, "qrels": kept.qrel_rows()}
     return splits
 
@@ -72,10 +72,12 @@ def category_text(name: str) -> str:
     return " ".join(re.split(r"[-_\s]+", name)).strip()
 
 
-def read_glami_judgments(file: Path, column: str, problems: Problems) -> tuple[PublicJudgments, dict[str, str]]:
+def read_glami_judgments(
+    file: Path, column: str, problems: Problems, encoding: str | None = None
+) -> tuple[PublicJudgments, dict[str, str]]:
     """A split's judgments, and the language of each query's products, or that there are many."""
     judged, known, languages = PublicJudgments(), set[str](), dict[str, str]()
-    for place, row in read_rows(file, ("item_id", "geo", column), problems):
+    for place, row in read_rows(file, ("item_id", "geo", column), problems, encoding):
         product, text = row["item_id"], category_text(row[column]) if column == "category_name" else row[column]
         is_new = product not in known
         note_id(product, known, f"{place}, field item_id", problems)
@@ -87,12 +89,14 @@ def read_glami_judgments(file: Path, column: str, problems: Problems) -> tuple[P
     return judged, languages
 
 
-def glami_products(file: Path, column: str, only: set[str] | None, pictures: PublicPictures) -> Iterator[dict]:
+def glami_products(
+    file: Path, column: str, only: set[str] | None, pictures: PublicPictures, encoding: str | None = None
+) -> Iterator[dict]:
     """The products as rows of `corpus`, each once, without what the queries are made of."""
     texts = {"title": "name", "description": "description", "category": "category_name"}
     texts = {field: name for field, name in texts.items() if name != column}
     seen: set[str] = set()
-    for place, row in read_rows(file, ("item_id", "image_id", *texts.values())):
+    for place, row in read_rows(file, ("item_id", "image_id", *texts.values()), encoding=encoding):
         product, where, picture = row["item_id"], f"{place}, product {row['item_id']!r}", None
         if not product or product in seen or (only is not None and product not in only):
             continue

@@ -41,10 +41,10 @@ def convert_hnm_search(arguments: ConvertArguments, problems: Problems) -> dict[
     wanted = wanted_splits(arguments, HNM_SPLITS if arguments.dev else ("train", "test"))
     shares = {"test": HNM_TEST, "dev": (1 - HNM_TEST) * arguments.dev, "train": (1 - HNM_TEST) * (1 - arguments.dev)}
     articles, known = hnm_table(arguments.input, "raw", "articles"), set[str]()
-    for place, row in read_rows(articles, ("article_id",), problems):
+    for place, row in read_rows(articles, ("article_id",), problems, arguments.encoding):
         note_id(article_id(row["article_id"]), known, f"{place}, field article_id", problems)
-    texts, judged = read_hnm_texts(arguments.input, problems), {name: PublicJudgments() for name in HNM_SPLITS}
-    for place, query, product, grade in read_hnm_judgments(arguments.input, set(texts), problems):
+    texts, judged = read_hnm_texts(arguments, problems), {name: PublicJudgments() for name in HNM_SPLITS}
+    for place, query, product, grade in read_hnm_judgments(arguments, set(texts), problems):
         name = choose_split(same_text(texts.get(query, "")), shares, arguments.seed)
         judged[name].add(query, texts.get(query, ""), product, grade, place, problems)
     splits = {}
@@ -67,10 +67,11 @@ def article_id(text: str) -> str:
     return text.zfill(ID_DIGITS) if text else ""
 
 
-def read_hnm_texts(folder: str, problems: Problems) -> dict[str, str]:
+def read_hnm_texts(arguments: ConvertArguments, problems: Problems) -> dict[str, str]:
     """The text of each query, by its id."""
     texts: dict[str, str] = {}
-    for place, row in read_rows(hnm_table(folder, "search", "queries"), ("query_id", "query_text"), problems):
+    table = hnm_table(arguments.input, "search", "queries")
+    for place, row in read_rows(table, ("query_id", "query_text"), problems, arguments.encoding):
         query, text = row["query_id"], row["query_text"]
         if not (query and text):
             problems.add(
@@ -81,13 +82,15 @@ def read_hnm_texts(folder: str, problems: Problems) -> dict[str, str]:
     return texts
 
 
-def read_hnm_judgments(folder: str, known: set[str], problems: Problems) -> Iterator[tuple[str, str, str, int]]:
+def read_hnm_judgments(
+    arguments: ConvertArguments, known: set[str], problems: Problems
+) -> Iterator[tuple[str, str, str, int]]:
     """Each judgment as `(place, query, article, grade)`; queries of `known` that have none are counted."""
-    table = hnm_table(folder, "search", "qrels")
+    table = hnm_table(arguments.input, "search", "qrels")
     there = columns_of(table)
     negatives = next((name for name in HNM_NEGATIVES if name in there), HNM_NEGATIVES[0])
     rest = dict.fromkeys(known)
-    for place, row in read_rows(table, ("query_id", "positive_ids", negatives), problems):
+    for place, row in read_rows(table, ("query_id", "positive_ids", negatives), problems, arguments.encoding):
         query = row["query_id"]
         rest.pop(query, None)
         if not row["positive_ids"]:
@@ -102,7 +105,8 @@ def read_hnm_judgments(folder: str, known: set[str], problems: Problems) -> Iter
 def hnm_products(arguments: ConvertArguments, articles: Path, wanted: set[str], problems: Problems) -> Iterator[dict]:
     """The wanted articles as rows of `corpus`, each once; pictures are at `010/0108775015.jpg` in their folder."""
     pictures = PublicPictures(arguments.images, arguments.image_size, problems)
-    for place, row in read_rows(articles, ("article_id", "prod_name", *HNM_CATEGORY, *HNM_DESCRIPTION)):
+    columns = ("article_id", "prod_name", *HNM_CATEGORY, *HNM_DESCRIPTION)
+    for place, row in read_rows(articles, columns, encoding=arguments.encoding):
         product = article_id(row["article_id"])
         if product not in wanted:
             continue

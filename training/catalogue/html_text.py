@@ -68,11 +68,16 @@ def _without_comments(text: str) -> str:
 
 def _plain_tags(text: str) -> str:
     """A text whose tags have lost their attributes, and whose `<` and `&` that begin no tag or entity are escaped, so
-    that the parser takes them for letters and nothing that is broken swallows what follows."""
-    parts, end = [], 0
-    for tag in TAG.finditer(text):
-        name = tag["name"]
-        parts += [_escape_plain(text[end : tag.start()]), f"<{tag['end']}{name}>" if name else " "]
+    that the parser takes them for letters and nothing that is broken swallows what follows. A `<script>` or a comment
+    that nothing ends is left out alone."""
+    text = text.replace("<!--", " ")  # of a comment that nothing ends
+    parts, end, tags = [], 0, list(TAG.finditer(text))
+    last = {tag["name"].lower(): tag.start() for tag in tags if tag["end"]}
+    for tag in tags:
+        name = tag["name"] or ""
+        is_open = name.lower() in DROPPED and not tag["end"] and last.get(name.lower(), -1) < tag.start()
+        kept = f"<{tag['end']}{name}>" if name and not is_open else " "
+        parts += [_escape_plain(text[end : tag.start()]), kept]
         end = tag.end()
     return "".join([*parts, _escape_plain(text[end:])])
 

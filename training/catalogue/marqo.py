@@ -51,7 +51,12 @@ def read_ground_truth(name: str, problems: Problems) -> PublicJudgments:
 
 
 def stored_products(
-    files: list[Path], key: str, title: str | None, only: set[str] | None, pictures: PublicPictures
+    files: list[Path],
+    key: str,
+    title: str | None,
+    only: set[str] | None,
+    pictures: PublicPictures,
+    encoding: str | None = None,
 ) -> Iterator[dict]:
     """The products of Marqo's tables, which were read for judgments before, as rows of `corpus`, each once.
 
@@ -61,12 +66,13 @@ def stored_products(
         title (`str`, *optional*): column of the titles; products have none if it isn't given.
         only (`set[str]`, *optional*): products to take; all if not given.
         pictures (`PublicPictures`): reads the pictures.
+        encoding (`str`, *optional*): of text; found out if not given.
     """
     seen: set[str] = set()
     for file in files:
-        stored = "image" in columns_of(file)
+        stored = "image" in columns_of(file, encoding)
         shown = "image" if stored else "image_local" if pictures.folder else None
-        for place, row in read_rows(file, tuple(filter(None, (key, title, shown)))):
+        for place, row in read_rows(file, tuple(filter(None, (key, title, shown))), encoding=encoding):
             product, picture, where = row[key], None, f"{place}, product {row[key]!r}"
             if not product or product in seen or (only is not None and product not in only):
                 continue
@@ -108,14 +114,15 @@ def convert_gs(arguments: ConvertArguments, problems: Problems) -> dict[str, dic
         for other in (other for other in shared if not tables[other]):
             problems.add("split whose products are missing in another's corpus", f"{other}, missing in {name}")
         for file in (file for other in shared if other not in wanted for file in tables[other]):
-            for place, row in read_rows(file, ("product_id",), problems):  # counts; see stored_products
+            for place, row in read_rows(file, ("product_id",), problems, arguments.encoding):  # see stored_products
                 if not row["product_id"]:
                     problems.add("product without an id (left out)", f"{place}, field product_id")
-        kept = read_gs_judgments(tables[name], problems).sample(arguments.queries, arguments.seed)
+        judged = read_gs_judgments(tables[name], problems, arguments.encoding)
+        kept = judged.sample(arguments.queries, arguments.seed)
         files = [file for other in shared for file in tables[other]]
         only = kept.products() if arguments.judged_corpus else None
         pictures = PublicPictures(arguments.images, arguments.image_size, problems)
-        products = stored_products(files, "product_id", "title", only, pictures)
+        products = stored_products(files, "product_id", "title", only, pictures, arguments.encoding)
         queries = [{**query, "novel": queried == "query_1"} for query in kept.query_rows()]
         splits[name] = {"corpus": products, "queries": queries, "qrels": kept.qrel_rows()}
     return splits
@@ -130,11 +137,11 @@ def gs_files(folder: str, split: str) -> list[Path]:
     return archive or [file for file in files if split in (file.parent.name, re.split("[-.]", file.name)[0])]
 
 
-def read_gs_judgments(files: list[Path], problems: Problems) -> PublicJudgments:
+def read_gs_judgments(files: list[Path], problems: Problems, encoding: str | None = None) -> PublicJudgments:
     """A split's judgments."""
     judged = PublicJudgments()
     for file in files:
-        for place, row in read_rows(file, GS_COLUMNS, problems):
+        for place, row in read_rows(file, GS_COLUMNS, problems, encoding):
             grade = int(float(row["score_linear"])) if WHOLE.fullmatch(row["score_linear"]) else None
             place = f"{place}, field score_linear: {row['score_linear']!r}"
             judged.add(row["query_id"], row["query"], row["product_id"], grade, place, problems)
@@ -175,7 +182,7 @@ def convert_items(arguments: ConvertArguments, text: str, problems: Problems) ->
         column = match[1]
     judged, known = read_ground_truth(truth, problems) if truth else PublicJudgments(), set()
     for file in files:
-        for place, row in read_rows(file, ("item_ID", column), problems):
+        for place, row in read_rows(file, ("item_ID", column), problems, arguments.encoding):
             note_id(row["item_ID"], known, f"{place}, field item_ID", problems)
             if not truth:
                 query, place = row[column], f"{place}, field {column}"
@@ -185,5 +192,5 @@ def convert_items(arguments: ConvertArguments, text: str, problems: Problems) ->
     )
     only = kept.products() if arguments.judged_corpus else None
     title, pictures = None if column == text else text, PublicPictures(None, arguments.image_size, problems)
-    products = stored_products(files, "item_ID", title, only, pictures)
+    products = stored_products(files, "item_ID", title, only, pictures, arguments.encoding)
     return {"test": {"corpus": products, "queries": kept.query_rows(), "qrels": kept.qrel_rows()}}

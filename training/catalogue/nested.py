@@ -1,4 +1,4 @@
-"""Nested JSON objects as rows of a table: common shapes become one cell, all else a column for each part."""
+"""Nested JSON and Parquet as rows of a table: common shapes become one cell, all else a column for each part."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ WHOLE = ("attributes", "additional_attributes", "product_detail")
 
 
 def flatten(row: Mapping[str, Any], whole: Collection[str] = WHOLE) -> dict[str, Any]:
-    """A JSON object with one level.
+    """A JSON object, or a row of Parquet, with one level.
 
     | in the object | in the row |
     |---|---|
@@ -24,6 +24,7 @@ def flatten(row: Mapping[str, Any], whole: Collection[str] = WHOLE) -> dict[str,
     | `"categories": [{"name": "Home"}, {"name": "Mugs"}]` | `categories`: `["Home", "Mugs"]` |
     | `"specs": [{"name": "Size", "value": "M"}]` | `specs`: `{"Size": "M"}` |
     | `"dimensions": {"box": {"height": 3}}` | `dimensions.box.height`: 3 |
+    | `"image": {"bytes": b"...", "path": "a.jpg"}` | `image`: `a.jpg`; see [`holds_picture`] |
 
     The other parts of pictures and categories stay in `images.all` and `categories.all`, and lists of other objects
     stay as they are, so that nothing gets lost.
@@ -40,8 +41,11 @@ def flatten(row: Mapping[str, Any], whole: Collection[str] = WHOLE) -> dict[str,
 
 
 def _add(flat: dict[str, Any], name: str, value: Any, whole: bool = False) -> None:
+    value = _filled(value)
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
         _put(flat, name, _list_cell(flat, name, value))
+    elif holds_picture(value):
+        _put(flat, name, value.get("path"))
     elif not isinstance(value, Mapping) or whole or name.count(".") == DEEPEST:
         _put(flat, name, value)
     elif (price := _price(value)) is not None:
@@ -54,6 +58,19 @@ def _add(flat: dict[str, Any], name: str, value: Any, whole: bool = False) -> No
         for key, item in value.items():
             if key != label:
                 _add(flat, f"{name}.{key}", item)
+
+
+def _filled(value: Any) -> Any:
+    """A mapping, or a list of them, without what is missing: in Parquet all have all parts that any has."""
+    if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+        return list(map(_filled, value))
+    is_mapping = isinstance(value, Mapping)
+    return {key: part for key, part in value.items() if part is not None} if is_mapping else value
+
+
+def holds_picture(value: Any) -> bool:
+    """Whether a cell is a picture itself, as `datasets` keeps them in Parquet."""
+    return isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes)
 
 
 def _put(flat: dict[str, Any], name: str, value: Any) -> None:

@@ -43,6 +43,7 @@ class ConvertArguments:
             numbers are of the whole corpus.
         image_size: Pictures with a longer side are scaled down to it and kept as JPEG.
         seed: Seed of all that is drawn.
+        encoding: Encoding of tables of text, such as cp1250 or utf-16; found out and said if not given.
     """
 
     source: Literal["esci", "marqo-gs", "marqo-products", "marqo-fashion", "hnm-search-data", "glami-1m", "lookbench"]
@@ -61,6 +62,7 @@ class ConvertArguments:
     judged_corpus: bool = False
     image_size: PositiveInt = 512
     seed: NonNegativeInt = 0
+    encoding: str | None = None
 
 
 @dataclass
@@ -112,10 +114,10 @@ class PrepareArguments:
     """What to read, how to split it and where to write it.
 
     Args:
-        products: Product table: .csv, .tsv, .txt, .jsonl, .parquet, or a Google feed in .xml.
+        products: Product table: .csv, .tsv, .tab, .psv, .txt, .jsonl, .parquet, or a Google feed in .xml.
         output: Folder to write the catalogue to.
         images: Folder of the pictures, with its sub-folders; without it products have none, but for --download.
-        log: Search log, one row an event: .csv, .tsv, .txt, .jsonl or .parquet. Without it only products are written.
+        log: Search log, one row an event, in a file of these kinds. Without it only products are written.
         format: Whose export the table is: shopify, woocommerce, google, magento, or table, any other one by --columns;
             auto tells by its header.
         log_format: events is such a log; ga4 is an export of Google Analytics 4 (BigQuery's, or a flat table with a

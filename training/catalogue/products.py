@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.prices import PriceColumn, read_price
 from training.catalogue.download import Fetched, download
 from training.catalogue.feeds import detect, feed_rows
-from training.catalogue.nested import flatten, variant_rows
+from training.catalogue.nested import flatten, holds_picture, variant_rows
 from training.catalogue.options import Columns, PrepareArguments
 from training.catalogue.picture_files import MISSING, PictureFolder
 from training.catalogue.pictures import PictureSpool, SpooledPicture, fit_picture
@@ -29,6 +29,7 @@ TEXT_FIELDS = ("title", "description", "category", "brand")
 OPTIONAL = ("currency", "price_text", "in_stock", "attributes")  # columns that are only written if something has them
 TAKEN = ("_id", *TEXT_FIELDS, "price", *OPTIONAL, "image")
 CURRENCY = ("currency", "currency_code", "price_currency")
+FIRST_ROWS = 100  # of nested ones, by which their columns are known
 TABLE_NEEDS = [("id",), ("title", "description", "image")]
 
 
@@ -151,9 +152,11 @@ def open_products(arguments: PrepareArguments, pictures: PictureSpool) -> Produc
     else:
         existing_file(name, f"a file that ends in {', '.join(ENDINGS)} or .xml")
         records = (row for _, row, _ in table_rows(Path(name), **given) if isinstance(row, dict))
-        form = detect(flatten(variant_rows(next(records, {}))[0])) if form == "auto" else form
+        records = islice(records, FIRST_ROWS if is_nested(name) else 1)
+        found = dict.fromkeys(column for row in records for one in variant_rows(row) for column in flatten(one))
+        form = detect(found) if form == "auto" else form
         needed = (TABLE_NEEDS[:1] if arguments.images else TABLE_NEEDS) if form == "table" else []
-        table = Table.open(name, arguments.columns, needed, "--columns", **given)
+        table = Table.open(name, arguments.columns, needed, "--columns", **given, parts=found)
     spool = ProductSpool(pictures.folder)
     return Products(table, form, spool, pictures, prices=PriceColumn(arguments.decimal_mark))
 
@@ -163,12 +166,16 @@ def is_xml(name: str) -> bool:
     return name.lower().removesuffix(".gz").endswith(".xml")
 
 
+def is_nested(name: str) -> bool:
+    """Whether a file's rows may have parts: JSON lines and Parquet."""
+    return name.lower().removesuffix(".gz").endswith((".jsonl", ".parquet"))
+
+
 def read_rows(products: Products) -> Callable[[], Iterator[tuple[int, dict]]]:
     """A function that reads the table's rows from the start. What is wrong with them is counted the last time that the
     form's reader calls it."""
     table = products.table
     passes = iter([False, True] if products.form != "table" else [True])
-    is_nested = table.name.lower().removesuffix(".gz").endswith(".jsonl")
 
     def read() -> Iterator[tuple[int, dict]]:
         is_last = next(passes)
@@ -178,9 +185,19 @@ def read_rows(products: Products) -> Callable[[], Iterator[tuple[int, dict]]]:
             rows = table.whole_rows()
         else:
             rows = ((number, row) for number, row, _ in table.records() if isinstance(row, dict))
-        return ((number, flatten(one)) for number, row in rows for one in variant_rows(row)) if is_nested else rows
+        return flattened(rows, table if is_last else None) if is_nested(table.name) else rows
 
     return read
+
+
+def flattened(rows: Iterable[tuple[int, dict]], table: Table | None) -> Iterator[tuple[int, dict]]:
+    """Rows with one level; pictures that are in the table itself are counted by it."""
+    for number, row in rows:
+        for column, value in row.items():
+            if table and any(map(holds_picture, value if isinstance(value, list) else [value])):
+                kind = "picture in the table itself (picture not used; write it as a file and name it)"
+                table.note(kind, number, column, "")
+        yield from ((number, flatten(one)) for one in variant_rows(row))
 
 
 def counted(table: Table, rows: Iterator[tuple[int, dict]]) -> Iterator[tuple[int, dict]]:

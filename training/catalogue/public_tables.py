@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from modeling_mmfusion.errors import DataError, one_line
 from training.catalogue.options import ConvertArguments
 from training.catalogue.pictures import fit_picture, path_inside
-from training.catalogue.tables import cell_text, table_rows
+from training.catalogue.tables import assumed_encoding, cell_text, table_rows
 from training.common.errors import Problems
 
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
@@ -39,24 +39,27 @@ def table_file(folder: str, name: str) -> Path:
     raise DataError(f"{folder}: has no {name}{ENDINGS[0]}; give the folder of the set's tables")
 
 
-def columns_of(file: Path) -> list[str]:
+def columns_of(file: Path, encoding: str | None = None) -> list[str]:
     """The names of a table's columns; those of JSON lines are the first line's."""
     if file.name.endswith(".parquet"):
         try:
             return pq.read_schema(file).names
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{file}: can't be read: {one_line(error)}") from error
-    return list(next((row for _, row, _ in table_rows(file) if isinstance(row, dict)), {}))
+    return list(next((row for _, row, _ in table_rows(file, encoding=encoding) if isinstance(row, dict)), {}))
 
 
-def read_rows(file: Path, columns: tuple[str, ...], problems: Problems | None = None) -> Iterator[tuple[str, dict]]:
+def read_rows(
+    file: Path, columns: tuple[str, ...], problems: Problems | None = None, encoding: str | None = None
+) -> Iterator[tuple[str, dict]]:
     """Some columns of a table, row by row; only a batch of rows is in memory.
 
     Args:
         file (`Path`): see [`table_rows`].
         columns (`tuple[str, ...]`): columns that it must have; of Parquet no other is read.
-        problems (`Problems`, *optional*): counts broken rows and doubtful quotes; not given where a table is read
-            again.
+        problems (`Problems`, *optional*): counts broken rows, doubtful quotes and an encoding that is assumed; not
+            given where a table is read again.
+        encoding (`str`, *optional*): of text; found out if not given.
 
     Yields:
         `(str, dict)`: the row's place, counted from 0, and its cells as text without space around it, `""` where there
@@ -65,10 +68,12 @@ def read_rows(file: Path, columns: tuple[str, ...], problems: Problems | None = 
     Raises:
         DataError: if the file can't be read or a column is missing.
     """
-    found = columns_of(file)
+    found = columns_of(file, encoding)
     if missing := [column for column in columns if column not in found]:
         raise DataError(f"{file}: column {missing[0]!r} is missing (columns: {one_line(', '.join(found))})")
-    rows = tqdm(table_rows(file, columns), desc=file.name, unit=" rows", leave=False)
+    if problems and (said := assumed_encoding(file, encoding)):
+        problems.add(f"table {said}", file.name)
+    rows = tqdm(table_rows(file, columns, encoding), desc=file.name, unit=" rows", leave=False)
     for number, (_, row, doubt) in enumerate(rows):
         place, is_whole = f"{file.name} row {number}", isinstance(row, dict)
         if problems and (problem := doubt if is_whole else "broken row (left out)"):

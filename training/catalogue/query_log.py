@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from modeling_mmfusion.errors import DataError
+from training.catalogue.cells import code_text
 from training.catalogue.ga4 import GA4Columns, is_ga4, read_ga4
 from training.catalogue.layout import MAX_SCORE
 from training.catalogue.log_times import Recency
@@ -168,7 +169,8 @@ def read_log(
     spellings, frequencies, scales = Spellings(), Counter[str](), set()
     for number, row in rows:
         row["visitor"] = row.get("visitor") or row.get("session") or ""
-        row["product"] = (aliases or {}).get(row["product"], row["product"])
+        product = code_text(row["product"])
+        row["product"] = (aliases or {}).get(product, product)
         if problem := _problem(row, ids, events, bots):
             table.note(f"{problem[0]} (left out)", number, problem[1], row[problem[1]])
             continue

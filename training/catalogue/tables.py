@@ -16,11 +16,13 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError, one_line
-from training.catalogue.delimited import Delimited, read_table, separator_of
+from training.catalogue.delimited import Delimited, numbered, read_table, separator_of, unguarded
+from training.catalogue.meant_rows import MeantRows
 from training.catalogue.text_files import TextFile
 from training.common.errors import Problems
 
-ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
+ENDINGS = (".csv", ".tsv", ".tab", ".psv", ".txt", ".jsonl", ".parquet")
+SEPARATORS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}  # that endings promise; what the text says counts more
 GZIP = b"\x1f\x8b"
 EXAMPLES = 20
 BATCH_ROWS = 512  # of Parquet
@@ -59,6 +61,7 @@ class Table(Problems):
         option: str,
         encoding: str | None = None,
         separator: str | None = None,
+        parts: Iterable[str] = (),
     ) -> "Table":
         """Finds a file's columns and how it is read.
 
@@ -68,6 +71,7 @@ class Table(Problems):
             needed (`list[tuple[str, ...]]`): fields; of each tuple one must be there.
             option (`str`): the option that renames columns, for messages.
             encoding, separator (`str`, *optional*): see [`table_rows`].
+            parts (`Iterable[str]`, *optional*): columns that nested ones will be taken apart into.
 
         Raises:
             DataError: if the file is missing, unreadable or empty, or a column is missing.
@@ -77,6 +81,7 @@ class Table(Problems):
         found, size, dialect = _look_into(path, set(names.values()), **given)
         if not found:
             raise DataError(f"{name}: is empty; it needs columns and at least one row that fits them")
+        found = list(dict.fromkeys([*found, *parts]))
         renamed = [(key,) for key in names if names[key] != getattr(type(columns), key)]
         for keys in needed + renamed:
             if not any(names[key] in found for key in keys):
@@ -143,9 +148,9 @@ def table_rows(
     """The rows of a table one by one; a batch of them is in memory.
 
     Args:
-        path (`Path`): CSV, TSV or the like, JSON lines or Parquet; all but the last may be gzipped.
-        columns (`Iterable[str]`, *optional*): those that are needed; of Parquet no other is read, and none of them may
-            be there twice. All if not given.
+        path (`Path`): CSV, TSV or the like, JSON lines or Parquet; all but the last may be gzipped. See [`MeantRows`]
+            for columns of one name.
+        columns (`Iterable[str]`, *optional*): those that are needed; of Parquet no other is read. All if not given.
         encoding (`str`, *optional*): the encoding of text, such as `cp1250`; found out if not given.
         separator (`str`, *optional*): what separates cells, such as `;` or `tab`; found out if not given.
 
@@ -163,7 +168,7 @@ def table_rows(
         elif ending == ".jsonl":
             rows = _read_json_lines(path, encoding)
         else:
-            rows = _read_delimited(path, columns, encoding, separator)
+            rows = _read_delimited(path, encoding, separator)
         for number, *found in rows:
             yield number, *found
 
@@ -196,27 +201,43 @@ def _look_into(
         if ending == ".parquet":
             file = pq.ParquetFile(path)
             size = file.metadata.num_rows
-            return file.schema_arrow.names if size else [], size, "read as Parquet"
+            return numbered(file.schema_arrow.names) if size else [], size, "read as Parquet"
         with _open_text(path, encoding, separator) as text:
-            dialect = f"read as {text.said}"
-            if text.is_assumed:
-                dialect += f" (assumed: it isn't UTF-8, and reads as {text.example!r}; --encoding names another)"
+            dialect = _said(text)
             if ending == ".jsonl":
                 return *_json_columns(text, wanted), dialect
-            table = _table_of(text, path, wanted, separator)
-            found = [name for name in table.header if name] if _has_rows(table) else []
+            table = _table_of(text, path, separator)
+            rows = MeantRows(table)
+            found = rows.columns if _has_rows(table, rows) else []
         with _open_binary(path) as stream:
-            return found, _count_lines(stream), f"{dialect}, {table.said}"
+            return found, _count_lines(stream), f"{dialect}, {table.said}{rows.said}"
 
 
-def _has_rows(table: Delimited) -> bool:
+def _said(text: TextFile) -> str:
+    said = f" (assumed: it isn't UTF-8, and reads as {text.example!r}; --encoding names another)"
+    return f"read as {text.said}{said if text.is_assumed else ''}"
+
+
+def assumed_encoding(path: Path, encoding: str | None = None) -> str:
+    """How a text is read if nothing in it speaks for the encoding that it is read in; `""` for any other table.
+
+    Raises:
+        DataError: if it can't be read.
+    """
+    if _ending(path) == ".parquet":
+        return ""
+    with _readable(path, lambda: 0), _open_text(path, encoding) as text:
+        return _said(text) if text.is_assumed else ""
+
+
+def _has_rows(table: Delimited, rows: MeantRows) -> bool:
     """Whether there is a row that fits the header.
 
     Raises:
         ValueError: if there are rows, but none does.
     """
     misfit = None
-    for record, row in table.rows():
+    for record, row in rows:
         if row is not None:
             return True
         misfit = misfit or record
@@ -254,21 +275,15 @@ def _open_text(path: Path, encoding: str | None, separator: str | None = None) -
         yield text
 
 
-def _table_of(text: TextFile, path: Path, columns: Iterable[str] | None, separator: str | None) -> Delimited:
-    preferred = "\t" if _ending(path) == ".tsv" else ","
-    table = read_table(text, separator_of(separator) if separator else None, preferred)
-    if twice := [name for name in table.twice if columns is None or name in columns]:
-        raise ValueError(f"the header has column {twice[0]!r} more than once; give one of them another name")
-    return table
+def _table_of(text: TextFile, path: Path, separator: str | None) -> Delimited:
+    return read_table(text, separator_of(separator) if separator else None, SEPARATORS.get(_ending(path), ","))
 
 
-def _read_delimited(
-    path: Path, columns: list[str] | None, encoding: str | None, separator: str | None
-) -> Iterator[tuple[int, dict | str, str]]:
+def _read_delimited(path: Path, encoding: str | None, separator: str | None) -> Iterator[tuple[int, dict | str, str]]:
     with _open_text(path, encoding, separator) as text:
-        table = _table_of(text, path, columns, separator)
+        table = _table_of(text, path, separator)
         text.doubts(table.first.last)
-        for record, row in table.rows():
+        for record, row in MeantRows(table):
             doubt = record.doubt
             if text.notes:
                 doubt = "; ".join(filter(None, [doubt, *text.doubts(record.last)]))
@@ -306,8 +321,10 @@ def json_object(text: str, **options) -> dict | None:
 
 
 def _read_parquet(path: Path, columns: list[str] | None) -> Iterator[tuple[int, dict, str]]:
+    """The rows of Parquet; a column whose name is there twice is numbered as in delimited text."""
     batches = pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS, columns=columns)
-    rows = (row for batch in batches for row in batch.to_pylist())
+    named = (batch.rename_columns(numbered(batch.schema.names)) for batch in batches)
+    rows = (row for batch in named for row in batch.to_pylist(maps_as_pydicts="lossy"))
     return ((number, row, "") for number, row in enumerate(rows, start=1))
 
 
@@ -319,4 +336,4 @@ def cell_text(value: Any) -> str:
         value = value.decode("utf-8", "replace")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # where a column has gaps, tools turn whole numbers into floats
-    return "" if value is None or value != value else str(value).strip()
+    return "" if value is None or value != value else unguarded(str(value).strip())

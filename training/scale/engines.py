@@ -31,7 +31,7 @@ from modeling_mmfusion.index_products import with_large_strings
 from training.common.cli import run
 from training.common.files import beside, cannot_write, check_folder, new_folder
 from training.features.shards import iterate_shown, read_vectors_manifest
-from training.scale.filters import Condition, check_search, conditions, is_text
+from training.scale.filters import Condition, bounds_expression, check_search, conditions, is_text, passing_texts
 from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_collection, check_products
 
 WRITER = "training.scale.engines"
@@ -171,6 +171,7 @@ class LanceEngine:
         fields = self.dataset.schema
         self.dim = fields.field("vector").type.list_size
         self.columns = {field.name: field.type for field in fields if field.name != "vector"}
+        self.texts: dict[str, pa.ChunkedArray] = {}
 
     def search(
         self, queries: np.ndarray, k: int = 10, where: Mapping[str, Any] | None = None
@@ -183,7 +184,10 @@ class LanceEngine:
         """
         check_search(queries, k, self.dim)
         wanted = conditions(where or {}, self.columns)
-        passing = " and ".join(self._expression(name, condition) for name, condition in wanted.items()) or None
+        for name in wanted:
+            if is_text(self.columns[name]):
+                wanted[name] = passing_texts(self._distinct(name), where[name])
+        passing = " and ".join(_expression(name, condition) for name, condition in wanted.items()) or None
         return [self._nearest(query, int(k), passing) for query in np.asarray(queries, dtype=np.float32)]
 
     def _nearest(self, query: np.ndarray, k: int, passing: str | None) -> list[SearchResult]:
@@ -192,26 +196,19 @@ class LanceEngine:
         found = self.dataset.to_table(columns, filter=passing, nearest=nearest, prefilter=True).to_pylist()
         return [SearchResult(row.pop("_id"), 1 - row.pop("_distance"), row) for row in found]
 
-    def _expression(self, name: str, wanted: Condition) -> str:
-        """A condition in Lance's SQL. Numbers that are text are looked up, for it can't turn one into the other."""
-        if isinstance(wanted, tuple) and is_text(self.columns[name]):
-            texts = self.dataset.to_table([name]).column(0).unique().cast(pa.large_string())
-            numbers = numbers_of(pa.chunked_array([texts]))
-            wanted = [
-                text
-                for text, number in zip(texts.to_pylist(), numbers.to_pylist(), strict=True)
-                if _within(number, *wanted)
-            ]
-        if isinstance(wanted, list):
-            return f"`{name}` in ({', '.join(map(_literal, wanted))})" if wanted else "false"
-        bounds = [
-            f"`{name}` {sign} {bound}" for sign, bound in zip((">=", "<="), wanted, strict=True) if bound is not None
-        ]
-        return " and ".join(bounds or [f"`{name}` is not null"])
+    def _distinct(self, name: str) -> pa.ChunkedArray:
+        """The texts of a column, each once; read when it is first filtered by."""
+        if name not in self.texts:
+            self.texts[name] = pa.chunked_array([self.dataset.to_table([name]).column(0).unique()])
+        return self.texts[name]
 
 
-def _within(number: float | None, low: float | None, high: float | None) -> bool:
-    return number is not None and (low is None or number >= low) and (high is None or number <= high)
+def _expression(name: str, wanted: Condition) -> str:
+    """A condition in Lance's SQL."""
+    values = [_literal(one) for one in wanted if not isinstance(one, tuple)]
+    parts = [f"`{name}` in ({', '.join(values)})"] if values else []
+    parts += [bounds_expression(f"`{name}`", *one) for one in wanted if isinstance(one, tuple)]
+    return f"({' or '.join(parts)})" if parts else "false"
 
 
 def _literal(value: str | bool | float) -> str:

@@ -1,6 +1,10 @@
-"""What [`MilvusEngine`] and [`LanceEngine`] are asked, checked before they are: queries, `k`, and filters."""
+"""What [`MilvusEngine`] and [`LanceEngine`] are asked, checked before they are: queries, `k`, and filters.
 
-import itertools
+Filters are those of `modeling_mmfusion/index_filters.py`: letter case, surplus space and Unicode's forms don't count,
+and `Home > Kitchen` finds what is below it. No engine's language can say that of a column, so Lance is asked for those
+of a column's texts that pass, which are looked up, and Milvus has a second field with each text in its plain form.
+"""
+
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.index_filters import RANGE, number_of, passes, plain_text, truth_of, values_of
 
-Condition = list | tuple  # values of which a column must hold one, or bounds `(low, high)`, None for no bound
+Condition = list  # values of which a column must hold one, and bounds `(low, high)`, None for no bound
 
 
 def check_search(queries: np.ndarray, k: int, dim: int) -> None:
@@ -28,14 +33,14 @@ def check_search(queries: np.ndarray, k: int, dim: int) -> None:
 
 
 def conditions(where: Mapping[str, Any], columns: Mapping[str, pa.DataType]) -> dict[str, Condition]:
-    """A filter as [`ProductIndex.search`] takes it, with values of the columns' types.
+    """A filter as [`ProductIndex.search`] takes it, with values of the columns' types, as [`passes`] compares them.
 
     Args:
         where (`Mapping[str, Any]`): conditions by column.
         columns (`Mapping[str, pa.DataType]`): what the columns hold. Bounds of text are of the numbers that it is.
 
     Returns:
-        By column, a list of values (empty if nothing can pass) or a tuple of bounds.
+        By column, a list of values and bounds, empty if nothing can pass. Values of text are those of [`plain_text`].
 
     Raises:
         DataError: if a column is unknown, or can't be compared with what is wanted.
@@ -50,6 +55,19 @@ def conditions(where: Mapping[str, Any], columns: Mapping[str, pa.DataType]) -> 
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"can't filter column {name!r}, which holds {kind}, by {wanted!r}") from error
     return found
+
+
+def passing_texts(texts: pa.ChunkedArray, wanted: Any) -> list[str]:
+    """Of all texts that a column holds those that pass a condition of [`ProductIndex.search`]."""
+    texts = texts.cast(pa.large_string()).unique().drop_null()
+    column = pa.chunked_array([texts])
+    return texts.filter(pa.array(passes(pa.table({"_id": column, "text": column}), {"text": wanted}))).to_pylist()
+
+
+def bounds_expression(field: str, low: float | str | None, high: float | str | None) -> str:
+    """Bounds as Lance and Milvus write them."""
+    bounds = [f"{field} {sign} {bound}" for sign, bound in ((">=", low), ("<=", high)) if bound is not None]
+    return " and ".join(bounds or [f"{field} is not null"])
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -72,19 +90,23 @@ def _bounds(low: Any, high: Any, kind: pa.DataType) -> Condition:
         high = math.floor(high) if high < most else math.inf
     if low > high or low == math.inf or high == -math.inf:
         return []
-    return None if low == -math.inf else low, None if high == math.inf else high
+    return [(None if low == -math.inf else low, None if high == math.inf else high)]
 
 
-def _values(wanted: Any, kind: pa.DataType) -> list:
-    """The values that pass, sorted. Truth values find the strings `true` and `false` in any letters."""
-    if isinstance(wanted, bool) and is_text(kind):
-        word = str(wanted)
-        return ["".join(letters) for letters in itertools.product(*zip(word.lower(), word.upper(), strict=True))]
-    values = wanted if isinstance(wanted, (list, set, frozenset)) else [wanted]
-    values = [value for value in values if value is not None]
-    found = pa.array(values, kind).to_pylist()
-    if pa.types.is_floating(kind) and not np.isfinite(found).all():
-        raise ValueError("a value is no finite number")
-    if pa.types.is_integer(kind) and found != values:
-        raise ValueError("a value is no integer")
-    return sorted(found)
+def _values(wanted: Any, kind: pa.DataType) -> Condition:
+    """The values that pass, each once, and of numbers the ranges, `5-20`."""
+    values = [value for value in values_of(wanted) if value is not None and value == value]  # nor not-a-number
+    if is_text(kind):
+        return list(dict.fromkeys(map(plain_text, values)))
+    if pa.types.is_boolean(kind):
+        return sorted(set(pa.array(map(truth_of, values), kind).to_pylist()))
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        return sorted(pa.array([] if pa.types.is_null(kind) else values, kind).to_pylist())
+    found = [RANGE.fullmatch(value.strip()) if isinstance(value, str) else None for value in values]
+    numbers = {number_of(value) for value, is_range in zip(values, found, strict=True) if not is_range}
+    if pa.types.is_integer(kind):
+        limits = np.iinfo(kind.to_pandas_dtype())
+        numbers = {int(number) for number in numbers if number == int(number) and limits.min <= number <= limits.max}
+    numbers = {number for number in numbers if math.isfinite(number)}
+    ranges = (_bounds(one[1], one[2], kind) for one in filter(None, found))
+    return sorted(pa.array(numbers, kind).to_pylist()) + [bounds for some in ranges for bounds in some]

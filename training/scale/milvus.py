@@ -20,16 +20,16 @@ import pyarrow.compute as pc
 
 from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index import SearchResult
-from modeling_mmfusion.index_filters import numbers_of
+from modeling_mmfusion.index_filters import LEVEL, RANGE, numbers_of, plain_texts
 from training.common.errors import Problems
-from training.scale.filters import Condition, check_search, conditions, is_text
+from training.scale.filters import Condition, bounds_expression, check_search, conditions, is_text
 
 ENGINES_INSTALL = "pip install -e '.[engines]'"
 ROWS_TOGETHER = 1000
 MAX_ID_BYTES = 512
 MAX_TEXT_BYTES = 65_535  # of a field of text in Milvus
 MAX_NAME_BYTES = 100  # of a column; a field's name has up to 255 letters, and may be spelled in hexadecimal
-NUMBERS = "__number"
+NUMBERS, PLAIN = "__number", "__plain"
 TEXT = pa.large_string()
 PLAIN_NAME = re.compile(r"(?!column_)[A-Za-z_][A-Za-z0-9_]{0,199}")
 RESERVED_NAMES = set(
@@ -42,9 +42,9 @@ class MilvusEngine:
     """Products in a collection of Milvus, searched as [`ProductIndex`] is.
 
     In a file the vectors are compared one by one (FLAT), so what is found is exact, with and without filters; a server
-    builds an HNSW graph. Each column is a field, see [`field_name`], and each column of text has a second one with the
-    numbers that its strings are, for ranges. No other collection is touched: what is loaded goes to
-    `NAME_mmfusion_1` or `_2`, and the alias `NAME` leads to it.
+    builds an HNSW graph. Each column is a field, see [`field_name`], and each column of text has two more to filter
+    by: its texts in their plain form, and the numbers that they are, for ranges. No other collection is touched: what
+    is loaded goes to `NAME_mmfusion_1` or `_2`, and the alias `NAME` leads to it.
 
     Args:
         uri (`str`): its address such as `http://milvus:19530`, or a file such as `shop.db` for the embedded one, which
@@ -150,15 +150,19 @@ class MilvusEngine:
         with self._errors():
             columns, dim = self._columns()
             check_search(queries, k, dim)
+            wanted = conditions(where or {}, columns)
             if not len(queries):
                 return []
+            for name in wanted:
+                if is_text(columns[name]):
+                    wanted[name] = self._with_ranges(name, wanted[name])
             params = {} if self.file else {"ef": max(100, 2 * k)}
             found = self.client.search(
                 self.collection,
                 data=np.asarray(queries, dtype=np.float32).tolist(),
                 anns_field="vector",
                 limit=int(k),
-                filter=filter_expression(conditions(where or {}, columns), columns),
+                filter=filter_expression(wanted, columns),
                 output_fields=[field_name(name) for name in columns if name != "_id"],
                 search_params={"metric_type": "IP", "params": params},
             )
@@ -187,12 +191,12 @@ class MilvusEngine:
         milvus_schema.add_field("_id", self.milvus.DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
         milvus_schema.add_field("vector", self.milvus.DataType.FLOAT_VECTOR, dim=dim)
         for name, kind in stored_columns(schema).items():
-            if name == "_id":
-                continue
             options = {"max_length": MAX_TEXT_BYTES} if kind == TEXT else {}
-            milvus_schema.add_field(field_name(name), self._types()[kind], nullable=True, **options)
+            if name != "_id":
+                milvus_schema.add_field(field_name(name), self._types()[kind], nullable=True, **options)
             if kind == TEXT:
                 milvus_schema.add_field(number_field(name), self.milvus.DataType.DOUBLE, nullable=True)
+                milvus_schema.add_field(plain_field(name), self._types()[TEXT], nullable=True, **options)
         index = self.client.prepare_index_params()
         if self.file:
             index.add_index("vector", index_type="FLAT", metric_type="IP")
@@ -211,9 +215,10 @@ class MilvusEngine:
         for start in range(0, len(table), ROWS_TOGETHER):
             part, fields = table.slice(start, ROWS_TOGETHER), {}
             for name, column in zip(part.column_names, part.columns, strict=True):
-                if column.type == TEXT and name != "_id":
+                if column.type == TEXT:
                     fields[number_field(name)] = numbers_of(column)
                     column = self._cut(column, name, part.column("_id"))
+                    fields[plain_field(name)] = _cut_texts(plain_texts(column))
                 fields[field_name(name)] = column
             self.client.upsert(collection, pa.table(fields).to_pylist())
         return len(table)
@@ -226,16 +231,26 @@ class MilvusEngine:
         first = ids.filter(long)[0].as_py()
         kind = f"text of more than {MAX_TEXT_BYTES:,} bytes (cut)"
         self.problems.add(kind, f"product {first}, column {name}", count)
-        texts = [text and text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore") for text in column.to_pylist()]
-        return pa.chunked_array([pa.array(texts, TEXT)])
+        return _cut_texts(column)
 
     def _columns(self) -> tuple[dict[str, pa.DataType], int]:
         """What the columns that were loaded hold, and the width of the vectors."""
         kinds = {number: kind for kind, number in self._types().items()}
         fields = {field["name"]: field for field in self.client.describe_collection(self._loaded())["fields"]}
         dim = fields.pop("vector")["params"]["dim"]
-        shown = {name: field for name, field in fields.items() if not name.endswith(NUMBERS)}
+        if plain_field("_id") not in fields:
+            older = f"the collection {self.collection!r} was loaded by an older version"
+            raise DataError(f"{self.uri}: {older}; load it again with training.scale.engines")
+        shown = {name: field for name, field in fields.items() if not name.endswith((NUMBERS, PLAIN))}
         return {column_name(name): kinds[field["type"]] for name, field in shown.items()}, dim
+
+    def _with_ranges(self, name: str, wanted: Condition) -> Condition:
+        """A condition of texts with the bounds of `5-20` where nothing is that text; see [`passes`]."""
+        kinds = {name: TEXT}
+        for found in [RANGE.fullmatch(one) for one in wanted if isinstance(one, str)]:
+            if found and not self.client.query(self.collection, filter_expression({name: wanted}, kinds), limit=1):
+                wanted = [*wanted, (float(found[1]), float(found[2]))]
+        return wanted
 
     def _result(self, hit: Mapping[str, Any]) -> SearchResult:
         product = {column_name(field): value for field, value in hit["entity"].items()}
@@ -379,7 +394,7 @@ def field_name(column: str) -> str:
     Raises:
         DataError: if the name is too long.
     """
-    if PLAIN_NAME.fullmatch(column) and column.lower() not in RESERVED_NAMES and not column.endswith(NUMBERS):
+    if PLAIN_NAME.fullmatch(column) and column.lower() not in RESERVED_NAMES and not column.endswith((NUMBERS, PLAIN)):
         return column
     if len(column.encode()) > MAX_NAME_BYTES:
         raise DataError(f"column {column[:40]!r}...: its name has more than {MAX_NAME_BYTES} bytes; rename it")
@@ -396,26 +411,39 @@ def number_field(column: str) -> str:
     return field_name(column) + NUMBERS
 
 
+def plain_field(column: str) -> str:
+    """The field with a column's strings in their plain form."""
+    return field_name(column) + PLAIN
+
+
 def filter_expression(where: Mapping[str, Condition], columns: Mapping[str, pa.DataType]) -> str:
-    """What [`conditions`] gives, as Milvus writes it.
+    """What [`conditions`] gives, as Milvus writes it. What is below a category lies between its name with a level's
+    sign behind it and the next text that doesn't begin so.
 
     >>> columns = {"brand": pa.large_string(), "price": pa.float64(), "size": pa.large_string()}
-    >>> filter_expression({"brand": ["Çelik"], "price": (5.0, None), "size": (40.0, 42.0)}, columns)
-    'brand in ["Çelik"] and price >= 5.0 and size__number >= 40.0 and size__number <= 42.0'
+    >>> filter_expression({"price": [(5.0, None)], "size": [(40.0, 42.0)]}, columns)
+    '(price >= 5.0) and (size__number >= 40.0 and size__number <= 42.0)'
+    >>> filter_expression({"brand": ["çelik"]}, columns)
+    '(brand__plain in ["çelik"] or (brand__plain >= "çelik > " and brand__plain < "çelik >!"))'
     """
-    parts = []
+    conditions = []
     for name, wanted in where.items():
-        field = field_name(name)
-        if isinstance(wanted, list):
-            parts.append(f"{field} in [{', '.join(map(_literal, wanted))}]")
-            continue
-        if is_text(columns[name]):
-            field = number_field(name)
-        bounds = [
-            f"{field} {sign} {bound}" for sign, bound in zip((">=", "<="), wanted, strict=True) if bound is not None
-        ]
-        parts += bounds or [f"{field} is not null"]
-    return " and ".join(parts)
+        has_text = is_text(columns[name])
+        field, numbers = (plain_field(name), number_field(name)) if has_text else (field_name(name),) * 2
+        values = [one for one in wanted if not isinstance(one, tuple)]
+        parts = [f"{field} in [{', '.join(map(_literal, values))}]"] if values or not wanted else []
+        for value in values if has_text else ():
+            below, behind = f"{value} {LEVEL} ", f"{value} {LEVEL}!"
+            parts.append(f"({field} >= {_literal(below)} and {field} < {_literal(behind)})")
+        parts += [bounds_expression(numbers, *one) for one in wanted if isinstance(one, tuple)]
+        conditions.append(f"({' or '.join(parts)})")
+    return " and ".join(conditions)
+
+
+def _cut_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts with the first bytes that a field holds."""
+    texts = [text and text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore") for text in column.to_pylist()]
+    return pa.chunked_array([pa.array(texts, TEXT)])
 
 
 def _literal(value: str | bool | float) -> str:

@@ -23,7 +23,7 @@ class EvaluateArguments:
             (reciprocal rank fusion of bm25, text and image) and oracle (each query's better one of text and image).
             A dual encoder has text, image, sum (of both, unit vectors) and sum_9_1 (.9 of the text, .1 of the image).
         metrics: Metrics, with commas between, such as ndcg@10, recall@100, mrr@10, map@10, precision@10, success@10;
-            judged@10 (the share that is judged); err@1000 and rbp9@1000 (or rbp8, the persistence), as in GCL's tables.
+            judged@10 (the share that is judged); err@1000 and rbp9@1000 (or rbp8, the persistence) are GCL's.
         batch_size: Products that go through the towers at a time.
         truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
         missing_images: Share of the products whose pictures are hidden, drawn at random.

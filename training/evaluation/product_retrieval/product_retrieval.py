@@ -10,8 +10,8 @@ import numpy as np
 from .metrics import DEFAULT_METRICS, per_query
 
 _DESCRIPTION = """
-Product retrieval: nDCG@k with graded gains, Recall@k, MRR@k, MAP@k, Precision@k, Success@k, ERR@k and RBP@k of rankings,
-and Judged@k, the share of the first k products that is judged.
+Product retrieval: nDCG@k with graded gains, Recall@k, MRR@k, MAP@k, Precision@k, Success@k, ERR@k and RBP@k of
+rankings, and Judged@k, the share of the first k products that is judged.
 """
 _KWARGS_DESCRIPTION = """
 Args:

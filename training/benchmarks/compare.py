@@ -217,14 +217,14 @@ def format_comparison(results: dict) -> str:
 
 def format_best(results: dict) -> str:
     """A Markdown table: a row a catalogue, ours beside the best of the others, which may be another one in each, and
-    whether ours is better.
+    whether a test says that ours is better.
 
     Our own views and the oracle, which is no system, are left out of the others.
     """
     rows = dict(results["rows"])
     ours = rows.pop("mmfusion, fused")
     others = {name: cells for name, cells in rows.items() if not name.startswith("mmfusion, ") and name != "oracle"}
-    lines = [f"| {METRIC}, {results['split']} | mmfusion | best other system | which | mmfusion is |"]
+    lines = [f"| {METRIC}, {results['split']} | mmfusion | best other system | which | corrected test |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for path, found in ours.items():
         best = max(

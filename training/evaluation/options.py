@@ -31,6 +31,8 @@ class EvaluateArguments:
         ann: Search by the approximate index instead of exactly.
         judged_only: Rank each query's judged products alone, as ESCI is measured; ndcg@1000 takes whole lists. Any
             order of such a list scores high, so the view random, the mean of 100 random orders, is measured beside.
+        exclude: Report of training.audit; the near duplicates that it names are left out, with their judgments and the
+            queries that have no other relevant product.
         run_file: File to write the rankings of the first view to, in TREC's format. White space, control characters
             and % in ids are written as in addresses (a b as a%20b).
         per_query: Parquet file to write each query's metrics and best ten products in each view to.
@@ -49,6 +51,7 @@ class EvaluateArguments:
     quantization: Literal["f32", "f16", "i8", "b1"] = "f32"
     ann: bool = False
     judged_only: bool = False
+    exclude: str | None = None
     run_file: str | None = None
     per_query: str | None = None
     examples: str | None = None

@@ -118,6 +118,8 @@ def format_report(report: dict) -> str:
     sizes = f"{report['n_queries']:,} queries, {report['n_products']:,} products"
     if report.get("judged_only"):
         sizes += "; each query's judged products alone"
+    if report.get("excluded"):
+        sizes += f"; without {report['excluded']:,} near duplicates"
     lines = [f"{report['data']}, {report['split']}: {sizes}", table] + ([f"\n{LEGEND}"] if comparisons else [])
     return "\n".join(lines)
 

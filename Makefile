@@ -14,10 +14,15 @@ LAUNCH ?= --config_file training/accelerate/cpu.yaml
 TRAIN_MULTISHOP = $(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml \
 	--data.path "$(FASHION),$(HM),$(AMAZON)"
 # other fusion types and the image alone get heads on the text encoder that our align stage has fine-tuned
-TRAIN_ON_ENCODERS = $(TRAIN_MULTISHOP) --align.epochs 0 --model.encoders runs/multishop/align
-TRAIN_ONCE = test -f runs/$(1)/model/config.json || $(2) --output runs/$(1)
-MULTISHOP_MODELS = {mmfusion: runs/multishop/model, text only: runs/multishop_text/model, \
-	image only: runs/multishop_image/model, gated: runs/multishop_gated/model, \
+TRAIN_ON_ENCODERS = $(TRAIN_MULTISHOP) --align.epochs 0 --model.encoders runs/multishop-$$seed/align
+TRAIN_ONCE = (test -f runs/$(1)/model/config.json || $(2) --output runs/$(1) --seed $$seed)
+# ours and the strongest of the others with each of these seeds, the rest with the first
+MULTISHOP_SEEDS ?= 0,1,2
+COMMA := ,
+SEEDS = $(subst $(COMMA), ,$(MULTISHOP_SEEDS))
+each_seed = $(subst $() ,$(COMMA),$(SEEDS:%=$(1)))
+MULTISHOP_MODELS = {mmfusion: [$(call each_seed,runs/multishop-%/model)], text only: runs/multishop_text/model, \
+	image only: runs/multishop_image/model, gated: [$(call each_seed,runs/multishop_gated-%/model)], \
 	text 0.5 + image 0.5: runs/multishop_mean0.5/model, text 0.7 + image 0.3: runs/multishop_mean0.7/model, \
 	text 0.9 + image 0.1: runs/multishop_mean0.9/model, sum: runs/multishop_sum/model, \
 	concat: runs/multishop_concat/model, zero-shot text: minilm}
@@ -94,19 +99,23 @@ recipe: $(VENV)/installed  ## leave out one stage of the training after the othe
 		--results hub_card/results/recipe_ablation.json
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
+multishop: export seed = $(firstword $(SEEDS))
 multishop: $(VENV)/installed  ## train on three shops and compare with other systems (some hours), and write README's table
-	$(call TRAIN_ONCE,multishop,$(TRAIN_MULTISHOP))
+	for seed in $(SEEDS); do \
+		$(call TRAIN_ONCE,multishop-$$seed,$(TRAIN_MULTISHOP)) && \
+		$(call TRAIN_ONCE,multishop_gated-$$seed,$(TRAIN_ON_ENCODERS) --model.config.fusion_type gated) && \
+		$(PYTHON) -m training.benchmarks.baseline_trainer --data "$(FASHION),$(HM),$(AMAZON)" \
+			--tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --seed $$seed --output runs/baseline-$$seed || exit 1; done
 	$(call TRAIN_ONCE,multishop_text,$(TRAIN_MULTISHOP) --data.modality text)
 	$(call TRAIN_ONCE,multishop_image,$(TRAIN_ON_ENCODERS) --data.modality image)
-	for type in gated sum concat; do \
+	for type in sum concat; do \
 		$(call TRAIN_ONCE,multishop_$$type,$(TRAIN_ON_ENCODERS) --model.config.fusion_type $$type) || exit 1; done
 	for weight in 0.5 0.7 0.9; do \
 		$(call TRAIN_ONCE,multishop_mean$$weight,$(TRAIN_ON_ENCODERS) --model.config.fusion_type weighted_mean \
 			--model.config.text_mean_weight $$weight) || exit 1; done
-	$(PYTHON) -m training.benchmarks.baseline_trainer --data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)"
-	$(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --baseline runs/baseline/report.json \
-		--models "$(MULTISHOP_MODELS)" --views "{text only: text, image only: image}" \
-		--results hub_card/results/multishop.json
+	$(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" \
+		--baseline "$(call each_seed,runs/baseline-%/report.json)" --models "$(MULTISHOP_MODELS)" \
+		--views "{text only: text, image only: image}" --results hub_card/results/multishop.json
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 left-out: $(VENV)/installed  ## train on one shop, measure on others, from a dual encoder and not (an hour), and write the table

@@ -14,6 +14,7 @@ from hub_card.dependencies import requirements
 from hub_card.figures import CardError, Figures
 from hub_card.licenses import UNCLEAR_TAG, WHEELS, Source, card_of, is_hub_id, name_of, sources_of
 from training.common.files import write_json, write_text
+from training.evaluation.product_retrieval.metrics import of_quality
 from training.features.exporting import QUERY_FOLDER
 
 TAGS = "mmfusion multimodal e-commerce product-search retrieval two-tower".split()
@@ -234,11 +235,11 @@ def card_data(
 
 
 def eval_results(figure: Figures, reports: list[str], sources: list[Source]) -> list[EvalResult]:
-    """The metrics of each report's first view, exactly as it has them."""
+    """The metrics of quality of each report's first view, exactly as it has them."""
     found = []
     for report in reports:
         view, name = figure.keys(report, "views")[0], figure(report, "data")
-        for metric in figure.keys(report, f"views/{view}"):
+        for metric in of_quality(figure.keys(report, f"views/{view}")):
             found.append(
                 EvalResult(
                     task_type="information-retrieval",
@@ -269,7 +270,7 @@ def write_eval_results(folder: Path, figure: Figures, reports: list[str], source
                 value=figure.value(report, f"views/{view}/{metric}/mean"),
                 notes=f"{metric} of the view {view}; run/{report}.json has intervals and slices",
             )
-            for metric in figure.keys(report, f"views/{view}")
+            for metric in of_quality(figure.keys(report, f"views/{view}"))
         ]
         text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
         write_text(folder / ".eval_results" / f"{name.replace('/', '_')}_{report}.yaml", text)

@@ -29,6 +29,7 @@ from training.evaluation.measuring import (
     measure_views,
     views_of,
 )
+from training.evaluation.near_duplicates import read_excluded, without_products
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.report import (
     format_report,
@@ -60,11 +61,12 @@ def main(arguments: EvaluateArguments) -> dict:
     ):
         if file:
             check_output_file(file, suffix)
-    split = load_split(arguments.data, arguments.split, picture_queries=True)
+    excluded = read_excluded(arguments.exclude) if arguments.exclude else set()
+    split = without_products(load_split(arguments.data, arguments.split, picture_queries=True), excluded)
     found = measure_views(arguments, split, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}
     report |= {"dim": found.dim, "missing_images": arguments.missing_images, "quantization": arguments.quantization}
-    report |= {"judged_only": arguments.judged_only} | make_report(found.values, split)
+    report |= {"judged_only": arguments.judged_only, "excluded": len(excluded)} | make_report(found.values, split)
     report |= {"problems": split.problems.lines(), "environment": environment()}
     report["seconds"] = round(time.perf_counter() - started, 2)
     print(format_report(report), flush=True)

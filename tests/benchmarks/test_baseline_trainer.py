@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from helpers import shop_rows, write_shop
 
@@ -36,6 +37,9 @@ def test_the_baseline_trains_on_our_pairs_once_and_is_measured_in_three_views(ar
     assert baseline_trainer.main(arguments) == report
     means = {view: metrics["ndcg@10"]["mean"] for view, metrics in found["views"].items()}
     assert list(means) == ["text", "image", "averaged"] and len(set(means.values())) == 3
+    values = pq.read_table(found["per_query"])
+    assert values["averaged ndcg@10"].to_numpy().mean() == pytest.approx(means["averaged"])
+    assert values["query-id"].to_pylist() == [query["_id"] for query in split.queries]
 
 
 def test_pictures_are_scored_by_the_models_own_features(arguments):

@@ -26,6 +26,7 @@ def test_numbers_in_the_readmes_are_those_of_the_results_files(monkeypatch):
 
 def test_tables_replace_what_is_between_the_markers():
     report = {"data": "../elsewhere/data/shop", "split": "test", "n_queries": 1, "n_products": 2, "slices": {}}
+    report["comparisons"] = {}
     report["views"] = {"fused": {"ndcg@10": {"mean": 0.5, "ci95": [0.4, 0.6]}}}
     start, end = MARKERS["results"]
     text = insert_tables(f"a\n\n{start}\n\nold\n\n{end}\n\nb\n", "results", [markdown(report)])

@@ -29,7 +29,7 @@ def test_fused_is_above_image_and_not_below_text(run):
     assert views["fused"] > views["text"] - 0.02 and views["fused"] > views["image"] + 0.1, views
     assert report["schema"] == 1 and report["split"] == "test" and report["seconds"] > 0
     assert {"text", "image", "both", "novel"} <= set(report["slices"])
-    assert set(report["comparisons"]["fused_vs_text"]["ndcg@10"]) == {"diff", "ci95", "p"}
+    assert set(report["comparisons"]["fused_vs_text"]["ndcg@10"]) == {"diff", "ci95", "p", "p_holm"}
 
 
 @pytest.mark.slow

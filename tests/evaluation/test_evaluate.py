@@ -16,7 +16,7 @@ from training import evaluate
 from training.catalogue.layout import load_split
 from training.evaluation import measuring, report
 from training.evaluation.product_retrieval.metrics import measure_of, per_query
-from training.evaluation.statistics import bootstrap_interval, paired_difference
+from training.evaluation.statistics import bootstrap_interval, holm, over_seeds, paired_difference
 from training.features.encoder import Encoder, embed_products
 
 
@@ -117,6 +117,37 @@ def test_intervals_and_comparisons():
     assert noise["p"] > 0.05 and noise["ci95"][0] < 0 < noise["ci95"][1]
 
 
+def test_holms_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9, 0.5]) == [1, 1, 1] and holm([0.2]) == [0.2] and holm([]) == []
+
+
+def test_views_that_differ_beyond_chance_are_marked_and_others_not(shop):
+    split, rng = load_split(shop, "test"), np.random.default_rng(0)
+    fused = np.linspace(0.4, 0.9, 12)
+    views = {"fused": fused, "worse": fused - 0.3, "alike": fused - 0.01 * rng.choice([-1, 1], 12)}
+    views |= {f"{n}": fused - 0.02 * np.array([1] * 10 + [-1, -0.5]) for n in range(8)}  # p < .05 each, not all nine
+    found = evaluate.make_report({view: {"mrr@10": values} for view, values in views.items()}, split)
+    tests = {pair: metrics["mrr@10"] for pair, metrics in found["comparisons"].items()}
+    assert (
+        tests["fused_vs_0"]["p"] < 0.05 < tests["fused_vs_0"]["p_holm"] == pytest.approx(tests["fused_vs_0"]["p"] * 9)
+    )
+    found |= {"data": "shop", "split": "test"}
+    lines = {line.split(" | ")[0].strip("| "): line for line in report.format_report(found).splitlines()}
+    assert [view for view in views if "]*" in lines[view]] == ["worse"] and report.LEGEND in lines
+    for test in tests.values():
+        del test["p_holm"]
+    assert report.format_report(found).splitlines() == list(lines.values()), "reports from before the correction"
+
+
+def test_several_seeds_are_averaged_query_by_query():
+    found = over_seeds([np.array([0.2, 0.4, 0.9]), np.array([0.4, 0.4, 0.7])])
+    assert found["mean"] == pytest.approx(0.5) and found["seeds"] == [0.5, 0.5]
+    assert found["ci95"] == pytest.approx(bootstrap_interval(np.array([0.3, 0.4, 0.8])))
+    assert report.format_mean(found | {"seeds": [0.48, 0.52]}).endswith("] (0.480 to 0.520)")
+    assert report.format_mean(found).endswith("]"), "no range where all seeds are the same"
+
+
 def test_many_queries_need_little_memory(shop, monkeypatch):
     rng = np.random.default_rng(0)
     values = rng.random((2, 200_000))
@@ -163,7 +194,8 @@ def test_report_has_views_slices_and_comparisons(model, processor, tmp_path):
     report = json.loads(json.dumps(evaluate.make_report(values, split)))
     assert (report["n_queries"], report["n_products"]) == (12, 12)
     assert set(report["views"]) == {"fused", "text", "image"}
-    assert set(report["views"]["fused"]) == {"ndcg@10", "recall@100", "mrr@10"}
+    assert list(report["views"]["fused"]) == ["ndcg@10", "judged@10", "recall@100", "mrr@10"]
+    assert set(report["comparisons"]["fused_vs_text"]) == {"ndcg@10", "recall@100", "mrr@10"}, "judged is no quality"
     assert report["slice_sizes"] == {"image": 6, "text": 6, "novel": 3, "seen": 9}
     assert set(report["comparisons"]) == {"fused_vs_text", "fused_vs_image"}
     parts = [report["slices"][name]["image"]["ndcg@10"]["mean"] for name in ("text", "image")]

@@ -1,5 +1,6 @@
 """What rankings, judgments and cutoffs the metric takes, refuses and never misreads."""
 
+import shutil
 import subprocess
 import sys
 
@@ -32,7 +33,8 @@ def test_valid_input_gives_what_ir_measures_gives():
         rankings[query] = rng.permutation(ids)[: rng.integers(1, 25)].tolist()
         judged = rng.permutation(ids)[: rng.integers(1, 12)]
         qrels[query] = {str(name): int(rng.choice([0, 0, 1, 2, 3, 100])) for name in judged}
-    names = [f"{kind}@{k}" for kind in MEASURES for k in (1, 2, 5, 10, 1000)]
+    theirs = [kind for kind in MEASURES if kind not in ("err", "rbp8", "rbp9")]
+    names = [f"{kind}@{k}" for kind in theirs for k in (1, 2, 5, 10, 1000)]
     found = per_query(rankings, qrels, names)
     run = {query: {name: float(-place) for place, name in enumerate(names_)} for query, names_ in rankings.items()}
     rows, asked = {query: row for row, query in enumerate(rankings)}, {measure_of(name): name for name in names}
@@ -41,6 +43,29 @@ def test_valid_input_gives_what_ir_measures_gives():
         count += 1
         assert found[asked[expected.measure]][rows[expected.query_id]] == expected.value
     assert count == 300 * len(names)
+
+
+def test_err_and_rbp_by_hand():
+    rankings = {"q": ["a", "x", "b", "c"], "nothing found": [], "nothing relevant": ["a"], "high": ["a"]}
+    qrels = {"q": {"a": 1, "b": 3, "c": 0}, "nothing found": {"a": 1}, "nothing relevant": {"a": 0}}
+    qrels["high"] = {"a": metrics.MAX_SCORE}
+    err, short, rbp, others, judged = values(rankings, qrels, "err@4", "err@2", "rbp9@4", "rbp8@4", "judged@4")
+    assert err == pytest.approx([1 / 8 + (7 / 8) * (7 / 8) / 3, 0, 0, 1])
+    assert short == pytest.approx([1 / 8, 0, 0, 1])
+    assert rbp == pytest.approx([0.1 * (1 / 3 + 0.81), 0, 0, 0.1])
+    assert others == pytest.approx([0.2 * (1 / 3 + 0.64), 0, 0, 0.2])
+    assert judged == [0.75, 0, 1, 1], "the share of what was found"
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="TREC's gdeval is a Perl program")
+def test_err_is_that_of_gdeval_where_each_query_has_its_highest_score():
+    rng, ids = np.random.default_rng(0), [f"p{n}" for n in range(30)]
+    rankings = {str(n): rng.permutation(ids)[: rng.integers(1, 25)].tolist() for n in range(100)}
+    judged = {query: rng.permutation(ids)[: rng.integers(2, 12)].tolist() for query in rankings}
+    qrels = {query: {name: int(rng.integers(5)) for name in names} | {names[0]: 4} for query, names in judged.items()}
+    run = {query: {name: float(-place) for place, name in enumerate(names)} for query, names in rankings.items()}
+    expected = {found.query_id: found.value for found in ir_measures.iter_calc([ir_measures.ERR @ 10], qrels, run)}
+    assert values(rankings, qrels, "err@10")[0] == pytest.approx([expected[query] for query in rankings], abs=6e-6)
 
 
 def test_a_product_counts_where_it_stands_first_and_its_repeats_take_up_places():

@@ -39,7 +39,7 @@ from training.common.files import claim_folder, new_file, write_json
 from training.evaluation.measuring import measure_rankings
 from training.evaluation.product_retrieval.metrics import DEFAULT_METRICS
 from training.evaluation.rankers import best_rows, listing_texts
-from training.evaluation.report import format_report, make_report
+from training.evaluation.report import format_report, make_report, write_per_query
 from training.features.encoder import Encoder
 from training.features.pretrained import resolve_tower
 from training.learning.options import ModelArguments
@@ -128,7 +128,7 @@ def main(arguments: BaselineArguments) -> dict[str, dict]:
         image_model, picture_pairs(arguments, train), arguments, {PICTURE_LAYERS: arguments.picture_learning_rate}
     )
     reports = {
-        split.name: measure_baseline(text_model, image_model, split, path)
+        split.name: measure_baseline(arguments, text_model, image_model, split, path)
         for path, split in zip(tests, held_out, strict=True)
     }
     found = {"baseline": "sentence-transformers", "options": asdict(arguments), "catalogues": reports}
@@ -250,9 +250,16 @@ def model_key(
 
 
 def measure_baseline(
-    text_model: SentenceTransformer, image_model: SentenceTransformer, split: RetrievalSplit, path: str
+    arguments: BaselineArguments,
+    text_model: SentenceTransformer,
+    image_model: SentenceTransformer,
+    split: RetrievalSplit,
+    path: str,
 ) -> dict:
-    """A report of both models and of their averaged scores; products without a picture score 0 for it."""
+    """A report of both models and of their averaged scores; products without a picture score 0 for it.
+
+    Each query's values go into a file beside it, which the report names as `per_query`.
+    """
     scores = {
         "text": cosines(text_model, split.query_texts, listing_texts(split)),
         "image": np.zeros((len(split.query_texts), len(split.product_ids)), dtype=np.float32),
@@ -262,11 +269,11 @@ def measure_baseline(
         names = [picture_name(split, row) for row in shown]
         scores["image"][:, shown] = cosines(image_model, split.query_texts, names)
     scores["averaged"] = (scores["text"] + scores["image"]) / 2
-    values = {
-        view: measure_rankings(split, [best_rows(row, DEPTH) for row in found], DEFAULT_METRICS)
-        for view, found in scores.items()
-    }
+    rankings = {view: [best_rows(row, DEPTH) for row in found] for view, found in scores.items()}
+    values = {view: measure_rankings(split, found, DEFAULT_METRICS) for view, found in rankings.items()}
     report = {"model": "sentence-transformers", "data": path, "split": "test"} | make_report(values, split)
+    report["per_query"] = f"{arguments.output}/{dataset_name(split)}.parquet"
+    write_per_query(Path(report["per_query"]), split, rankings, values)
     print(format_report(report), flush=True)
     return report
 

@@ -1,17 +1,25 @@
 """Measures several systems on several catalogues: one table.
 
-    python -m training.benchmarks.compare --models '{mmfusion: runs/multishop/model, zero-shot text: minilm}' \\
-        --data data/fashion,data/ikea --baseline runs/baseline/report.json --results results.json
-    python -m training.benchmarks.compare --models '{mmfusion: runs/multishop/model}' --data data/hnm_search
+    python -m training.benchmarks.compare --models '{mmfusion: runs/multishop-0/model, zero-shot text: minilm}' \\
+        --data data/fashion,data/ikea --baseline runs/baseline-0/report.json --results results.json
+    python -m training.benchmarks.compare --models '{mmfusion: [runs/a-0/model, runs/a-1/model], gated: runs/b/model}'
+    python -m training.benchmarks.compare --models '{mmfusion: runs/multishop-0/model}' --data data/hnm_search
 
 The first model is measured in all its views, and beside BM25, reciprocal rank fusion and the oracle of late choice,
-the others as they are. A report that was made of the same model and data is kept, so the command can be called again.
+the others as they are. A row of several seeds has each query's mean over them. The first row is tested against each
+other one, query by query. A report that was made of the same model and data is kept, so the command can be called
+again.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from modeling_mmfusion.checksums import existing_file
+from modeling_mmfusion.errors import DataError
 from training import evaluate
 from training.catalogue.layout import has_picture_queries
 from training.common.cli import run
@@ -19,10 +27,18 @@ from training.common.environment import digest, environment
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import OTHER_VIEWS, views_for_pictures, views_of
 from training.evaluation.options import EvaluateArguments
+from training.evaluation.report import format_mean
+from training.evaluation.statistics import SIGNIFICANT, over_seeds, paired_difference, with_holm
 from training.features.pretrained import resolve_tower
 from training.learning.provenance import data_fingerprint, files_fingerprint
 
 METRIC = "ndcg@10"
+MARKS = {"better": "↓", "worse": "↑", "no difference": "=", "not tested": ""}  # of the other rows
+LEGEND = (
+    "↓ worse than the first row, ↑ better, = no difference: paired randomisation test on each query's nDCG@10, Holm's "
+    "correction over the rows of a catalogue, p < .05."
+)
+UNTESTED = "Not tested for differences: measured before each query's values were kept."
 
 
 @dataclass
@@ -31,54 +47,102 @@ class CompareArguments:
 
     Args:
         models: Model by the name of its row: a folder, a Hub id, a dual encoder as it is, any text model of
-            sentence-transformers, or minilm.
+            sentence-transformers, or minilm; or a list of them, one a seed.
         views: View by the name of a row, where it is not fused: one that was trained on text alone is measured on it.
         data: Catalogues, with commas between.
         split: Their split.
-        baseline: Report of training.benchmarks.baseline_trainer to add, or null.
+        baseline: Reports of training.benchmarks.baseline_trainer to add, one a seed, with commas between.
         output: Folder that keeps the single reports.
         results: JSON file for the table's numbers; the table itself goes beside it as Markdown.
     """
 
-    models: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str | list[str]] = field(default_factory=dict)
     views: dict[str, str] = field(default_factory=dict)
     data: list[str] = field(default_factory=lambda: ["data/hm"])
     split: str = "test"
-    baseline: str | None = None
+    baseline: list[str] = field(default_factory=list)
     output: str = "runs/compare"
     results: str = "runs/compare/results.json"
+
+
+@dataclass
+class Measured:
+    """One row on one catalogue.
+
+    Attributes:
+        queries (`list[list[str]]`): of each seed, the queries' ids.
+        values (`dict[str, list[np.ndarray]]`): metric to each seed's values `(queries,)`.
+        slices (`list[dict[str, float]]`): of each seed, slice to the mean of `METRIC`.
+    """
+
+    queries: list[list[str]] = field(default_factory=list)
+    values: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    slices: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def means(self) -> np.ndarray:
+        """Each query's `METRIC` `(queries,)`, the mean over seeds."""
+        return np.mean(self.values[METRIC], axis=0)
+
+    def add(self, report: dict, per_query: str | Path, view: str) -> None:
+        """Adds a seed: a view of a report, whose queries' values are in a file that [`write_per_query`] wrote."""
+        table = pq.read_table(per_query)
+        self.queries.append(table["query-id"].to_pylist())
+        for metric in report["views"][view]:
+            self.values.setdefault(metric, []).append(table[f"{view} {metric}"].to_numpy())
+        self.slices.append({part: found[view][METRIC]["mean"] for part, found in report["slices"].items()})
+
+    def summary(self) -> dict:
+        """Each metric's mean with its interval and its seeds' means, and the slices' means."""
+        slices = {part: float(np.mean([one[part] for one in self.slices])) for part in self.slices[0]}
+        return {metric: over_seeds(values) for metric, values in self.values.items()} | {"slices": slices}
 
 
 def main(arguments: CompareArguments) -> dict:
     """Measures what is missing, prints the table, writes it and returns its numbers."""
     check_output_file(arguments.results, ".json")
+    baselines = [read_baseline(file) for file in arguments.baseline]
+    if not arguments.models:
+        raise DataError("--models: names no model to compare")
     claim_folder(arguments.output, "training.benchmarks.compare")
-    rows: dict[str, dict] = {}
-    for number, (name, model) in enumerate(arguments.models.items()):
-        for path in arguments.data:
-            model = resolve_tower(model)
-            known = views_of(model)
-            if has_picture_queries(path, arguments.split) and not (known := views_for_pictures(model)):
-                print(f"{path}: its queries are pictures, so {name} has no number there", flush=True)
-                continue
-            views = known if number == 0 else (arguments.views.get(name, known[0]),)
-            report = kept_report(arguments, model, path, views)
-            for view, metrics in report["views"].items():
-                slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
-                rows.setdefault(row_name(name, view, number), {})[path] = metrics | {"slices": slices}
-    if arguments.baseline:
-        found = read_json(existing_file(arguments.baseline, "a report of training.benchmarks.baseline_trainer"))
+    measured: dict[str, dict[str, Measured]] = defaultdict(lambda: defaultdict(Measured))
+    for number, (name, models) in enumerate(arguments.models.items()):
+        for model in map(resolve_tower, [models] if isinstance(models, str) else models):
+            for path in arguments.data:
+                known = views_of(model)
+                if has_picture_queries(path, arguments.split) and not (known := views_for_pictures(model)):
+                    print(f"{path}: its queries are pictures, so {name} has no number there", flush=True)
+                    continue
+                views = known if number == 0 else (arguments.views.get(name, known[0]),)
+                report, per_query = kept_report(arguments, model, path, views)
+                for view in report["views"]:
+                    measured[row_name(name, view, number)][path].add(report, per_query, view)
+    for found in baselines:
         for report in found["catalogues"].values():
-            for view, metrics in report["views"].items():
-                slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
-                rows.setdefault(f"{found['baseline']}, {view}", {})[report["data"]] = metrics | {"slices": slices}
+            for view in report["views"]:
+                measured[f"{found['baseline']}, {view}"][report["data"]].add(report, report["per_query"], view)
+    check_queries(measured)
+    rows = {name: {path: cell.summary() for path, cell in cells.items()} for name, cells in measured.items()}
     results = {"metric": METRIC, "split": arguments.split, "rows": rows, "ratios": ratios(rows)}
-    results |= {"models": arguments.models, "environment": environment()}
+    results |= {"tests": first_against_others(measured), "models": arguments.models, "environment": environment()}
     write_json(Path(arguments.results), results)
     text = format_comparison(results)
     write_text(Path(arguments.results).with_suffix(".md"), text + "\n")
     print(text, flush=True)
     return results
+
+
+def read_baseline(file: str) -> dict:
+    """A baseline's report.
+
+    Raises:
+        DataError: if it is not there, or was written before each query's values were kept.
+    """
+    found = read_json(existing_file(file, "a report of training.benchmarks.baseline_trainer"))
+    for report in found["catalogues"].values():
+        if not Path(report.get("per_query", "")).is_file():
+            raise DataError(f"{file}: the values of {report['data']}'s queries are not there; run the baseline again")
+    return found
 
 
 def row_name(name: str, view: str, number: int) -> str:
@@ -88,13 +152,15 @@ def row_name(name: str, view: str, number: int) -> str:
     return view if view in OTHER_VIEWS else f"{name}, {view}"
 
 
-def kept_report(arguments: CompareArguments, model: str, path: str, views: tuple[str, ...]) -> dict:
-    """The report of one model on one catalogue: that of an earlier call if nothing changed since."""
+def kept_report(arguments: CompareArguments, model: str, path: str, views: tuple[str, ...]) -> tuple[dict, Path]:
+    """The report of one model on one catalogue and the file of its queries' values, of an earlier call if nothing
+    changed."""
     key = digest(files_fingerprint(model), data_fingerprint(path, arguments.split), arguments.split, *views)
-    file = Path(arguments.output) / f"{key}.json"
-    if file.is_file():
-        return read_json(file)
-    return evaluate.main(EvaluateArguments(model, path, arguments.split, str(file), list(views)))
+    file, per_query = (Path(arguments.output) / f"{key}{suffix}" for suffix in (".json", ".parquet"))
+    if file.is_file() and per_query.is_file():
+        return read_json(file), per_query
+    options = {"report": str(file), "per_query": str(per_query), "views": list(views)}
+    return evaluate.main(EvaluateArguments(model, path, arguments.split, **options)), per_query
 
 
 def ratios(rows: dict[str, dict]) -> dict[str, dict[str, float]]:
@@ -106,37 +172,72 @@ def ratios(rows: dict[str, dict]) -> dict[str, dict[str, float]]:
     }
 
 
+def check_queries(measured: dict[str, dict[str, Measured]]) -> None:
+    """Sees to it that all rows are of the same queries.
+
+    Raises:
+        DataError: naming a row that is of others, as a baseline may be that was measured earlier.
+    """
+    first, ours = next(iter(measured.items()))
+    for name, cells in measured.items():
+        for path, cell in cells.items():
+            if path not in ours or any(queries != ours[path].queries[0] for queries in cell.queries):
+                raise DataError(f"{name}: was measured on other queries of {path} than {first}; measure it again")
+
+
+def first_against_others(measured: dict[str, dict[str, Measured]]) -> dict[str, dict[str, dict]]:
+    """By catalogue and name, the first row against each other one: [`paired_difference`] of each query's mean over
+    seeds, and `p_holm` over all rows of the catalogue."""
+    ours, *_ = measured.values()
+    tests: dict[str, dict[str, dict]] = {path: {} for path in ours}
+    for name, cells in list(measured.items())[1:]:
+        for path, cell in cells.items():
+            tests[path][name] = paired_difference(ours[path].means, cell.means)
+    return {path: with_holm(found) for path, found in tests.items()}
+
+
+def verdict(results: dict, path: str, name: str) -> str:
+    """What the test says of the first row beside another one on a catalogue: `better`, `worse`, `no difference`, or
+    `not tested` in a results file that is older than the tests."""
+    if "tests" not in results:
+        return "not tested"
+    test = results["tests"][path][name]
+    if test["p_holm"] >= SIGNIFICANT:
+        return "no difference"
+    return "better" if test["diff"] > 0 else "worse"
+
+
 def format_comparison(results: dict) -> str:
-    """A Markdown table: a row a system, a column a catalogue, nDCG@10 with its interval."""
-    paths = list(next(iter(results["rows"].values()), {}))
+    """A Markdown table: a row a system, a column a catalogue, nDCG@10 with its interval, and a mark of `MARKS`."""
+    first, paths = next(iter(results["rows"].items()))
     lines = [f"| nDCG@10, {results['split']} | " + " | ".join(Path(path).name for path in paths) + " |"]
     lines.append("| --- |" + " --- |" * len(paths))
     for name, cells in results["rows"].items():
-        shown = [_cell(cells[path][METRIC]) if path in cells else "" for path in paths]
-        lines.append(f"| {name} | " + " | ".join(shown) + " |")
-    return "\n".join(lines)
+        shown = {path: format_mean(found[METRIC]) for path, found in cells.items()}
+        if name != first:
+            shown = {path: f"{mean} {MARKS[verdict(results, path, name)]}".strip() for path, mean in shown.items()}
+        lines.append(f"| {name} | " + " | ".join(shown.get(path, "") for path in paths) + " |")
+    return "\n".join([*lines, "", LEGEND if "tests" in results else UNTESTED])
 
 
 def format_best(results: dict) -> str:
-    """A Markdown table: a row a catalogue, ours beside the best of the others, which may be another one in each.
+    """A Markdown table: a row a catalogue, ours beside the best of the others, which may be another one in each, and
+    whether a test says that ours is better.
 
     Our own views and the oracle, which is no system, are left out of the others.
     """
     rows = dict(results["rows"])
     ours = rows.pop("mmfusion, fused")
     others = {name: cells for name, cells in rows.items() if not name.startswith("mmfusion, ") and name != "oracle"}
-    lines = [f"| {METRIC}, {results['split']} | mmfusion | best other system | which |", "| --- | --- | --- | --- |"]
+    lines = [f"| {METRIC}, {results['split']} | mmfusion | best other system | which | corrected test |"]
+    lines.append("| --- | --- | --- | --- | --- |")
     for path, found in ours.items():
         best = max(
             (name for name in others if path in others[name]), key=lambda name: others[name][path][METRIC]["mean"]
         )
-        lines.append(f"| {Path(path).name} | {_cell(found[METRIC])} | {_cell(others[best][path][METRIC])} | {best} |")
+        cells = [Path(path).name, format_mean(found[METRIC]), format_mean(others[best][path][METRIC]), best]
+        lines.append("| " + " | ".join([*cells, verdict(results, path, best)]) + " |")
     return "\n".join(lines)
-
-
-def _cell(found: dict) -> str:
-    low, high = found["ci95"]
-    return f"{found['mean']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

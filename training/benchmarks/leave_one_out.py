@@ -26,7 +26,8 @@ from training.common.files import check_output_file, claim_folder, read_json, wr
 from training.evaluation.measuring import DUAL_VIEWS
 from training.evaluation.measuring import evaluate as measure
 from training.evaluation.options import EvaluateArguments
-from training.evaluation.statistics import summarise
+from training.evaluation.report import format_mean
+from training.evaluation.statistics import over_seeds
 from training.learning.options import TrainArguments
 from training.learning.provenance import data_fingerprint, files_fingerprint, inputs_fingerprint
 from training.learning.training_set import measured_states
@@ -146,11 +147,6 @@ def run_one(
     return found
 
 
-def over_seeds(values: list[list[float]]) -> dict:
-    """The mean over seeds and queries with its interval over queries, and each seed's mean."""
-    return summarise(np.mean(values, axis=0)) | {"seeds": [round(float(np.mean(one)), 4) for one in values]}
-
-
 def format_left_out(results: dict) -> str:
     """A Markdown table: a row a system, a column a catalogue, nDCG@10 with its interval; the range over seeds where
     there are several."""
@@ -158,15 +154,8 @@ def format_left_out(results: dict) -> str:
     lines = [f"| nDCG@10, test, seeds {results['seeds']} | " + " | ".join(Path(path).name for path in paths) + " |"]
     lines.append("| --- |" + " --- |" * len(paths))
     for name, cells in results["rows"].items():
-        lines.append(f"| {name} | " + " | ".join(_cell(cells[path]) for path in paths) + " |")
+        lines.append(f"| {name} | " + " | ".join(format_mean(cells[path]) for path in paths) + " |")
     return "\n".join(lines)
-
-
-def _cell(found: dict) -> str:
-    low, high = found["ci95"]
-    seeds = found.get("seeds", [])
-    between = f" ({min(seeds):.3f} to {max(seeds):.3f})" if len(seeds) > 1 else ""
-    return f"{found['mean']:.3f} [{low:.3f}, {high:.3f}]{between}"
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class SearchBenchArguments:
 
     count: PositiveInt = 1_000_000
     smaller: list[PositiveInt] = field(default_factory=list)
-    model: str | None = "runs/multishop/model"
+    model: str | None = "runs/multishop-0/model"
     data: list[str] = field(default_factory=lambda: list(SHOPS))
     judged: str = "data/hm"
     dim: PositiveInt = 384

@@ -87,7 +87,7 @@ def read_hnm_judgments(
 ) -> Iterator[tuple[str, str, str, int]]:
     """Each judgment as `(place, query, article, grade)`; queries of `known` that have none are counted."""
     table = hnm_table(arguments.input, "search", "qrels")
-    there = columns_of(table)
+    there = columns_of(table, arguments.encoding)
     negatives = next((name for name in HNM_NEGATIVES if name in there), HNM_NEGATIVES[0])
     rest = dict.fromkeys(known)
     for place, row in read_rows(table, ("query_id", "positive_ids", negatives), problems, arguments.encoding):

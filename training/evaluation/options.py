@@ -22,7 +22,8 @@ class EvaluateArguments:
         views: Views to measure, with commas between: fused (text and pictures), text, image; besides them bm25, rrf
             (reciprocal rank fusion of bm25, text and image) and oracle (each query's better one of text and image).
             A dual encoder has text, image, sum (of both, unit vectors) and sum_9_1 (.9 of the text, .1 of the image).
-        metrics: Metrics, with commas between, such as ndcg@10, recall@100, mrr@10, map@10, precision@10, success@10.
+        metrics: Metrics, with commas between, such as ndcg@10, recall@100, mrr@10, map@10, precision@10, success@10;
+            judged@10 (the share that is judged); err@1000 and rbp9@1000 (or rbp8, the persistence) are GCL's.
         batch_size: Products that go through the towers at a time.
         truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
         missing_images: Share of the products whose pictures are hidden, drawn at random.
@@ -30,6 +31,8 @@ class EvaluateArguments:
         ann: Search by the approximate index instead of exactly.
         judged_only: Rank each query's judged products alone, as ESCI is measured; ndcg@1000 takes whole lists. Any
             order of such a list scores high, so the view random, the mean of 100 random orders, is measured beside.
+        exclude: Report of training.audit; the near duplicates that it names are left out, with their judgments and the
+            queries that have no other relevant product.
         run_file: File to write the rankings of the first view to, in TREC's format. White space, control characters
             and % in ids are written as in addresses (a b as a%20b).
         per_query: Parquet file to write each query's metrics and best ten products in each view to.
@@ -48,6 +51,7 @@ class EvaluateArguments:
     quantization: Literal["f32", "f16", "i8", "b1"] = "f32"
     ann: bool = False
     judged_only: bool = False
+    exclude: str | None = None
     run_file: str | None = None
     per_query: str | None = None
     examples: str | None = None

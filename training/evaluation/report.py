@@ -8,9 +8,11 @@ import pyarrow.parquet as pq
 
 from training.catalogue.layout import RetrievalSplit
 from training.common.files import new_file
-from training.evaluation.statistics import paired_difference, summarise
+from training.evaluation.product_retrieval.metrics import of_quality
+from training.evaluation.statistics import SIGNIFICANT, paired_difference, summarise, with_holm
 
 PER_QUERY = {"query-id": "_id", "text": "text", "slice": "slice", "novel": "novel"}
+LEGEND = "`*` differs from fused: p < .05, paired randomisation test, Holm's correction over a column's views."
 
 
 def slice_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
@@ -53,14 +55,17 @@ def queries_that_miss_pictures(split: RetrievalSplit) -> np.ndarray:
 
 
 def make_report(values: dict[str, dict[str, np.ndarray]], split: RetrievalSplit) -> dict:
-    """Means with 95% intervals in each view and slice, and the fused view against each other one."""
+    """Means with 95% intervals in each view and slice, and the fused view against each other one.
+
+    The p-values of a metric's comparisons are corrected as one family, see [`holm`].
+    """
     masks = slice_masks(split)
     slices = {
         name: {view: _summarise_all(metrics, mask) for view, metrics in values.items()} for name, mask in masks.items()
     }
     comparisons = {
         f"fused_vs_{view}": {
-            metric: paired_difference(values["fused"][metric], found) for metric, found in metrics.items()
+            metric: paired_difference(values["fused"][metric], metrics[metric]) for metric in of_quality(metrics)
         }
         for view, metrics in values.items()
         if view != "fused" and "fused" in values
@@ -71,29 +76,52 @@ def make_report(values: dict[str, dict[str, np.ndarray]], split: RetrievalSplit)
         "views": {view: _summarise_all(metrics) for view, metrics in values.items()},
         "slices": slices,
         "slice_sizes": {name: int(mask.sum()) for name, mask in masks.items()},
-        "comparisons": comparisons,
+        "comparisons": corrected(comparisons),
     }
+
+
+def corrected(comparisons: dict[str, dict[str, dict]]) -> dict[str, dict[str, dict]]:
+    """Comparisons, each with its tests by metric, with `p_holm` over those of a metric."""
+    metrics = list(next(iter(comparisons.values()), {}))
+    families = {name: with_holm({pair: tests[name] for pair, tests in comparisons.items()}) for name in metrics}
+    return {pair: {name: families[name][pair] for name in metrics} for pair in comparisons}
 
 
 def _summarise_all(metrics: dict[str, np.ndarray], mask: np.ndarray | slice = slice(None)) -> dict[str, dict]:
     return {name: summarise(found[mask]) for name, found in metrics.items()}
 
 
+def format_mean(found: dict) -> str:
+    """A mean with its interval, and the range over seeds if there are several: `0.853 [0.841, 0.864]`."""
+    low, high = found["ci95"]
+    seeds = found.get("seeds", [])
+    between = f" ({min(seeds):.3f} to {max(seeds):.3f})" if len(set(seeds)) > 1 else ""
+    return f"{found['mean']:.3f} [{low:.3f}, {high:.3f}]{between}"
+
+
 def format_report(report: dict) -> str:
-    """The report as a Markdown table: a row a view, a column a metric, then the first metric a slice."""
+    """The report as a Markdown table: a row a view, a column a metric, then the first metric a slice.
+
+    Behind the views' means stands a mark where they differ from the fused view's, and what it means is said below.
+    """
     metrics = list(next(iter(report["views"].values())))
-    slices = list(report["slices"])
+    slices, comparisons = list(report["slices"]), corrected(report["comparisons"])  # of old reports too
     head = ["view", *metrics, *(f"{metrics[0]} {name}" for name in slices)]
     rows = [head, ["---"] * len(head)]
     for view, found in report["views"].items():
-        cells = [f"{m['mean']:.3f} [{m['ci95'][0]:.3f}, {m['ci95'][1]:.3f}]" for m in found.values()]
+        tests = comparisons.get(f"fused_vs_{view}", {})
+        differs = {name for name, test in tests.items() if test["p_holm"] < SIGNIFICANT}
+        cells = [format_mean(mean) + "*" * (name in differs) for name, mean in found.items()]
         cells += [f"{report['slices'][name][view][metrics[0]]['mean']:.3f}" for name in slices]
         rows.append([view, *cells])
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     sizes = f"{report['n_queries']:,} queries, {report['n_products']:,} products"
     if report.get("judged_only"):
         sizes += "; each query's judged products alone"
-    return f"{report['data']}, {report['split']}: {sizes}\n{table}"
+    if report.get("excluded"):
+        sizes += f"; without {report['excluded']:,} near duplicates"
+    lines = [f"{report['data']}, {report['split']}: {sizes}", table] + ([f"\n{LEGEND}"] if comparisons else [])
+    return "\n".join(lines)
 
 
 def write_per_query(file: Path, split: RetrievalSplit, rankings: dict, values: dict) -> None:

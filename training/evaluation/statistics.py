@@ -1,8 +1,11 @@
 """How sure a mean over queries is, and whether one system is better than another on the same queries."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 
+SIGNIFICANT = 0.05
 RESAMPLES = 1000  # of the bootstrap; ten times as many of the randomisation test
 AT_A_TIME = 2**20  # numbers that are resampled at a time
 
@@ -24,6 +27,15 @@ def bootstrap_interval(values: np.ndarray, samples: int = RESAMPLES, seed: int =
 def summarise(values: np.ndarray, samples: int = RESAMPLES, seed: int = 0) -> dict:
     """`{"mean", "ci95": [lo, hi]}` of a metric's values `(queries,)`."""
     return {"mean": float(np.mean(values)), "ci95": list(bootstrap_interval(values, samples, seed))}
+
+
+def over_seeds(values: Sequence[np.ndarray]) -> dict:
+    """[`summarise`] of each query's mean over seeds, and `seeds`, each one's mean.
+
+    Args:
+        values (`list[np.ndarray]`): a metric's values `(queries,)` of each seed, query by query.
+    """
+    return summarise(np.mean(values, axis=0)) | {"seeds": [round(float(np.mean(one)), 4) for one in values]}
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, samples: int = RESAMPLES, seed: int = 0) -> dict:
@@ -49,6 +61,23 @@ def paired_difference(first: np.ndarray, second: np.ndarray, samples: int = RESA
     test = stats.monte_carlo_test(difference, flipped, np.mean, **options)
     interval = list(bootstrap_interval(difference, samples, seed))
     return {"diff": float(np.mean(difference)), "ci95": interval, "p": float(test.pvalue)}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of a family of tests, corrected so that at .05 one family of 20 has a false finding, not one test.
+
+    The `i`-th smallest of `m`, from `i = 0`, is multiplied by `m - i`, and is at least the one before it (Holm, A
+    Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 1979).
+    """
+    order, corrected = np.argsort(p_values), np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(np.take(p_values, order) * np.arange(len(order), 0, -1)).clip(max=1)
+    return corrected.tolist()
+
+
+def with_holm(tests: dict[str, dict]) -> dict[str, dict]:
+    """A family of tests, by name, of which each has `p`, with `p_holm` too; see [`holm`]."""
+    corrected = holm([found["p"] for found in tests.values()])
+    return {name: found | {"p_holm": p} for (name, found), p in zip(tests.items(), corrected, strict=True)}
 
 
 def _batch(values: np.ndarray) -> int:

@@ -4,10 +4,18 @@ The arithmetic is that of `ir_measures` (https://ir-measur.es), which runs trec_
 (`score`) and a logarithmic discount; a product is relevant to the binary metrics if its score is at least 1. What
 trec_eval would silently misread or die of (ids that C can't hold, a product twice, a score that is no whole number, a
 cutoff of 0) never gets that far: products go to it by number, and what has no meaning is refused.
+
+trec_eval has neither ERR nor RBP, so they are computed here, with a query's highest judged score `g_max` for its own
+scale, as in Marqo's GCL (https://huggingface.co/papers/2404.08535), whose tables have `ndcg@10`, `err@1000` and
+`rbp9@1000`. `judged@k` says nothing of quality: it is the share of the first k that anybody judged.
+
+References:
+    Chapelle et al., Expected Reciprocal Rank for Graded Relevance (CIKM 2009); Moffat and Zobel, Rank-Biased Precision
+    for Measurement of Retrieval Effectiveness (TOIS 2008).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -15,8 +23,9 @@ import ir_measures
 import numpy as np
 
 MEASURES = {"ndcg": "nDCG", "recall": "R", "mrr": "RR", "map": "AP", "precision": "P", "success": "Success"}
-DEFAULT_METRICS = ("ndcg@10", "recall@100", "mrr@10")
-NAME = re.compile(r"([a-z]+)@([1-9][0-9]{0,8})")
+MEASURES |= {"err": "ERR", "rbp8": "RBP(p=0.8)", "rbp9": "RBP(p=0.9)", "judged": "Judged"}
+DEFAULT_METRICS = ("ndcg@10", "judged@10", "recall@100", "mrr@10")
+NAME = re.compile(r"([a-z]+[0-9]?)@([1-9][0-9]{0,8})")
 MAX_SCORE = 1_000_000  # trec_eval keeps a counter for each score up to the highest
 
 
@@ -24,13 +33,18 @@ def measure_of(name: str) -> "ir_measures.measures.Measure":
     """The `ir_measures` measure of a name such as `ndcg@10`.
 
     Raises:
-        ValueError: if the name is none of `ndcg, recall, mrr, map, precision, success` with a cutoff from 1.
+        ValueError: if the name is none of `MEASURES` with a cutoff from 1.
     """
     found = NAME.fullmatch(name.lower()) if isinstance(name, str) else None
     if found is None or found[1] not in MEASURES:
         kinds = ", ".join(f"{kind}@k" for kind in MEASURES)
         raise ValueError(f"unknown metric {name!r}; use one of {kinds}, with a whole k from 1 to 999999999")
     return ir_measures.parse_measure(f"{MEASURES[found[1]]}@{found[2]}")
+
+
+def of_quality(metrics: Iterable[str]) -> list[str]:
+    """Those metrics of which more is better: all but `judged@k`."""
+    return [name for name in metrics if measure_of(name).NAME != "Judged"]
 
 
 def per_query(
@@ -77,9 +91,34 @@ def _measure(measures: dict, run: dict[str, dict], judged: dict[str, dict[str, i
     """The values of rankings and judgments by the rows of queries and the numbers of products."""
     values = {measure: np.zeros(len(run)) for measure in measures.values()}
     judged = {row: scores for row, scores in judged.items() if scores}
-    for found in ir_measures.iter_calc(list(values), judged, run) if judged else ():
+    run = {row: found for row, found in run.items() if found}
+    ours = [measure for measure in values if measure.NAME in OURS]
+    theirs = [measure for measure in values if measure not in ours]
+    for found in ir_measures.iter_calc(theirs, judged, run) if judged and theirs else ():
         values[found.measure][int(found.query_id)] = found.value
+    for row in run.keys() & judged.keys() if ours else ():
+        scores, highest = np.array([judged[row].get(product, 0) for product in run[row]]), max(judged[row].values())
+        for measure in ours:
+            values[measure][int(row)] = OURS[measure.NAME](scores[: measure.params["cutoff"]], highest, measure)
     return {name: values[measure].copy() for name, measure in measures.items()}
+
+
+def _err(scores: np.ndarray, highest: int, measure: "ir_measures.measures.Measure") -> float:
+    """Expected reciprocal rank of a ranking's scores `(products,)`: a product of score `g` ends the search of whoever
+    comes to it by the chance `(2^g - 1) / 2^g_max`."""
+    ends = np.exp2(scores - highest) - np.exp2(-float(highest))
+    reached = np.concatenate([[1.0], np.cumprod(1 - ends[:-1])])
+    return float(np.sum(reached * ends / np.arange(1, len(ends) + 1)))
+
+
+def _rbp(scores: np.ndarray, highest: int, measure: "ir_measures.measures.Measure") -> float:
+    """Rank-biased precision with gains `g / g_max`: whoever looks at a product looks at the next by the chance `p`."""
+    persistence = measure.params["p"]
+    looked = persistence ** np.arange(len(scores))
+    return float((1 - persistence) * np.sum(looked * scores / max(highest, 1)))
+
+
+OURS = {"ERR": _err, "RBP": _rbp}
 
 
 def _id_text(value: Any, what: str) -> str:

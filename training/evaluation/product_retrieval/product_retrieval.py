@@ -10,7 +10,8 @@ import numpy as np
 from .metrics import DEFAULT_METRICS, per_query
 
 _DESCRIPTION = """
-Product retrieval: nDCG@k with graded gains, Recall@k, MRR@k, MAP@k, Precision@k and Success@k of rankings.
+Product retrieval: nDCG@k with graded gains, Recall@k, MRR@k, MAP@k, Precision@k, Success@k, ERR@k and RBP@k of
+rankings, and Judged@k, the share of the first k products that is judged.
 """
 _KWARGS_DESCRIPTION = """
 Args:
@@ -18,7 +19,8 @@ Args:
         it stands first; where it stands again it takes up a place and is not relevant.
     references (`list[list[dict]]`): for each query its judged products, each `{"id": str, "score": int}`; a score is a
         whole number up to 1,000,000, and a negative one is not relevant, like 0.
-    metrics (`list[str]`, *optional*): such as `["ndcg@10", "recall@100", "mrr@10"]`.
+    metrics (`list[str]`, *optional*): such as `["ndcg@10", "recall@100", "mrr@10"]`; besides these `map`, `precision`,
+        `success`, `judged`, `err` and, with a persistence of .8 or .9, `rbp8` and `rbp9`, each with `@k`.
 
 Returns:
     `dict[str, float]`: the mean of each metric over the queries.

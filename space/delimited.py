@@ -161,7 +161,7 @@ def read_table(lines: Iterable[str], separator: str | None = None, preferred: st
     said += ", quotes '" if quote == "'" else ""
     said += f", header on line {first.row}" if first.row > 1 else ""
     said += ", lines wrapped whole in quotes" if first.doubt == WRAPPED else ""
-    return Delimited(separator, quote, _numbered(names), twice, first, records, said)
+    return Delimited(separator, quote, numbered(names), twice, first, records, said)
 
 
 def separator_of(text: str) -> str:
@@ -184,7 +184,7 @@ def unguarded(cell: str) -> str:
     return cell if found is None else found[2] if found[1] is None else found[1]
 
 
-def _numbered(names: list[str]) -> list[str]:
+def numbered(names: list[str]) -> list[str]:
     """Names, each once, but for those of columns without one: the second `size` is `size (2)`."""
     header: list[str] = []
     for name in names:

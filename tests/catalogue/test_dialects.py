@@ -396,6 +396,7 @@ def test_wrapped_lines_with_bare_quotes_and_sentences_in_one_column(tmp_path):
         ("id,title,price,image\n1,Mug,12,50,\n2,Cup,9,90,b.jpg\n", ["12,50", "9,90"], [2, 3]),
         ("id,title,price,old price\n1,Mug,12,50,19,90\n2,Cup,9,90,\n3,Jug,12,50,10\n", None, []),
         ("id,title,price,old price\n1,Mug,12,50,19,90\n2,Cup,9,90,\n", ["12,50", "9,90"], [2, 3]),
+        ("id,title,price\n1,Mug,12,50,\n2,Cup,9,90,,\n", ["12,50", "9,90"], [2, 3]),
         ("id,title,price\n1,Mug, blue,12\n2,Cup,12,50\n3,Jug,8\n", None, []),
         ("id,title,price\n1,Mug,12,50\n2,Cup,9.90\n", None, []),
         ("id,title,price,stock\n1,Mug,12,50,\n2,Cup,8,40,\n", None, []),

@@ -15,6 +15,7 @@ training.evaluate, and how the systems stand by old and new.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def ask(arguments: JudgeArguments) -> dict:
 
 def agree(arguments: JudgeArguments) -> dict:
     """Compares two judges, corrects the second one's metrics by the first one's, prints and writes both."""
-    if len(arguments.grades) != 2 or len(set(arguments.grades)) != 2:
+    if len(arguments.grades) != 2:
         raise DataError(f"--grades: names {len(arguments.grades)} judges; give two, the better one first")
     made, split = _pool(arguments)
     first, second = _judges(arguments, made, split).values()
@@ -192,6 +193,8 @@ def _pool(arguments: JudgeArguments) -> tuple[Pool, RetrievalSplit]:
 
 def _judges(arguments: JudgeArguments, made: Pool, split: RetrievalSplit) -> dict[str, Grades]:
     """Each judge's grades by the name that was given."""
+    if twice := [name for name, times in Counter(arguments.grades).items() if times > 1]:
+        raise DataError(f"--grades: {twice[0]} is given twice; leave one out")
     return {
         name: grades_of_qrels(split, made) if name == QRELS else read_grades(name, made, split.problems)
         for name in arguments.grades

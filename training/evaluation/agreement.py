@@ -50,8 +50,8 @@ def kappa(tables: np.ndarray, weighted: bool = False) -> np.ndarray:
     grade = np.arange(tables.shape[-1])
     weight = (grade[:, None] - grade) ** 2 if weighted else (grade[:, None] != grade).astype(float)
     total = tables.sum(axis=(-2, -1), keepdims=True)
-    chance = tables.sum(axis=-1, keepdims=True) * tables.sum(axis=-2, keepdims=True) / total
     with np.errstate(invalid="ignore", divide="ignore"):
+        chance = tables.sum(axis=-1, keepdims=True) * tables.sum(axis=-2, keepdims=True) / total
         return 1 - (weight * tables).sum(axis=(-2, -1)) / (weight * chance).sum(axis=(-2, -1))
 
 

@@ -1,8 +1,8 @@
 """A language model as a judge, behind any server that speaks OpenAI's chat completions.
 
 What it says is kept answer by answer, so an end at any time costs little, and an answer that can't be read never
-becomes a grade. How far it can be trusted is for `agreement.py` to tell: a model favours rankings that are like its own
-(Clarke and Dietz, https://huggingface.co/papers/2412.17156).
+becomes a grade. How far it can be trusted is for `agreement.py` to tell: a model favours rankings that are like its
+own (Clarke and Dietz, https://huggingface.co/papers/2412.17156).
 """
 
 import base64

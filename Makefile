@@ -58,7 +58,7 @@ space: $(VENV)/installed  ## open the Space on the run in RUN; without one the q
 	MMFUSION_RUN="$(RUN)" MMFUSION_DATA="$(DATA)" $(PYTHON) space/app.py
 
 screenshots: $(VENV)/installed  ## take the pictures of the Space in README anew (after make quickstart; needs Chromium)
-	$(PYTHON) tests/space/screenshots.py
+	PYTHONPATH=tests $(PYTHON) tests/space/screenshots.py
 
 load: $(VENV)/installed  ## measure the Space and the service with many clients at once, and write the tables (after make quickstart)
 	$(PYTHON) -m training.benchmarks.space_load --output hub_card/results/bench_space.json

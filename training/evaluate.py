@@ -46,6 +46,8 @@ def main(arguments: EvaluateArguments) -> dict:
     check_names(views, metrics)
     if arguments.examples and not {"fused", "text"} <= set(views):
         raise DataError("--examples compares the fused view with others: add fused, text and image to --views")
+    if arguments.run_file and views[0] == "oracle":
+        raise DataError("--run-file: the oracle is no ranking; name another view first in --views")
     if arguments.judged_only and arguments.ann:
         raise DataError("--judged-only: ranks exactly; leave out --ann")
     check_baseline(arguments, views)
@@ -75,7 +77,7 @@ def main(arguments: EvaluateArguments) -> dict:
         write_json(Path(arguments.report), report)
     if arguments.run_file:
         ids = [query["_id"] for query in split.queries]
-        rows_of = zip(ids, next(iter(found.rankings.values())), strict=True)
+        rows_of = zip(ids, next(found.rankings[view] for view in found.values if view in found.rankings), strict=True)
         write_run(Path(arguments.run_file), {name: [split.product_ids[row] for row in rows] for name, rows in rows_of})
     if arguments.per_query:
         write_per_query(Path(arguments.per_query), split, found.rankings, found.values)

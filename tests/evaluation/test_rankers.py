@@ -13,6 +13,7 @@ from training.catalogue.layout import load_split
 from training.evaluation import measuring
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.rankers import RankFusion, WordRanker, best_rows, is_other_encoder
+from training.evaluation.trec import read_run
 
 
 @pytest.fixture
@@ -102,6 +103,16 @@ def test_rankings_and_queries_on_disk(saved, shop, tmp_path):
     assert rows[0]["fused top 10"][:2] == [lines[0][2], lines[1][2]] and rows[0]["slice"] == "both"
     found = np.mean([row["fused ndcg@10"] for row in rows])
     assert found == pytest.approx(report["views"]["fused"]["ndcg@10"]["mean"])
+
+
+def test_the_rankings_on_disk_are_those_of_the_first_view(saved, shop, tmp_path):
+    files = {"run_file": str(tmp_path / "run.trec"), "per_query": str(tmp_path / "queries.parquet")}
+    for views in (["rrf"], ["image", "rrf", "text"]):
+        evaluate.main(EvaluateArguments(saved, str(shop), metrics=["ndcg@10"], views=views, **files))
+        rows, rankings = pq.read_table(files["per_query"]).to_pylist(), read_run(files["run_file"])
+        assert [rankings[row["query-id"]] for row in rows] == [row[f"{views[0]} top 10"] for row in rows]
+    with pytest.raises(DataError, match="--run-file: the oracle is no ranking"):
+        evaluate.main(EvaluateArguments(saved, str(shop), views=["oracle", "text"], **files))
 
 
 @pytest.mark.parametrize(

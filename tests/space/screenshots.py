@@ -1,6 +1,6 @@
 """Takes the screenshots of the Space that README shows: desktop, reasons, phone in the dark.
 
-python tests/screenshots.py     # after the quickstart; needs Chromium and Playwright
+make screenshots     # after the quickstart; needs Chromium and Playwright
 """
 
 import io

@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests and the screenshots of the Space, driven by Playwright."""
+"""A headless Chromium for the tests of pages and the screenshots of the Space, driven by Playwright."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,15 +16,18 @@ def chromium() -> str | None:
 
 
 @contextmanager
-def open_page(url: str, size: dict = DESKTOP, dark: bool = False) -> Iterator[tuple]:
+def open_page(
+    url: str, size: dict = DESKTOP, dark: bool = False, ready: str = "#query textarea, #query input"
+) -> Iterator[tuple]:
     """A page in a new browser, and the list that its console errors go to.
 
-    What is not on this machine is not asked for: requests to other hosts get an empty answer.
+    What is elsewhere is not asked for: requests to other hosts, or of a file to other folders, get an empty answer.
 
     Args:
         url (`str`): where to go.
         size (`dict`, *optional*): `DESKTOP` or `PHONE`.
         dark (`bool`, *optional*, defaults to `False`): as a visitor who prefers dark pages.
+        ready (`str`, *optional*): selector of what is there once the page is; by default the Space's query.
     """
     from playwright.sync_api import sync_playwright
 
@@ -33,12 +36,13 @@ def open_page(url: str, size: dict = DESKTOP, dark: bool = False) -> Iterator[tu
         context = browser.new_context(
             viewport=size, is_mobile=size is PHONE, has_touch=size is PHONE, color_scheme="dark" if dark else "light"
         )
-        context.route(lambda address: not address.startswith(url), lambda route: route.fulfill(body=""))
+        here = url.rpartition("/")[0] if url.startswith("file:") else url
+        context.route(lambda address: not address.startswith(here), lambda route: route.fulfill(body=""))
         page, errors = context.new_page(), []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)
-        page.wait_for_selector("#query textarea, #query input")
+        page.wait_for_selector(ready)
         try:
             yield page, errors
         finally:

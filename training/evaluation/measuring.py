@@ -30,6 +30,7 @@ from training.evaluation.rankers import (
     is_dual_encoder_name,
     is_other_encoder,
     judged_rows,
+    listing_texts,
 )
 from training.features.cache import cached_features
 from training.features.encoder import (
@@ -249,6 +250,7 @@ def rankers_of(
     if is_dual_encoder_name(arguments.model):
         return dual_encoder_rankers(arguments, split, views)
     encoder = Encoder.load(arguments.model, truncate_dim=arguments.truncate_dim)
+    learn_spelling(encoder, split, arguments.spelling)
     products, embed = encoder.product_states(split, arguments.batch_size), kept_vectors(encoder, split)
     if arguments.missing_images:
         products, embed = without_pictures(products, arguments.missing_images), embed_products
@@ -265,6 +267,14 @@ def rankers_of(
     if {"bm25", "rrf"} & set(views):
         rankers["bm25"] = WordRanker(encoder.processor.product_fields)
     return rankers
+
+
+def learn_spelling(encoder: Encoder, split: RetrievalSplit, spelling: bool) -> None:
+    """Tells the processor the words of the corpus, as a search in it does, or lets it correct nothing."""
+    if spelling:
+        encoder.processor.learn_words(listing_texts(split, encoder.processor.product_fields))
+    else:
+        encoder.processor.spelling_words = ""
 
 
 def dual_encoder_rankers(
@@ -327,7 +337,7 @@ def check_baseline(arguments: EvaluateArguments, views: tuple[str, ...]) -> None
     if "fused" in known:
         return
     defaults = EvaluateArguments()
-    names = ("truncate_dim", "missing_images", "quantization", "ann", "examples")
+    names = ("truncate_dim", "missing_images", "quantization", "ann", "examples", "spelling")
     given = [name for name in names if getattr(arguments, name) != getattr(defaults, name)]
     given += ["views"] if arguments.views != defaults.views and not set(views) <= set(known) else []
     if given:

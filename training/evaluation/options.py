@@ -28,6 +28,7 @@ class EvaluateArguments:
         truncate_dim: Length of the vectors, each block's first dimensions in proportion; null for all.
         missing_images: Share of the products whose pictures are hidden, drawn at random.
         quantization: How products' vectors are stored: f32, f16, i8 (steps of 1/127) or b1 (signs alone).
+        spelling: Correct misspelled words of queries to those of the corpus, as a search by one of our models does.
         ann: Search by the approximate index instead of exactly.
         judged_only: Rank each query's judged products alone, as ESCI is measured; ndcg@1000 takes whole lists. Any
             order of such a list scores high, so the view random, the mean of 100 random orders, is measured beside.
@@ -49,6 +50,7 @@ class EvaluateArguments:
     truncate_dim: PositiveInt | None = None
     missing_images: ClosedUnitInterval = 0.0
     quantization: Literal["f32", "f16", "i8", "b1"] = "f32"
+    spelling: bool = True
     ann: bool = False
     judged_only: bool = False
     exclude: str | None = None

@@ -48,7 +48,7 @@ from .index_graph import (
 )
 from .index_locks import SearchLock
 from .index_products import ProductRows, map_table, write_table
-from .index_words import WORDS_WEIGHT, ProductWords, best_rows
+from .index_words import ProductWords, best_rows, words_weight
 from .processing_mmfusion import PRODUCT_FIELDS
 
 EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored
@@ -65,7 +65,7 @@ class SearchResult:
     Attributes:
         product_id (`str`): the catalogue's `_id`.
         score (`float`): inner product of the query's and the product's vector, of which 1 is the most; a hybrid search
-            adds up to 0.8 for matching words.
+            adds up to 0.9 for matching words.
         product (`dict`): the other columns that were stored with it, such as title and price.
         contributions (`dict[str, float]`): what each block of the vectors adds to the score, if the index knows the
             blocks, and in a hybrid search `words`; they sum to it.
@@ -292,7 +292,8 @@ class ProductIndex:
                 prices (`12,50 EUR`) can be compared with numbers. A missing value fulfils no condition, and nothing
                 is equal to `None` or NaN. [`~ProductIndex.unknown_values`] tells what no product has.
             texts (`Sequence[str]`, *optional*): the queries as texts, for hybrid search: the 100 best by vectors and
-                the 100 best by words (BM25) are ranked by the sum of both; see [`ProductWords.matches`].
+                the 100 best by words (BM25) are ranked by the sum of both; see [`ProductWords.matches`] and
+                [`words_weight`].
             threads (`int`, *optional*, defaults to 1): threads for many queries, 0 for one a core.
 
         Raises:
@@ -599,7 +600,7 @@ class ProductIndex:
         """
         matches = np.zeros(len(mask), dtype=np.float32)
         known = self.words.matches(text)
-        matches[: len(known)] = WORDS_WEIGHT * known
+        matches[: len(known)] = words_weight(query, self.blocks) * known
         matches[~mask] = 0
         matching = np.flatnonzero(matches)
         rows = best_rows(matches, max(k, HYBRID_DEPTH), matching) if len(matching) else matching
@@ -651,7 +652,7 @@ class ProductIndex:
         if texts is None:
             return
         if self.words is None:
-            raise ProductIndexError("the index has no words for hybrid search; build it with words (--words)")
+            raise ProductIndexError("the index has no words for hybrid search; build it with words, as training.index does")
         if isinstance(texts, str) or len(texts) != queries or not all(isinstance(text, str) for text in texts):
             raise ProductIndexError(f"texts must be a list of one string for each of the {queries} queries")
 

@@ -17,7 +17,8 @@ from .index_files import WORDS, part_file
 from .text_mmfusion import normalize_text, plain_words
 
 K1, B = 0.8, 0.5  # of listings, which are short; chosen on four catalogues' dev queries
-WORDS_WEIGHT = 0.8  # of matching words in a score; the vectors' part is up to 1. Any from 0.5 to 1 does about as well
+WORDS_WEIGHT = 0.9  # of words that all match in the score of a query that is text alone; chosen likewise
+TEXT_BLOCKS = ("text", "lexical")
 WORD = re.compile(r"\w+")
 
 
@@ -27,8 +28,9 @@ def split_words(text: str, stemmed: bool = False) -> list[str]:
     Args:
         text (`str`): of a query or a product.
         stemmed (`bool`, *optional*, defaults to `False`): read the text as the model's processor does
-            ([`plain_words`]: `500ml` is `500 ml`) and take the words' stems, so that `mugs` finds `mug`. The stemmer is
-            Snowball's for English, https://snowballstem.org; model numbers and most foreign words stay as they are.
+            ([`plain_words`]: `500ml` is `500 ml`) and take the words' stems, so that `mugs` finds `mug`. The
+            stemmer is Snowball's for English, https://snowballstem.org; model numbers and most foreign words stay as
+            they are.
     """
     if not stemmed:
         return WORD.findall(text.lower())
@@ -55,6 +57,26 @@ def best_rows(scores: np.ndarray, k: int, among: np.ndarray | None = None) -> np
     scores, k = np.round(scores, 6), min(k, len(scores))
     rows = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
     return rows[np.argsort(-scores[rows], kind="stable")][:k]
+
+
+def words_weight(query: np.ndarray, blocks: Mapping[str, int]) -> float:
+    """What [`ProductWords.matches`] counts in a hybrid score: 0.9 times the square of the share that texts and words
+    have in the query. Where it asks for what pictures show, as a model learns in its own shop, words count less.
+
+    Args:
+        query (`np.ndarray` of shape `(dim,)`): its unit vector.
+        blocks (`Mapping[str, int]`): widths of the vector's blocks by name, in their order.
+
+    Returns:
+        `float`: 0.9 for vectors without a block of text.
+    """
+    ends = np.cumsum(list(blocks.values()))
+    parts = {
+        name: float(np.sum(query[end - width : end] ** 2))
+        for (name, width), end in zip(blocks.items(), ends, strict=True)
+    }
+    found = [parts[name] for name in TEXT_BLOCKS if name in parts]
+    return WORDS_WEIGHT * sum(found) ** 2 if found else WORDS_WEIGHT
 
 
 class ProductWords:
@@ -101,10 +123,10 @@ class ProductWords:
     def matches(self, text: str) -> np.ndarray:
         """How much of a query's words each row has, `(rows,)`: from 0, where they share no word, to below 1.
 
-        It is BM25 as a share of the most that any text could have, which is the sum of the words' idf, times the
-        square of the share of the words (by idf) that the row has at all. A word that no product has counts as the
-        rarest. So a text with all of a query's words, as of a title or a model number, is far ahead, and one that has
-        some, as of a query that only the pictures answer, gets next to nothing.
+        It is BM25 as a share of the most that any text could have, which is the sum of the words' idf, times the cube
+        of the share of the words (by idf) that the row has at all. A word that no product has counts as the rarest.
+        So a text with all of a query's words, as of a title or a model number, is far ahead, and one with some of
+        them, as of a query that only the pictures answer, gets next to nothing.
 
         References:
             Bruch et al., An Analysis of Fusion Functions for Hybrid Retrieval,
@@ -118,7 +140,7 @@ class ProductWords:
             idf = np.log1p((count - (end - start) + 0.5) / (end - start + 0.5))
             covered[scores["indices"][start:end]] += idf
             total += idf
-        return self.scores(text) * covered**2 / max(total, 1e-9) ** 3
+        return self.scores(text) * covered**3 / max(total, 1e-9) ** 4
 
     def best(self, text: str, depth: int, mask: np.ndarray | None = None) -> np.ndarray:
         """The best `depth` rows that share a word with a query, best first, of those where `mask` is True."""

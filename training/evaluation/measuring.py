@@ -264,7 +264,9 @@ def rankers_of(
     ours = {view: ViewRanker(model, products, queries, view, **how) for view in needed}
     rankers: dict[str, Ranker] = {**ours}
     if "hybrid" in views:
-        rankers["hybrid"] = HybridRanker(queries, ours["fused"].vectors, encoder.processor.product_fields)
+        rankers["hybrid"] = HybridRanker(
+            queries, ours["fused"].vectors, model.config.truncated_dims(found.dim), encoder.processor.product_fields
+        )
     if {"bm25", "rrf"} & set(views):
         rankers["bm25"] = WordRanker(encoder.processor.product_fields)
     return rankers

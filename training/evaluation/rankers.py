@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from modeling_mmfusion.encoders_mmfusion import is_dual_encoder
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.index_words import WORDS_WEIGHT, ProductWords, best_rows
+from modeling_mmfusion.index_words import ProductWords, best_rows, words_weight
 from modeling_mmfusion.model_folder import reading
 from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS, join_fields
 from training.catalogue.layout import RetrievalSplit
@@ -160,14 +160,20 @@ class HybridRanker:
     Args:
         queries (`np.ndarray` of shape `(Q, dim)`): unit vectors.
         vectors (`Callable`): gives the products' `(N, dim)`.
+        blocks (`Mapping[str, int]`): widths of the vectors' blocks.
         fields (`list[str]`, *optional*): of the products, in their order; those of `processor.product_fields`.
     """
 
     def __init__(
-        self, queries: np.ndarray, vectors: Callable[[], np.ndarray], fields: Sequence[str] = PRODUCT_FIELDS
+        self,
+        queries: np.ndarray,
+        vectors: Callable[[], np.ndarray],
+        blocks: Mapping[str, int],
+        fields: Sequence[str] = PRODUCT_FIELDS,
     ):
         self.queries = queries
         self.vectors = vectors
+        self.blocks = blocks
         self.fields = fields
 
     def rank(self, split: RetrievalSplit, depth: int, among: list[np.ndarray] | None = None) -> list[np.ndarray]:
@@ -175,7 +181,7 @@ class HybridRanker:
         words, products = ProductWords.build(listing_texts(split, self.fields)), self.vectors()
         rows_of = among or [None] * len(self.queries)
         return [
-            best_rows(products @ query + WORDS_WEIGHT * words.matches(text), depth, rows)
+            best_rows(products @ query + words_weight(query, self.blocks) * words.matches(text), depth, rows)
             for query, text, rows in zip(self.queries, split.query_texts, rows_of, strict=True)
         ]
 

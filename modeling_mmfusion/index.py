@@ -8,7 +8,7 @@ The model files never import this one, so a model loads where usearch, pyarrow a
 | `index_products.py` | products by row, changes |
 | `index_filters.py` | conditions, and which rows pass |
 | `index_graph.py` | the graph, and exact vectors that have the last word on its candidates |
-| `index_words.py` | BM25 and reciprocal rank fusion |
+| `index_words.py` | BM25, and how much matching words add to a score |
 | `index_locks.py` | searches and changes of several threads |
 """
 
@@ -48,12 +48,12 @@ from .index_graph import (
 )
 from .index_locks import SearchLock
 from .index_products import ProductRows, map_table, write_table
-from .index_words import ProductWords, fuse_rankings
+from .index_words import ProductWords, best_rows, words_weight
 from .processing_mmfusion import PRODUCT_FIELDS
 
 EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored
 MOST_ASKED = 10_000  # candidates that the graph is asked for before all that pass are scored
-FUSED_DEPTH = 100  # of the rankings by vectors and by words that are joined
+HYBRID_DEPTH = 100  # products by vectors and by words that are scored by both
 MANY_FREE = 4096  # rows, from which on it pays to build the index anew
 CHANGED_TOGETHER = 256  # products that searches wait for
 
@@ -64,10 +64,11 @@ class SearchResult:
 
     Attributes:
         product_id (`str`): the catalogue's `_id`.
-        score (`float`): inner product of the query's and the product's vector; 1 is the most.
+        score (`float`): inner product of the query's and the product's vector, of which 1 is the most; a hybrid search
+            adds up to 0.9 for matching words.
         product (`dict`): the other columns that were stored with it, such as title and price.
         contributions (`dict[str, float]`): what each block of the vectors adds to the score, if the index knows the
-            blocks; they sum to it.
+            blocks, and in a hybrid search `words`; they sum to it.
     """
 
     product_id: str
@@ -290,8 +291,9 @@ class ProductIndex:
                 to letter case, and a category finds those below it (`Home > Kitchen`); those that are numbers or
                 prices (`12,50 EUR`) can be compared with numbers. A missing value fulfils no condition, and nothing
                 is equal to `None` or NaN. [`~ProductIndex.unknown_values`] tells what no product has.
-            texts (`Sequence[str]`, *optional*): the queries as texts, for hybrid search: reciprocal rank fusion of
-                the 100 best by vectors and by words (BM25). Scores stay those of the vectors.
+            texts (`Sequence[str]`, *optional*): the queries as texts, for hybrid search: the 100 best by vectors and
+                the 100 best by words (BM25) are ranked by the sum of both; see [`ProductWords.matches`] and
+                [`words_weight`].
             threads (`int`, *optional*, defaults to 1): threads for many queries, 0 for one a core.
 
         Raises:
@@ -323,7 +325,8 @@ class ProductIndex:
         other products, and [`~ProductIndex.compact`], which a save may call, numbers them anew.
         """
         with self._lock:
-            return self._find(check_queries(queries, self.dim), k, **options)
+            found = self._find(check_queries(queries, self.dim), k, **options)
+            return [(rows, scores) for rows, scores, _ in found]
 
     def check_model(
         self, model: str, blocks: Mapping[str, int] | None = None, name: str | os.PathLike = "the queries'"
@@ -482,6 +485,7 @@ class ProductIndex:
                     "fields": self.fields,
                     "search": asdict(self.measured),
                     "unreachable": self.graph.unreachable.tolist(),
+                    "stemmed": self.words is not None and self.words.stemmed,
                     "files": files,
                 }
                 write_manifest(folder, manifest)
@@ -545,8 +549,8 @@ class ProductIndex:
         where: Mapping[str, Any] | None = None,
         texts: Sequence[str] | None = None,
         threads: int = 1,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Rows and scores of the best products for each query.
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """Rows and scores of the best products for each query, and with `texts` the words' part of the scores.
 
         Graphs of few bits hold what is no longer than 1, so queries are scaled to that, and scores back.
         """
@@ -560,7 +564,10 @@ class ProductIndex:
             raise ProductIndexError(f"query {int(np.argmin(np.isfinite(lengths)))} holds what is no finite number")
         lengths[lengths == 0] = 1
         found = self._find_unit(queries / lengths[:, None], k, where, texts, threads)
-        return [(rows, scores * length) for (rows, scores), length in zip(found, lengths, strict=True)]
+        return [
+            (rows, scores * length, None if part is None else part * length)
+            for (rows, scores, part), length in zip(found, lengths, strict=True)
+        ]
 
     def _find_unit(
         self,
@@ -569,24 +576,38 @@ class ProductIndex:
         where: Mapping[str, Any] | None,
         texts: Sequence[str] | None,
         threads: int,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Rows and scores for each of `queries` of length 1."""
-        depth = k if texts is None else max(k, FUSED_DEPTH)
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """The same for each of `queries` of length 1."""
+        depth = k if texts is None else max(k, HYBRID_DEPTH)
         if where:
             mask = self.catalogue.passing(where)
             found = [self._nearest_passing(query, depth, mask) for query in queries]
         else:
             found = self._nearest(queries, depth, threads)
         if texts is None:
-            return found
-        mask, fused = self.catalogue.passing(where or {}), []
-        if self._rows_without_words:
-            mask = mask.copy()
-            mask[list(self._rows_without_words)] = False
-        for query, text, (nearest, _) in zip(queries, texts, found, strict=True):
-            rows = fuse_rankings([nearest, self.words.best(text, depth, mask)], k)
-            fused.append((rows, self.graph.scores(query, rows)))
-        return fused
+            return [(rows, scores, None) for rows, scores in found]
+        mask = self.catalogue.passing(where or {}).copy()
+        mask[list(self._rows_without_words)] = False
+        both = zip(queries, texts, found, strict=True)
+        return [self._with_words(query, text, nearest, mask, k) for query, text, (nearest, _) in both]
+
+    def _with_words(
+        self, query: np.ndarray, text: str, nearest: np.ndarray, mask: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best rows of the nearest ones and of those whose words match most, their scores and the words' part.
+
+        Only words of rows where `mask` is True count; others pass no filter, or have no words yet.
+        """
+        matches = np.zeros(len(mask), dtype=np.float32)
+        known = self.words.matches(text)
+        matches[: len(known)] = words_weight(query, self.blocks) * known
+        matches[~mask] = 0
+        matching = np.flatnonzero(matches)
+        rows = best_rows(matches, max(k, HYBRID_DEPTH), matching) if len(matching) else matching
+        rows = np.union1d(nearest, rows)
+        scores = self.graph.scores(query, rows) + matches[rows]
+        best = best_rows(scores, k) if len(rows) else rows
+        return rows[best], scores[best], matches[rows[best]]
 
     def _nearest(self, queries: np.ndarray, k: int, threads: int) -> list[tuple[np.ndarray, np.ndarray]]:
         found = self.graph.best(queries, k, threads)
@@ -609,12 +630,16 @@ class ProductIndex:
                 count *= 4
         return self.graph.ranked(query, np.flatnonzero(mask), k)
 
-    def _results(self, query: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> list[SearchResult]:
+    def _results(
+        self, query: np.ndarray, rows: np.ndarray, scores: np.ndarray, words: np.ndarray | None
+    ) -> list[SearchResult]:
         parts: list[dict[str, float]] = [{}] * len(rows)
         if self.blocks and len(rows):
             starts = np.cumsum([0, *self.blocks.values()])[:-1]
             sums = np.add.reduceat(self.graph.stored(rows).astype(np.float32) * query, starts, axis=1).tolist()
             parts = [dict(zip(self.blocks, values, strict=True)) for values in sums]
+            if words is not None:
+                parts = [{**part, "words": word} for part, word in zip(parts, words.tolist(), strict=True)]
         products = self.catalogue.take(rows)
         found = zip(products, scores.tolist(), parts, strict=True)
         return [SearchResult(product.pop("_id"), score, product, part) for product, score, part in found]
@@ -627,7 +652,7 @@ class ProductIndex:
         if texts is None:
             return
         if self.words is None:
-            raise ProductIndexError("the index has no words for hybrid search; build it with words (--words)")
+            raise ProductIndexError("the index has no words for hybrid search; build it with words, as training.index does")
         if isinstance(texts, str) or len(texts) != queries or not all(isinstance(text, str) for text in texts):
             raise ProductIndexError(f"texts must be a list of one string for each of the {queries} queries")
 
@@ -700,7 +725,7 @@ class ProductIndex:
         if self.graph.exact is not None:
             self.graph.exact = RowVectors.map(self.files["vectors"])
         if self.words is not None:
-            self.words = ProductWords.load(self.files)
+            self.words = ProductWords.load(self.files, self.words.stemmed)
 
     def _mark_saved(self, folder: Path, manifest: dict) -> None:
         self.folder, self.generation, self._files = folder, manifest["generation"], manifest["files"]
@@ -715,7 +740,8 @@ class ProductIndex:
             catalogue = ProductRows(map_table(files["products"]))
             fields = manifest.get("fields", PRODUCT_FIELDS)  # not in indexes of before
             index = cls(graph, catalogue, manifest["model"], manifest["blocks"], fields)
-            index.words = ProductWords.load(files) if "words_data" in files else None
+            stemmed = manifest.get("stemmed", False)
+            index.words = ProductWords.load(files, stemmed) if "words_data" in files else None
         except (pa.ArrowException, KeyError) as error:
             raise ProductIndexError(f"{folder}: can't be read: {one_line(error)}") from error
         if not len(graph) == len(catalogue) == manifest["count"]:

@@ -78,7 +78,7 @@ class Searcher:
         query: str,
         k: int = 10,
         where: dict[str, Any] | None = None,
-        hybrid: bool = False,
+        hybrid: bool = True,
         image: Any = None,
         image_weight: float = 0.5,
     ) -> tuple[list[SearchResult], dict[str, float]]:
@@ -88,23 +88,27 @@ class Searcher:
             query (`str`): a text; may be empty if there is a picture.
             k (`int`, *optional*, defaults to 10): products.
             where (`dict`, *optional*): conditions; see [`ProductIndex.search`].
-            hybrid (`bool`, *optional*, defaults to `False`): join the ranking with one by words.
+            hybrid (`bool`, *optional*, defaults to `True`): let matching words count too, if the index has words; see
+                [`ProductIndex.search`].
             image (*optional*): a picture: path, bytes or PIL image.
             image_weight (`float`, *optional*, defaults to 0.5): share of the picture where there is a text too.
         """
         vectors = self.embed([query], None if image is None else [image], image_weight)
-        results = self.index.search(vectors, k, where, [query] if hybrid else None)[0]
+        results = self.index.search(vectors, k, where, self._texts([query], hybrid))[0]
         return results, self.shares(vectors[0])
 
     def search_many(
-        self, queries: list[str], k: int = 10, where: dict[str, Any] | None = None, hybrid: bool = False
+        self, queries: list[str], k: int = 10, where: dict[str, Any] | None = None, hybrid: bool = True
     ) -> Iterator[tuple[list[SearchResult], dict[str, float]]]:
         """What [`~Searcher.search`] says of each of many texts."""
         for start in range(0, len(queries), BATCH_SIZE):
             texts = queries[start : start + BATCH_SIZE]
             vectors = self.embed(texts)
-            found = self.index.search(vectors, k, where, texts if hybrid else None)
+            found = self.index.search(vectors, k, where, self._texts(texts, hybrid))
             yield from ((results, self.shares(vector)) for results, vector in zip(found, vectors, strict=True))
+
+    def _texts(self, texts: list[str], hybrid: bool) -> list[str] | None:
+        return texts if hybrid and self.index.words is not None else None
 
     def shares(self, vector: np.ndarray) -> dict[str, float]:
         """The share of each block in a query's vector."""

@@ -78,7 +78,7 @@ class SearchRequest(BaseModel):
         "or as they are typed, `price<20; category=mugs|cups`.",
         examples=[{"category": ["mugs", "cups"], "price": {"gte": 5, "lte": 20}, "in_stock": True}],
     )
-    hybrid: bool = Field(False, description="Join the ranking with one by words (BM25).")
+    hybrid: bool = Field(True, description="Let matching words (BM25) count too, if the index has words.")
 
 
 class Found(BaseModel):

@@ -1,7 +1,7 @@
 """Measures a model on a catalogue: nDCG, recall and MRR of its fused, text-only and image-only views.
 
     python -m training.evaluate --model runs/quickstart/model --data data/demo_shop --split test --report report.json
-    python -m training.evaluate --model bm25 --data data/demo_shop
+    python -m training.evaluate --model bm25 --data data/demo_shop          # or bm25-tuned, on the split dev
     python -m training.evaluate --model google/siglip2-base-patch16-224 --data data/demo_shop
     python -m training.evaluate --model runs/quickstart/model --views fused,text,image,bm25,rrf,oracle
     python -m training.evaluate --model runs/esci/model --data data/esci --judged-only --metrics ndcg@1000
@@ -22,6 +22,7 @@ from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.evaluation.examples import write_examples
 from training.evaluation.measuring import (
+    BM25,
     DUAL_VIEWS,
     SCHEMA,
     check_baseline,
@@ -53,7 +54,7 @@ def main(arguments: EvaluateArguments) -> dict:
     check_baseline(arguments, views)
     if views == VIEWS and (known := views_of(arguments.model)) == tuple(DUAL_VIEWS):
         views = known
-    if arguments.model != "bm25":
+    if arguments.model not in BM25:
         check_model_name(arguments.model)
     for file, suffix in (
         (arguments.run_file, ""),
@@ -68,7 +69,9 @@ def main(arguments: EvaluateArguments) -> dict:
     found = measure_views(arguments, split, views, metrics)
     report = {"schema": SCHEMA, "model": arguments.model, "data": arguments.data, "split": arguments.split}
     report |= {"dim": found.dim, "missing_images": arguments.missing_images, "quantization": arguments.quantization}
-    report |= {"judged_only": arguments.judged_only, "excluded": len(excluded)} | make_report(found.values, split)
+    report |= {"bm25": found.bm25} if found.bm25 else {}
+    report |= {"spelling": arguments.spelling, "judged_only": arguments.judged_only, "excluded": len(excluded)}
+    report |= make_report(found.values, split)
     report |= {"problems": split.problems.lines(), "environment": environment()}
     report["seconds"] = round(time.perf_counter() - started, 2)
     print(format_report(report), flush=True)

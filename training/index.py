@@ -1,7 +1,7 @@
 """Builds a search index from the vectors that training.embed wrote, or brings one up to date with them.
 
     python -m training.index --vectors runs/quickstart/vectors --output runs/quickstart/index
-    python -m training.index --vectors runs/myshop/vectors --output runs/myshop/index --dtype i8 --words
+    python -m training.index --vectors runs/myshop/vectors --output runs/myshop/index --dtype i8 --words=false
     python -m training.index --vectors runs/myshop/vectors --output runs/myshop/index --sync
     python -m training.index --output runs/myshop/index --compact      # after many products were removed
 
@@ -45,7 +45,7 @@ class IndexArguments:
         vectors: Folder that training.embed wrote.
         output: Folder for the index; null is index/ beside the vectors.
         dtype: How the graph stores vectors: f32, bf16, f16, i8 or b1 (signs alone). Scores are exact with any.
-        words: Index the products' words too, for searches with --hybrid.
+        words: Index the products' words too (BM25), which searches count beside the vectors.
         threads: Threads to build with; 0 for one a core. More than one build a little differently each time.
         sync: Bring the index in the output folder up to date: products that are new, changed or gone.
         recall: Share of the best ten products that searches shall find; how wide they are is measured, and again by
@@ -59,7 +59,7 @@ class IndexArguments:
     vectors: str = "runs/quickstart/vectors"
     output: str | None = None
     dtype: Literal["f32", "bf16", "f16", "i8", "b1"] = "i8"
-    words: bool = False
+    words: bool = True
     threads: NonNegativeInt = 1
     sync: bool = False
     recall: ClosedUnitInterval = 0.99

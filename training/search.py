@@ -1,7 +1,8 @@
 """Searches an index: a query on the command line, ranked products with scores, and why.
 
     python -m training.search "green striped mug"
-    python -m training.search "green striped mug" --where "price=5..20; category=mugs|cups; in_stock=true" --hybrid
+    python -m training.search "green striped mug" --where "price=5..20; category=mugs|cups; in_stock=true"
+    python -m training.search "green striped mug" --hybrid=false     # by the vectors alone
     python -m training.search --image mug.jpg                       # products that look like this
     python -m training.search "but in red" --image mug.jpg --json
     python -m training.search --queries queries.txt > answers.jsonl   # a query a line, an answer a line
@@ -44,7 +45,7 @@ class SearchArguments:
         where: Conditions that products must fulfil, with ; between: column=value, column=one|another,
             column=low..high, column<number or column>=number; for example "price=5..20; brand=Harrow Lane;
             in_stock=true". Letter case does not count, and a category finds those below it: "category=Home > Kitchen".
-        hybrid: Join the ranking with one by words (BM25), which knows model numbers; the index needs --words.
+        hybrid: Let matching words (BM25) count too, if the index has words: they find titles and model numbers.
         queries: File of queries instead of one, a query a line, or JSON lines with text and perhaps _id; prints JSON
             lines.
         width: How widely the graph is searched: more finds more and takes longer; what was chosen for the index if not
@@ -59,7 +60,7 @@ class SearchArguments:
     image: str | None = None
     image_weight: ClosedUnitInterval = 0.5
     where: str | None = None
-    hybrid: bool = False
+    hybrid: bool = True
     queries: str | None = None
     width: PositiveInt | None = None
     tower: Literal["torch", "onnx", "int8"] = "torch"

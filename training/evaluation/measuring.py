@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.fingerprint import digest_of
 from modeling_mmfusion.index import ProductIndex
 from training.catalogue.layout import RetrievalSplit
+from training.evaluation.bm25_tuning import tune_bm25
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.product_retrieval.metrics import (
     DEFAULT_METRICS,
@@ -21,14 +23,17 @@ from training.evaluation.product_retrieval.metrics import (
     per_query,
 )
 from training.evaluation.rankers import (
+    HybridRanker,
     MixRanker,
     Ranker,
     RankFusion,
+    SparseRanker,
     TextRanker,
     WordRanker,
     best_rows,
     is_dual_encoder_name,
     is_other_encoder,
+    is_sparse_encoder,
     judged_rows,
     listing_texts,
 )
@@ -46,7 +51,8 @@ SCHEMA = 1
 QUERY_BATCH = 256
 MEASURED_QUERIES = 1000
 RANDOM_ORDERS = 100
-WORD_VIEWS = ("bm25", "rrf")
+BM25 = ("bm25", "bm25-tuned")  # in place of a model
+WORD_VIEWS = ("bm25", "rrf", "hybrid")
 OTHER_VIEWS = (*WORD_VIEWS, "oracle")
 DUAL_VIEWS = {"sum": 0.5, "sum_9_1": 0.9, "text": 1.0, "image": 0.0}  # of a dual encoder: the text's weight
 
@@ -60,12 +66,14 @@ class MeasuredViews:
         values (`dict[str, dict[str, np.ndarray]]`): view to metric to values of shape `(queries,)`.
         dim (`int` or `None`): length of our vectors.
         shares (`dict[str, np.ndarray]`): share of each of our blocks in each query, `(queries,)`.
+        bm25 (`dict`): the settings that bm25-tuned chose.
     """
 
     rankings: dict[str, list[np.ndarray]]
     values: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     dim: int | None = None
     shares: dict[str, np.ndarray] = field(default_factory=dict)
+    bm25: dict[str, Any] = field(default_factory=dict)
 
 
 def evaluate(
@@ -243,10 +251,14 @@ def rankers_of(
     vectors' length and the queries' shares."""
     if split.query_pictures:
         check_reads_pictures(arguments, views)
+    if arguments.model == "bm25-tuned":
+        found.bm25 = tune_bm25(arguments.data, arguments.split)
+        return {"bm25": WordRanker(settings=found.bm25)}
     if arguments.model == "bm25":
         return {"bm25": WordRanker()}
     if is_other_encoder(arguments.model):
-        return {"text": TextRanker(arguments.model, arguments.batch_size)}
+        ranker = SparseRanker if is_sparse_encoder(arguments.model) else TextRanker
+        return {"text": ranker(arguments.model, arguments.batch_size)}
     if is_dual_encoder_name(arguments.model):
         return dual_encoder_rankers(arguments, split, views)
     encoder = Encoder.load(arguments.model, truncate_dim=arguments.truncate_dim)
@@ -261,9 +273,15 @@ def rankers_of(
         queries, weights = embed_queries(model, encoder.query_states(split.query_texts))
     found.dim = model.config.projection_dim
     found.shares = dict(zip(model.config.blocks, weights.T**2, strict=True))
-    needed = [view for view in VIEWS if view in views or {"rrf", "oracle"} & set(views) and view != "fused"]
+    parts = {"fused": {"hybrid"}, "text": {"rrf", "oracle"}, "image": {"rrf", "oracle"}}
+    needed = [view for view in VIEWS if {view, *parts[view]} & set(views)]
     how = {"quantization": arguments.quantization, "ann": arguments.ann, "embed": embed}
-    rankers: dict[str, Ranker] = {view: ViewRanker(model, products, queries, view, **how) for view in needed}
+    ours = {view: ViewRanker(model, products, queries, view, **how) for view in needed}
+    rankers: dict[str, Ranker] = {**ours}
+    if "hybrid" in views:
+        rankers["hybrid"] = HybridRanker(
+            queries, ours["fused"].vectors, model.config.truncated_dims(found.dim), encoder.processor.product_fields
+        )
     if {"bm25", "rrf"} & set(views):
         rankers["bm25"] = WordRanker(encoder.processor.product_fields)
     return rankers
@@ -314,7 +332,7 @@ def without_pictures(products: TowerStates, share: float, seed: int = 0) -> Towe
 
 def views_of(model: str) -> tuple[str, ...]:
     """The views that a model may be measured in: one of words or of text alone has one."""
-    if model == "bm25":
+    if model in BM25:
         return ("bm25",)
     if is_other_encoder(model):
         return ("text",)

@@ -15,12 +15,14 @@ class EvaluateArguments:
 
     Args:
         model: Folder or Hub id of a trained model, or of a dual encoder (CLIP, SigLIP and their kin) as it is; folder
-            of any text model of sentence-transformers; or bm25.
+            of any text model of sentence-transformers, dense or sparse (SPLADE); bm25; or bm25-tuned, whose k1, b and
+            stemming are chosen on the catalogue's split dev.
         data: Catalogue: a folder or Hub dataset id in the retrieval layout.
         split: Split to measure; queries search in this split's corpus.
         report: JSON file to write the report to; null only prints it.
         views: Views to measure, with commas between: fused (text and pictures), text, image; besides them bm25, rrf
-            (reciprocal rank fusion of bm25, text and image) and oracle (each query's better one of text and image).
+            (reciprocal rank fusion of bm25, text and image), hybrid (fused and matching words, as the index searches)
+            and oracle (each query's better one of text and image).
             A dual encoder has text, image, sum (of both, unit vectors) and sum_9_1 (.9 of the text, .1 of the image).
         metrics: Metrics, with commas between, such as ndcg@10, recall@100, mrr@10, map@10, precision@10, success@10;
             judged@10 (the share that is judged); err@1000 and rbp9@1000 (or rbp8, the persistence) are GCL's.

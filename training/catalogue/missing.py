@@ -6,7 +6,8 @@ as it stands for `MISSING_AS_WRITTEN`. So `None`, `NONE` and `none` are missing,
 
 It holds for what a model or a filter reads: title, description, category, brand, price, pictures, group, availability,
 attributes and options. It doesn't hold for a product's id, which is kept whatever it is, nor for columns that are
-only kept (`extra`), which stay as they were found.
+only kept (`extra`), which stay as they were found. `\\N` in delimited text is an empty cell of any column, as
+databases write it (`meant_rows.py`).
 """
 
 MISSING = frozenset(

@@ -49,7 +49,8 @@ from .index_graph import (
 from .index_locks import SearchLock
 from .index_products import ProductRows, map_table, write_table
 from .index_words import ProductWords, best_rows, words_weight
-from .processing_mmfusion import PRODUCT_FIELDS
+from .processing_mmfusion import PRODUCT_FIELDS, MMFusionProcessor
+from .spelling_mmfusion import join_words
 
 EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored
 MOST_ASKED = 10_000  # candidates that the graph is asked for before all that pass are scored
@@ -644,6 +645,12 @@ class ProductIndex:
         found = zip(products, scores.tolist(), parts, strict=True)
         return [SearchResult(product.pop("_id"), score, product, part) for product, score, part in found]
 
+    def teach(self, processor: MMFusionProcessor) -> None:
+        """Tells a processor how the products' texts spell their words, if the index has words; see
+        [`MMFusionProcessor.learn_words`]."""
+        if self.words is not None:
+            processor.spelling_words = join_words(self.words.spelling, processor.spelling_words)
+
     def _index_words(self) -> None:
         """Indexes the words of all products as they are now."""
         self.words = ProductWords.build(self.catalogue.texts(self.fields))
@@ -652,7 +659,7 @@ class ProductIndex:
         if texts is None:
             return
         if self.words is None:
-            raise ProductIndexError("the index has no words for hybrid search; build it with words, as training.index does")
+            raise ProductIndexError("the index has no words for hybrid search; build it with words (training.index)")
         if isinstance(texts, str) or len(texts) != queries or not all(isinstance(text, str) for text in texts):
             raise ProductIndexError(f"texts must be a list of one string for each of the {queries} queries")
 

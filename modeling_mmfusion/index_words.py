@@ -14,6 +14,7 @@ from bm25s.tokenization import Tokenized
 
 from .errors import DataError
 from .index_files import WORDS, part_file
+from .spelling_mmfusion import shop_words
 from .text_mmfusion import normalize_text, plain_words
 
 K1, B = 0.8, 0.5  # of listings, which are short; chosen on four catalogues' dev queries
@@ -85,14 +86,17 @@ class ProductWords:
     Args:
         index (`bm25s.BM25`): document numbers are rows.
         stemmed (`bool`, *optional*, defaults to `False`): of which words it is; see [`split_words`].
+        spelling (`str`, *optional*, defaults to `""`): the words as they stand, to which queries' are corrected; see
+            [`shop_words`].
 
     References:
         The library bm25s, https://huggingface.co/papers/2407.03618, in Lucene's form.
     """
 
-    def __init__(self, index: bm25s.BM25, stemmed: bool = False):
+    def __init__(self, index: bm25s.BM25, stemmed: bool = False, spelling: str = ""):
         self.index = index
         self.stemmed = stemmed
+        self.spelling = spelling
 
     @classmethod
     def build(cls, texts: Iterable[str], k1: float = K1, b: float = B, stemmed: bool = True) -> "ProductWords":
@@ -111,7 +115,7 @@ class ProductWords:
             index.index(_stems(tokens) if stemmed else tokens, show_progress=False)
         else:  # bm25s wants a word at least, and no query has this one
             index.index([[""] for _ in texts], show_progress=False)
-        return cls(index, stemmed)
+        return cls(index, stemmed, shop_words(texts))
 
     def scores(self, text: str) -> np.ndarray:
         """The score of each row for a query, `(rows,)`; 0 where they share no word."""
@@ -157,13 +161,16 @@ class ProductWords:
         """Writes the parts, named by the generation, and gives their paths."""
         files = {f"words_{part}": part_file(folder, f"words_{part}", generation) for part in WORDS}
         self.index.save(folder, show_progress=False, **_names(files))
+        files["spelling"] = part_file(folder, "spelling", generation)
+        files["spelling"].write_text(self.spelling, encoding="utf-8")
         return files
 
     @classmethod
     def load(cls, files: Mapping[str, Path], stemmed: bool = True) -> "ProductWords":
         """Opens the parts that [`~ProductWords.save`] wrote, memory-mapped."""
         folder = files["words_data"].parent
-        return cls(bm25s.BM25.load(folder, mmap=True, show_progress=False, **_names(files)), stemmed)
+        spelling = files["spelling"].read_text(encoding="utf-8") if "spelling" in files else ""  # none in old ones
+        return cls(bm25s.BM25.load(folder, mmap=True, show_progress=False, **_names(files)), stemmed, spelling)
 
 
 def _stems(tokens: Tokenized) -> Tokenized:

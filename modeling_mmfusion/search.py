@@ -23,6 +23,9 @@ BATCH_SIZE = 64  # queries that are embedded and searched together
 class Searcher:
     """A query tower and an index that belong together.
 
+    Misspelled words of queries are corrected to those of the products, if the index has words; see
+    [`MMFusionSpeller`].
+
     Args:
         run (`str` or `Path`): run folder with `model/` and `index/`. The index is mapped into memory;
             `searcher.index.refresh()` opens a newer one.
@@ -40,6 +43,7 @@ class Searcher:
         self.index = ProductIndex.load(Path(run) / "index", view=True)
         self.processor, self.tower, fingerprint = load_query_tower(self.folder, tower)
         self.index.check_model(fingerprint, name=self.folder)
+        self.index.teach(self.processor)
         if tower == "torch":
             self.tower.config.truncate_dim = self.index.dim
 
@@ -108,7 +112,7 @@ class Searcher:
             yield from ((results, self.shares(vector)) for results, vector in zip(found, vectors, strict=True))
 
     def _texts(self, texts: list[str], hybrid: bool) -> list[str] | None:
-        return texts if hybrid and self.index.words is not None else None
+        return [self.processor.query_text(text) for text in texts] if hybrid and self.index.words is not None else None
 
     def shares(self, vector: np.ndarray) -> dict[str, float]:
         """The share of each block in a query's vector."""

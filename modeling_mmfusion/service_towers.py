@@ -88,6 +88,7 @@ class ServedModel:
         self.dim = self.config.projection_dim
         if self.index is not None:
             self.index.check_model(self.fingerprint)
+            self.index.teach(self.processor)
 
     def refresh(self) -> None:
         """Opens the index that another process has saved since, if there is one.
@@ -100,6 +101,7 @@ class ServedModel:
             return
         newest = ProductIndex.load(index.folder, view=True)
         newest.check_model(self.fingerprint)
+        newest.teach(self.processor)
         self.index = newest
 
     def prepare(self, fields: Mapping[str, Any], input_type: str, image_weight: float = 0.5) -> Input:

@@ -320,11 +320,18 @@ class MMFusionProcessor(ProcessorMixin):
     def query_text(self, query: str) -> str:
         """A query as the model reads it: without the escapes of an address, `red%20mug`, as [`normalize_text`] and
         [`plain_words`] make it, and spelled as the shop spells it."""
+        text = self._plain(query)
+        return self._in_case(self.correction(text) or text)
+
+    def correction(self, query: str) -> str | None:
+        """A query with its misspelled words corrected to those that are known, or `None` if none is."""
+        text = self._plain(query)
+        found = speller_of(self.spelling_words).correct(text, self._is_token)
+        return None if found == text else found
+
+    def _plain(self, query: str) -> str:
         text = normalize_text(unescape_query(query))
-        text = plain_words(text) if self.plain_words else text
-        if self.spelling_words:
-            text = speller_of(self.spelling_words).correct(text, self._is_token)
-        return self._in_case(text)
+        return plain_words(text) if self.plain_words else text
 
     def learn_words(self, listings: Iterable[str], queries: Iterable[str] = ()) -> None:
         """Adds the words of a catalogue to those that queries are corrected to, before those that are known.

@@ -30,20 +30,25 @@ class Searcher:
         run (`str` or `Path`): run folder with `model/` and `index/`. The index is mapped into memory;
             `searcher.index.refresh()` opens a newer one.
         tower (`str`, *optional*, defaults to `"torch"`): `torch`, `onnx` or `int8`; see [`SearchArguments`].
+        spelling (`bool`, *optional*, defaults to `True`): whether misspelled words are corrected;
+            `processor.correction` tells to what.
 
     Raises:
         DataError: if the model is missing or damaged.
         ProductIndexError: if the index is missing or damaged, or was built with another model.
     """
 
-    def __init__(self, run: str | Path, tower: str = "torch"):
+    def __init__(self, run: str | Path, tower: str = "torch", spelling: bool = True):
         self.folder = Path(run) / "model"
         check_model_name(self.folder)
         check_whole(self.folder)
         self.index = ProductIndex.load(Path(run) / "index", view=True)
         self.processor, self.tower, fingerprint = load_query_tower(self.folder, tower)
         self.index.check_model(fingerprint, name=self.folder)
-        self.index.teach(self.processor)
+        if spelling:
+            self.index.teach(self.processor)
+        else:
+            self.processor.spelling_words = ""
         if tower == "torch":
             self.tower.config.truncate_dim = self.index.dim
 

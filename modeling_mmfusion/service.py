@@ -182,7 +182,8 @@ class Service:
         results = (await run_in_threadpool(index.search, vectors, request.k, where, texts))[0]
         notes = [] if results or not where else await run_in_threadpool(index.unknown_values, where)
         answer = {"results": [vars(one) for one in results], "shares": block_shares(vectors[0], index.blocks)}
-        return as_json(answer | {"notes": notes})
+        read_as = self.served.processor.correction(request.query)
+        return as_json(answer | {"notes": notes} | ({"read_as": read_as} if read_as else {}))
 
     async def models(self) -> Response:
         """The one model that is served."""

@@ -91,12 +91,13 @@ class Found(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """What `POST /search` answers: products, best first, the share of each block in the query's vector, and where
-    nothing was found, what `where` asks for that no product has."""
+    """What `POST /search` answers: products, best first, the share of each block in the query's vector, where nothing
+    was found what `where` asks for that no product has, and the query as it was read if its spelling was corrected."""
 
     results: list[Found]
     shares: dict[str, float]
     notes: list[str]
+    read_as: str | None = None
 
 
 class Problem(BaseModel):

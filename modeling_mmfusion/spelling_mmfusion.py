@@ -65,6 +65,8 @@ class MMFusionSpeller:
             text (`str`): words with spaces between, as [`plain_words`] makes them.
             is_word (`Callable`, *optional*): whether a word that is none of the shop's is a word all the same.
         """
+        if not self.ranks:
+            return text
         words, found, place = text.split(), [], 0
         right = [self._is_right(word.lower(), is_word) for word in words]
         if all(right):

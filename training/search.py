@@ -45,6 +45,7 @@ class SearchArguments:
         where: Conditions that products must fulfil, with ; between: column=value, column=one|another,
             column=low..high, column<number or column>=number; for example "price=5..20; brand=Harrow Lane;
             in_stock=true". Letter case does not count, and a category finds those below it: "category=Home > Kitchen".
+        spelling: Correct misspelled words to those of the products, if the index has words; the answer tells.
         hybrid: Let matching words (BM25) count too, if the index has words: they find titles and model numbers.
         queries: File of queries instead of one, a query a line, or JSON lines with text and perhaps _id; prints JSON
             lines.
@@ -61,6 +62,7 @@ class SearchArguments:
     image_weight: ClosedUnitInterval = 0.5
     where: str | None = None
     hybrid: bool = True
+    spelling: bool = True
     queries: str | None = None
     width: PositiveInt | None = None
     tower: Literal["torch", "onnx", "int8"] = "torch"
@@ -75,7 +77,7 @@ def main(arguments: SearchArguments) -> None:
     except DataError as error:
         raise DataError(f"--where {error}") from error
     image = read_image(arguments.image) if arguments.image else None
-    searcher = Searcher(arguments.run, arguments.tower)
+    searcher = Searcher(arguments.run, arguments.tower, arguments.spelling)
     if arguments.width:
         searcher.index.width = arguments.width
     for sentence in searcher.index.unknown_values(where):
@@ -85,10 +87,11 @@ def main(arguments: SearchArguments) -> None:
         return
     options = {"where": where, "hybrid": arguments.hybrid, "image": image, "image_weight": arguments.image_weight}
     results, shares = searcher.search(arguments.query, arguments.k, **options)
+    query = asked(searcher, {"query": arguments.query})
     if arguments.json:
-        print(json.dumps(as_answer({"query": arguments.query}, results, shares)))
+        print(json.dumps(as_answer(query, results, shares)))
     else:
-        print(format_results(arguments.query or arguments.image, results, shares))
+        print(format_results(query.get("read_as") or arguments.query or arguments.image, results, shares))
 
 
 def read_image(file: str):
@@ -111,7 +114,7 @@ def answer_file(searcher: Searcher, arguments: SearchArguments, where: dict[str,
     texts = [query["query"] for query in queries]
     found = searcher.search_many(texts, arguments.k, where, arguments.hybrid)
     for query, (results, shares) in zip(queries, tqdm(found, total=len(queries), unit="query"), strict=True):
-        print(json.dumps(as_answer(query, results, shares), ensure_ascii=False))
+        print(json.dumps(as_answer(asked(searcher, query), results, shares), ensure_ascii=False))
     for line in problems.lines():
         print(f"warning: {line}", file=sys.stderr, flush=True)
 
@@ -141,6 +144,12 @@ def read_queries(file: Path, problems: Problems) -> list[dict[str, str]]:
     if not queries:
         raise DataError(f"{file}: holds no query; give one a line, or JSON lines with text")
     return queries
+
+
+def asked(searcher: Searcher, query: dict[str, str]) -> dict[str, str]:
+    """A query, and `read_as` if its spelling was corrected."""
+    read_as = searcher.processor.correction(query["query"])
+    return query | ({"read_as": read_as} if read_as else {})
 
 
 def as_answer(query: dict[str, str], results: list[SearchResult], shares: dict[str, float]) -> dict[str, Any]:

@@ -250,3 +250,17 @@ def test_unknown_views_and_metrics_are_refused_before_work():
         evaluate.check_names(("both",), ())
     with pytest.raises(DataError, match="unknown metric"):
         evaluate.check_names(("fused",), ("hits@3",))
+
+
+def test_queries_are_corrected_to_the_corpus_unless_they_are_not_to_be(saved, tmp_path):
+    corpus, queries, qrels = shop_rows()
+    right = write_shop(tmp_path / "right", corpus, [row | {"text": "plain shirt"} for row in queries], qrels)
+    wrong = write_shop(tmp_path / "wrong", corpus, [row | {"text": "plian shrit"} for row in queries], qrels)
+    asked = {"views": ["fused"], "metrics": ["ndcg@3"]}
+    expected, found = (evaluate.main(evaluate.EvaluateArguments(saved, str(shop), **asked)) for shop in (right, wrong))
+    assert found["views"] == expected["views"] and found["spelling"]
+    strict = [evaluate.EvaluateArguments(saved, str(shop), **asked, spelling=False) for shop in (right, wrong)]
+    expected, found = map(evaluate.main, strict)
+    assert found["views"] != expected["views"] and not found["spelling"]
+    with pytest.raises(DataError, match="--spelling: bm25"):
+        evaluate.main(evaluate.EvaluateArguments("bm25", str(right), spelling=False))

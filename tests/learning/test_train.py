@@ -50,7 +50,9 @@ def test_training_learns_what_only_pictures_tell_and_writes_a_run_folder(towers,
     assert parse(TrainArguments, "", words, recipe=True) == arguments, "the written configuration is a recipe"
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
-    model, _ = load_model(folder)
+    model, processor = load_model(folder)
+    assert processor.correction("red plian shrit") == "red plain shirt", "it has learned how the shop spells"
+    assert processor.correction("gren shirt") == "green shirt", "and which words it is asked for"
     started, _ = starting.new_model(arguments.model)
     for name, value in model.state_dict().items():
         same = torch.equal(value, started.state_dict()[name])

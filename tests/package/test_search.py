@@ -66,6 +66,33 @@ def test_the_query_tower_needs_nothing_that_the_image_encoder_would(saved, monke
     assert built == ["bert"], "timm, for one, need not be installed"
 
 
+def test_misspelled_words_are_read_as_the_products_spell_them(run, capsys):
+    searcher, strict = search.Searcher(run), search.Searcher(run, spelling=False)
+    assert searcher.processor.correction("plian Shrit") == "plain shirt"
+    assert searcher.processor.correction("plain shirt") is None and strict.processor.correction("plian shrit") is None
+    np.testing.assert_array_equal(searcher.embed(["plian shrit"]), searcher.embed(["plain shirt"]))
+    assert not np.allclose(strict.embed(["plian shrit"]), searcher.embed(["plain shirt"]))
+    ids = {
+        hybrid: [one.product_id for one in searcher.search("plian shrit", 3, hybrid=hybrid)[0]] for hybrid in (0, 1)
+    }
+    for hybrid, found in ids.items():
+        assert found == [one.product_id for one in searcher.search("plain shirt", 3, hybrid=hybrid)[0]]
+    assert all(one.contributions["words"] > 0 for one in searcher.search("plian shrit", 3)[0]), (
+        "words are corrected too"
+    )
+    search.main(search.SearchArguments("plian shrit", str(run), json=True))
+    assert json.loads(capsys.readouterr().out)["read_as"] == "plain shirt"
+    search.main(search.SearchArguments("plain shirt", str(run), json=True))
+    assert "read_as" not in json.loads(capsys.readouterr().out)
+    search.main(search.SearchArguments("plian shrit", str(run)))
+    assert capsys.readouterr().out.startswith("plain shirt   (")
+
+
+def test_an_index_without_words_corrects_nothing(model, processor, shop, tmp_path):
+    run = write_run(tmp_path / "run", model, processor, shop, words=False)
+    assert search.Searcher(run).processor.correction("plian shrit") is None
+
+
 def test_the_image_encoder_is_loaded_for_pictures_alone(run, model, processor, tmp_path):
     searcher = search.Searcher(run)
     searcher.search("red mug", 3)

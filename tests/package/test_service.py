@@ -151,6 +151,12 @@ def test_what_is_typed_and_what_no_product_has(client):
     assert found["results"] == [] and found["notes"][0].startswith("no product has title 'plain mugs'; nearest")
 
 
+def test_a_corrected_query_is_told(client):
+    found, meant = (client.post("/search", json={"query": text}).json() for text in ("plian shrit", "plain shirt"))
+    assert found["read_as"] == "plain shirt" and "read_as" not in meant
+    assert [one["product_id"] for one in found["results"]] == [one["product_id"] for one in meant["results"]]
+
+
 def test_what_json_has_no_word_for():
     """A price that is no number and a date; both are valid in a catalogue."""
     answer = service.as_json({"price": float("nan"), "seen": np.datetime64("2026-01-01"), "title": "Mug"})

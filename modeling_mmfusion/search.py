@@ -108,7 +108,7 @@ class Searcher:
             yield from ((results, self.shares(vector)) for results, vector in zip(found, vectors, strict=True))
 
     def _texts(self, texts: list[str], hybrid: bool) -> list[str] | None:
-        return texts if hybrid and self.index.words is not None else None
+        return texts if hybrid and any(texts) and self.index.words is not None else None
 
     def shares(self, vector: np.ndarray) -> dict[str, float]:
         """The share of each block in a query's vector."""

@@ -176,7 +176,7 @@ class Service:
         where = conditions_of(request.where)
         [embedded] = await self.embed([fields], "query", request.image_weight)
         vectors = self.served.truncate(embedded.vector[None], index.dim)
-        texts = [request.query] if request.hybrid and index.words is not None else None
+        texts = [request.query] if request.hybrid and request.query and index.words is not None else None
         results = (await run_in_threadpool(index.search, vectors, request.k, where, texts))[0]
         notes = [] if results or not where else await run_in_threadpool(index.unknown_values, where)
         answer = {"results": [vars(one) for one in results], "shares": block_shares(vectors[0], index.blocks)}

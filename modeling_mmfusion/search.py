@@ -117,7 +117,9 @@ class Searcher:
             yield from ((results, self.shares(vector)) for results, vector in zip(found, vectors, strict=True))
 
     def _texts(self, texts: list[str], hybrid: bool) -> list[str] | None:
-        return [self.processor.query_text(text) for text in texts] if hybrid and self.index.words is not None else None
+        if not hybrid or not any(texts) or self.index.words is None:
+            return None
+        return [self.processor.query_text(text) for text in texts]
 
     def shares(self, vector: np.ndarray) -> dict[str, float]:
         """The share of each block in a query's vector."""

@@ -176,9 +176,8 @@ class Service:
         where = conditions_of(request.where)
         [embedded] = await self.embed([fields], "query", request.image_weight)
         vectors = self.served.truncate(embedded.vector[None], index.dim)
-        texts = (
-            [self.served.processor.query_text(request.query)] if request.hybrid and index.words is not None else None
-        )
+        is_hybrid = request.hybrid and request.query and index.words is not None
+        texts = [self.served.processor.query_text(request.query)] if is_hybrid else None
         results = (await run_in_threadpool(index.search, vectors, request.k, where, texts))[0]
         notes = [] if results or not where else await run_in_threadpool(index.unknown_values, where)
         answer = {"results": [vars(one) for one in results], "shares": block_shares(vectors[0], index.blocks)}

@@ -15,6 +15,7 @@ from modeling_mmfusion import index_files, index_graph
 from modeling_mmfusion.errors import ProductIndexError
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_graph import EXPANSION, SKELETON, WIDTHS, VectorGraph, neighbourly_order
+from modeling_mmfusion.index_words import ProductWords
 
 
 def test_every_product_finds_itself_and_scores_are_inner_products(tmp_path):
@@ -715,28 +716,85 @@ def test_missing_values_fulfil_no_condition_and_numbers_may_come_as_strings():
 
 
 def test_hybrid_search_finds_model_numbers_and_passes_filters(tmp_path):
-    vectors, products = drawn_catalogue(300)
+    vectors, products = drawn_catalogue(300, 64)
     titles = [f"lamp {'X' if number % 2 else 'Y'}-{number:04d}" for number in range(300)]
     products = products.set_column(1, "title", [titles])
     index = ProductIndex.build(vectors, products, dtype="i8", words=True)
     index.save(tmp_path / "index")
     index = ProductIndex.load(tmp_path / "index")
 
-    def best(text, **options):
-        return [one.product_id for one in index.search(vectors[:1], 3, texts=[text], **options)[0]]
+    query = np.random.default_rng(5).standard_normal((1, vectors.shape[1])).astype(np.float32)
+    query *= 3 / np.linalg.norm(query)
 
-    assert "sku-251" in best("0251") and "sku-251" not in [r.product_id for r in index.search(vectors[:1], 3)[0]]
-    assert best("nothing of that") == [one.product_id for one in index.search(vectors[:1], 3)[0]]
+    def best(text, **options):
+        return [one.product_id for one in index.search(query, 3, texts=[text], **options)[0]]
+
+    assert best("x-0251")[0] == "sku-251" and "sku-251" not in [r.product_id for r in index.search(query, 3)[0]]
+    assert best("nothing of that") == [one.product_id for one in index.search(query, 3)[0]]
     assert "sku-251" not in best("0251", where={"title": titles[:200]})
     index.remove(["sku-251"])
     index.add(vectors[251:252], [{"_id": "reused row", "title": "vase Z-9999"}])
     assert not {"sku-251", "reused row"} & set(best("0251")), "the words of a product that was removed"
     index.save(tmp_path / "index")
     assert "reused row" in [
-        r.product_id for r in ProductIndex.load(tmp_path / "index").search(vectors[:1], 3, texts=["9999"])[0]
+        r.product_id for r in ProductIndex.load(tmp_path / "index").search(query, 3, texts=["9999"])[0]
     ]
     with pytest.raises(ProductIndexError, match="has no words"):
         ProductIndex.build(vectors, products).search(vectors[:1], texts=["lamp"])
+
+
+def test_a_hybrid_score_is_the_sum_of_vectors_and_words(tmp_path):
+    vectors, products = drawn_catalogue(300)
+    titles = [f"{'two' if number % 3 else 'green'} vases {number}" for number in range(300)]
+    products, blocks = products.set_column(1, "title", [titles]), {"text": 12, "image": 4}
+    index = ProductIndex.build(vectors, products, dtype="i8", blocks=blocks, words=True)
+    index.save(tmp_path / "index")
+    index = ProductIndex.load(tmp_path / "index")
+    query = np.random.default_rng(5).standard_normal(vectors.shape[1]).astype(np.float32)
+    query /= np.linalg.norm(query)
+    weight = 0.9 * float(np.sum(query[:12] ** 2)) ** 2
+    scores = vectors @ query + weight * index.words.matches("green vase 42")
+    (found,) = index.search(2 * query[None], 10, texts=["green vase 42"])
+    expected = np.argsort(-scores, kind="stable")[:10]
+    assert [one.product_id for one in found] == products.column("_id").take(expected).to_pylist()
+    np.testing.assert_allclose([one.score for one in found], 2 * scores[expected], atol=2e-3)
+    for one in found:
+        assert list(one.contributions) == ["text", "image", "words"]
+        assert sum(one.contributions.values()) == pytest.approx(one.score, abs=1e-5)
+    assert max(one.contributions["words"] for one in found) > 0.1
+    index.update([{"_id": "sku-042", "title": "red bowl"}])
+    assert index.search(query[None], 300, texts=["42"])[0][0].contributions["words"] == 0, (
+        "its words are not known yet"
+    )
+    picture = np.concatenate([np.zeros(12), query[12:]]).astype(np.float32)
+    assert not any(one.contributions["words"] for one in index.search(picture[None], texts=["green vase"])[0])
+
+
+def test_how_much_of_a_query_a_text_has():
+    texts = ["Green MUGS 500ml", "green vase", "a lamp", "", "green mug green mug green mug"]
+    words = ProductWords.build([*texts, *["other"] * 40])
+    found = words.matches("green mug")
+    assert found[1] < 0.1 * found[0] and not found[2:4].any(), "half of the words is far less than half of the score"
+    assert found[0] < found[4] < 1, "however often they come"
+    assert words.matches("green mug quux")[0] < 0.3 * found[0], "a word that nothing has counts as the rarest"
+    np.testing.assert_allclose(words.matches("500 ml mug"), words.matches("MUGS, 500ml!"), atol=1e-6)
+    assert words.matches("500ml")[0] > 0 and not words.matches(" ?").any() and not words.matches("mu").any()
+    plain = ProductWords.build(texts, 1.5, 0.75, stemmed=False)
+    assert (
+        not plain.scores("mug")[0] and plain.scores("mugs")[0] and plain.index.vocab_dict.keys() >= {"mugs", "500ml"}
+    )
+
+
+def test_an_index_of_before_goes_on_with_its_words_as_they_stand(tmp_path):
+    vectors, products = drawn_catalogue(30)
+    index = ProductIndex.build(vectors, products.set_column(1, "title", [["mugs"] * 30]))
+    index.words = ProductWords.build(["mugs"] * 30, stemmed=False)
+    index.save(tmp_path / "index")
+    manifest = index_files.read_manifest(tmp_path / "index")
+    assert manifest.pop("stemmed") is False and manifest.pop("checksum", True)
+    index_files.write_manifest(tmp_path / "index", manifest)
+    words = ProductIndex.load(tmp_path / "index").words
+    assert words.scores("mugs").all() and not words.scores("mug").any()
 
 
 def test_an_emptied_index_finds_nothing_and_fills_again(tmp_path):

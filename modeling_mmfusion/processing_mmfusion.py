@@ -25,6 +25,7 @@ from .text_mmfusion import (
     join_fields,
     normalize_text,
     plain_words,
+    split_negation,
     unescape_query,
 )
 
@@ -318,10 +319,19 @@ class MMFusionProcessor(ProcessorMixin):
         return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.max_product_length
 
     def query_text(self, query: str) -> str:
-        """A query as the model reads it: without the escapes of an address, `red%20mug`, as [`normalize_text`] and
-        [`plain_words`] make it, and spelled as the shop spells it."""
-        text = self._plain(query)
-        return self._in_case(self.correction(text) or text)
+        """A query as the model reads it: without the escapes of an address, `red%20mug`, without what it says that it
+        does not want (see [`split_negation`]), as [`normalize_text`] and [`plain_words`] make it, and spelled as the
+        shop spells it."""
+        return self._read(split_negation(normalize_text(unescape_query(query)))[0])
+
+    def unwanted_text(self, query: str) -> str | None:
+        """A query as the model reads it, with what it does not want as if it did: `stripes dress` of `dress without
+        stripes`; `None` if it excludes nothing. See [`turn_away`]."""
+        kept, excluded = split_negation(normalize_text(unescape_query(query)))
+        return self._read(f"{excluded} {kept}") if excluded else None
+
+    def _read(self, text: str) -> str:
+        return self._in_case(self.correction(text) or self._plain(text))
 
     def correction(self, query: str) -> str | None:
         """A query with its misspelled words corrected to those that are known, or `None` if none is."""

@@ -1,6 +1,6 @@
 """`Searcher`: a query tower and the index of products that belongs to it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .processing_mmfusion import MMFusionProcessor
 from .query_mmfusion import MMFusionQueryModel
 
 BATCH_SIZE = 64  # queries that are embedded and searched together
+AWAY = 0.6  # of the way from a query to itself with what it does not want, and in the other direction
 
 
 class Searcher:
@@ -68,10 +69,7 @@ class Searcher:
             image_weight (`float`, *optional*, defaults to 0.5): share of the picture where there is a text too.
         """
         if images is None:
-            inputs = self.processor.process_queries(texts)
-            if isinstance(self.tower, OnnxTowers):
-                return self.tower.query_vectors(inputs)
-            return self.tower.get_query_features(**inputs).pooler_output.float().numpy()
+            return turn_away(self._embed_texts(texts), texts, self.processor, self._embed_texts)
         vectors = []
         for text, image in zip(texts, images, strict=True):
             inputs = dict(self.processor.process_queries([text])) if text.strip() else {}
@@ -81,6 +79,12 @@ class Searcher:
             output = self.whole_model.get_query_features(**inputs, image_weight=image_weight)
             vectors.append(output.pooler_output.float().numpy())
         return np.concatenate(vectors)
+
+    def _embed_texts(self, texts: list[str]) -> np.ndarray:
+        inputs = self.processor.process_queries(texts)
+        if isinstance(self.tower, OnnxTowers):
+            return self.tower.query_vectors(inputs)
+        return self.tower.get_query_features(**inputs).pooler_output.float().numpy()
 
     def search(
         self,
@@ -124,6 +128,34 @@ class Searcher:
     def shares(self, vector: np.ndarray) -> dict[str, float]:
         """The share of each block in a query's vector."""
         return block_shares(vector, self.index.blocks)
+
+
+def turn_away(
+    vectors: np.ndarray,
+    texts: Sequence[str],
+    processor: MMFusionProcessor,
+    embed: Callable[[list[str]], np.ndarray],
+) -> np.ndarray:
+    """Turns queries away from what they say that they do not want.
+
+    `dress without stripes` is embedded as `dress`, and goes 0.6 of the way from `stripes dress` to `dress` farther.
+
+    Args:
+        vectors (`np.ndarray` of shape `(queries, dim)`): the queries' unit vectors, without what they do not want.
+        texts (`Sequence[str]`): as typed.
+        processor (`MMFusionProcessor`): the model's; see [`~MMFusionProcessor.unwanted_text`].
+        embed (`Callable`): makes unit vectors of texts.
+
+    Returns:
+        `np.ndarray` of shape `(queries, dim)`: unit vectors; the same where nothing is excluded.
+    """
+    unwanted = {row: text for row, query in enumerate(texts) if (text := processor.unwanted_text(query))}
+    if not unwanted:
+        return vectors
+    rows, turned = list(unwanted), vectors.copy()
+    turned[rows] += AWAY * (vectors[rows] - embed(list(unwanted.values())))
+    turned[rows] /= np.linalg.norm(turned[rows], axis=1, keepdims=True)
+    return turned
 
 
 def load_query_tower(

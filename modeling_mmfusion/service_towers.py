@@ -21,7 +21,7 @@ from .index_files import read_manifest
 from .model_folder import check_model_name, load_model
 from .modeling_mmfusion import MMFusionModel
 from .processing_mmfusion import field_text, load_picture, pictures_of
-from .search import load_query_tower
+from .search import load_query_tower, turn_away
 
 QUERY_FIELDS = ("text", "image")
 MAX_PICTURES = 16  # of one product
@@ -144,12 +144,18 @@ class ServedModel:
     @torch.inference_mode()
     def embed_texts(self, inputs: list[Input]) -> list[Embedded]:
         """Queries of words."""
-        tokens = self.processor.process_queries([one.fields["text"] for one in inputs])
-        if isinstance(self.query_tower, OnnxTowers):
-            vectors = self.query_tower.query_vectors(tokens)
-        else:
-            vectors = self.query_tower.get_query_features(**tokens).pooler_output.float().numpy()
+        texts = [one.fields["text"] for one in inputs]
+        tokens = self.processor.process_queries(texts)
+        vectors = turn_away(self._query_vectors(tokens), texts, self.processor, self._vectors_of_texts)
         return as_embedded(vectors, tokens)
+
+    def _vectors_of_texts(self, texts: list[str]) -> np.ndarray:
+        return self._query_vectors(self.processor.process_queries(texts))
+
+    def _query_vectors(self, tokens: Mapping[str, torch.Tensor]) -> np.ndarray:
+        if isinstance(self.query_tower, OnnxTowers):
+            return self.query_tower.query_vectors(tokens)
+        return self.query_tower.get_query_features(**tokens).pooler_output.float().numpy()
 
     @torch.inference_mode()
     def embed_picture_queries(self, inputs: list[Input]) -> list[Embedded]:

@@ -16,6 +16,17 @@ MARKS = ((0x21, 0x3100), (0xFE00, 0x10000), (0x1F000, 0x1FB00))  # where Unicode
 KEPT_MARKS = "&%$\u00a2\u00a3\u00a4\u00a5\u20ac\u20b9\u00b0+'.,/-"
 UNITS = "ml cl l cm mm m km kg g mg oz lb lbs in inch ft w kw v ah mah gb tb mb hz ghz mhz mp pcs pc pack"
 
+# What a query says that it does not want: a cue, and the words up to the next preposition, two at most
+CUES = r"(?:with no(?! (?:patterns?|prints?)\b)|without|w/o|except(?: for)?|excluding|minus|ohne|sans)"
+STOPS = "for|in|with|without|under|from|by|to|on|at|and|or|nor|not|but|except|size|f\u00fcr|mit|pour|avec"
+EXCLUDED = rf"(?:any |an? |the )?(\S+(?: (?!(?:{STOPS})\b)\S+)?(?: (?:or|and|nor) \S+)*)"
+NEGATION = re.compile(rf"(?<=\S) {CUES} {EXCLUDED}", re.IGNORECASE)
+NOT_ONE = re.compile(
+    r"(?<=\S) (?:but |and )?not ((?:(?:light|dark|too|very|pale|bright) )?\S+(?: n?or \S+)*)", re.IGNORECASE
+)
+SAYINGS = re.compile(r"\b(?:me|do|or|if|why|is|does|am|are|can|will|must|it) not\b", re.IGNORECASE)  # forget me not
+MINUS = re.compile(r"(?<=\s)-(?=[^\W\d_]{3})")
+
 
 def marks_but(kept: str) -> str:
     """All of Unicode's punctuation and symbols but some, as ranges of a class of a regular expression."""
@@ -136,3 +147,26 @@ def unescape_query(query: str) -> str:
             return query
         query = found
     return query
+
+
+def split_negation(query: str) -> tuple[str, str]:
+    """What a query asks for, and what it says that it does not want, `""` if there is nothing of that.
+
+    `dress without stripes in blue` asks for a `dress in blue` and does not want `stripes`; so do `dress in blue, not
+    striped` and `dress in blue -stripes`. Encoders read both parts alike, and so find what is not wanted. `with no
+    pattern` and the like say plain, which models learn from queries, and stay as they are.
+
+    Args:
+        query (`str`): as typed.
+    """
+    kept, excluded = " ".join(MINUS.sub("not ", query).split()), []
+    if SAYINGS.search(kept):
+        return query, ""
+
+    def leave_out(found: re.Match) -> str:
+        excluded.append(found[1])
+        return ""
+
+    for pattern in (NOT_ONE, NEGATION):
+        kept = pattern.sub(leave_out, kept)
+    return (kept, " ".join(excluded)) if excluded else (query, "")

@@ -45,6 +45,34 @@ def test_queries_and_listings_are_read_in_the_plain_forms_of_their_letters(proce
 
 
 @pytest.mark.parametrize(
+    "query, kept, unwanted",
+    [
+        ("dress without stripes", "dress", "stripes dress"),
+        ("dress  without any stripes in blue", "dress in blue", "stripes dress in blue"),
+        ("lamp without shade or cable for kids", "lamp for kids", "shade or cable lamp for kids"),
+        ("shirt, not striped", "shirt", "striped shirt"),
+        ("skirt but not black or navy", "skirt", "black or navy skirt"),
+        ("jacket NOT light blue", "jacket", "light blue jacket"),
+        ("dress -black", "dress", "black dress"),
+        ("mug w/o handle", "mug", "handle mug"),
+        ("curtains with no ruffles", "curtains", "ruffles curtains"),
+        ("top not red not blue", "top", "red blue top"),
+        ("Kleid ohne Taschen", "Kleid", "Taschen Kleid"),
+        ("curtains with no pattern", "curtains with no pattern", None),
+        ("forget me not earrings", "forget me not earrings", None),
+        ("not your mother's shampoo", "not your mother's shampoo", None),
+        ("game without", "game without", None),
+        ("sans serif poster", "sans serif poster", None),
+        ("knot pillow", "knot pillow", None),
+        ("t-shirt - black", "t shirt black", None),
+        ("red mug", "red mug", None),
+    ],
+)
+def test_what_a_query_does_not_want_is_told_from_what_it_wants(processor, query, kept, unwanted):
+    assert processor.query_text(query) == kept and processor.unwanted_text(query) == unwanted
+
+
+@pytest.mark.parametrize(
     "query, words",
     [
         ("red%20mug", "red mug"),

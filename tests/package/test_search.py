@@ -16,6 +16,8 @@ from modeling_mmfusion.model_folder import load_model
 from modeling_mmfusion.query_mmfusion import MMFusionQueryModel
 from training import embed, index, search
 from training.catalogue.layout import load_split
+from training.evaluation import measuring
+from training.evaluation.options import EvaluateArguments
 from training.features.encoder import Encoder, embed_queries
 from training.features.shards import (
     read_sampled_queries,
@@ -86,6 +88,28 @@ def test_misspelled_words_are_read_as_the_products_spell_them(run, capsys):
     assert "read_as" not in json.loads(capsys.readouterr().out)
     search.main(search.SearchArguments("plian shrit", str(run)))
     assert capsys.readouterr().out.startswith("plain shirt   (")
+
+
+def test_a_query_is_turned_away_from_what_it_does_not_want(run):
+    searcher = search.Searcher(run)
+    shirt, red, found = searcher.embed(["shirt", "red shirt", "shirt without red"])
+    expected = 1.6 * shirt - 0.6 * red
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-6)
+    assert found @ red < shirt @ red
+    by_picture = searcher.embed(["shirt without red"], [picture("red")])
+    assert by_picture.shape == (1, len(shirt)), "with a picture what is not wanted is left out alone"
+
+
+def test_measurements_turn_queries_away_too(saved, shop):
+    split = load_split(str(shop), "test")
+    split.queries[0]["text"] = "shirt without red"
+    found = measuring.MeasuredViews({})
+    arguments = EvaluateArguments(saved, str(shop), views=["fused"])
+    ranker = measuring.rankers_of(arguments, split, ("fused",), found)["fused"]
+    encoder = Encoder.load(saved)
+    shirt, red = encoder.embed_queries(["shirt", "red shirt"])
+    expected = 1.6 * shirt - 0.6 * red
+    np.testing.assert_allclose(ranker.queries[0], expected / np.linalg.norm(expected), atol=1e-6)
 
 
 def test_an_index_without_words_corrects_nothing(model, processor, shop, tmp_path):

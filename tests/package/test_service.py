@@ -151,6 +151,14 @@ def test_what_is_typed_and_what_no_product_has(client):
     assert found["results"] == [] and found["notes"][0].startswith("no product has title 'plain mugs'; nearest")
 
 
+def test_queries_are_turned_away_from_what_they_do_not_want(client):
+    texts = ["shirt", "red shirt", "shirt without red"]
+    answer = client.post("/v1/embeddings", json={"input": texts}).json()
+    shirt, red, found = (np.array(one["embedding"]) for one in answer["data"])
+    expected = 1.6 * shirt - 0.6 * red
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-5)
+
+
 def test_a_corrected_query_is_told(client):
     found, meant = (client.post("/search", json={"query": text}).json() for text in ("plian shrit", "plain shirt"))
     assert found["read_as"] == "plain shirt" and "read_as" not in meant

@@ -14,6 +14,7 @@ from modeling_mmfusion.configuration_mmfusion import VIEWS
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.fingerprint import digest_of
 from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.search import turn_away
 from training.catalogue.layout import RetrievalSplit
 from training.evaluation.bm25_tuning import tune_bm25
 from training.evaluation.options import EvaluateArguments
@@ -271,6 +272,7 @@ def rankers_of(
         queries, weights = embed_picture_queries(model, encoder.product_states(split.query_pictures))
     else:
         queries, weights = embed_queries(model, encoder.query_states(split.query_texts))
+        queries = turn_away(queries, split.query_texts, encoder.processor, encoder.embed_queries)
     found.dim = model.config.projection_dim
     found.shares = dict(zip(model.config.blocks, weights.T**2, strict=True))
     parts = {"fused": {"hybrid"}, "text": {"rrf", "oracle"}, "image": {"rrf", "oracle"}}

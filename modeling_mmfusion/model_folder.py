@@ -1,5 +1,6 @@
 """A model's folder: whole, as it was written, and loaded with its processor."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,8 +103,11 @@ def try_processor(processor: MMFusionProcessor) -> MMFusionProcessor:
     colour's mean, the libraries would only tell when they use it.
 
     Raises:
-        ValueError: if a picture becomes what is no finite number.
+        ValueError: if a picture becomes what is no finite number, or a tokenizer's settings hold half a character,
+            which could not be saved again.
     """
+    for tokenizer in (processor.tokenizer, processor.query_tokenizer):
+        json.dumps(tokenizer.init_kwargs, ensure_ascii=False, default=str).encode()
     processor.process_queries(["a"])
     inputs = processor.process_products([{"title": "a", "image": Image.new("RGB", (8, 8))}])
     if not torch.isfinite(inputs["pixel_values"]).all():

@@ -280,9 +280,15 @@ class MMFusionProcessor(ProcessorMixin):
     @property
     def min_side(self) -> int | None:
         """Shortest side in pixels at which pictures are read: 1.5 times what the image encoder takes, or `None` if
-        that varies."""
-        size = self.image_processor.size
-        return int(1.5 * max(dict(size).values())) if size else None
+        that varies.
+
+        Raises:
+            ValueError: if the image processor's size is no number.
+        """
+        sides = dict(self.image_processor.size or {}).values()
+        if not all(isinstance(side, (int, float)) for side in sides):
+            raise ValueError(f"the image processor's size can't be {str(dict(self.image_processor.size))[:60]}")
+        return int(1.5 * max(sides)) if sides else None
 
     def product_text(self, product: Mapping) -> str:
         """A product's fields as one text, such as `Breton Tee. Harrow Lane. clothing. Soft cotton. size: M`, with

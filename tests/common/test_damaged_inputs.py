@@ -23,6 +23,20 @@ from training.common.files import write_json
 from training.features.shards import read_vectors_manifest
 
 WAYS = int(os.environ.get("MMFUSION_DAMAGES", 4))
+# what a run of 200 ways a file found, a case a kind: command, file, way
+FOUND = [
+    ("embed, no mark", "bare/model/model.safetensors", 112),  # vectors that are no finite number, by finite weights
+    ("evaluate, no mark", "bare/model/model.safetensors", 112),
+    ("mine", "bare/model/model.safetensors", 174),  # vectors of another length
+    ("search, no mark", "bare/model/processor_config.json", 95),
+    ("train, towers", "towers/vision/preprocessor_config.json", 149),  # a list for a picture's size
+    ("train, towers", "towers/text/tokenizer_config.json", 93),  # half a character
+    ("embed, catalogue", "shop/test/corpus.parquet", 58),  # a column twice
+    ("evaluate, catalogue", "shop/test/queries.parquet", 60),  # lists for numbers
+    ("evaluate, catalogue", "shop/README.md", 28),  # a file's name of two lines
+    ("train", "recipe.yaml", 170),  # a number for a stage
+    ("train", "recipe.yaml", 153),
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +53,7 @@ def test_a_damaged_file_gives_the_right_answer_or_one_line_that_names_it(world):
         for file in target.files
         for number in range(WAYS)
     ]
+    cases += [{"target": name, "file": file, "number": number} for name, file, number in FOUND]
     found = run_cases(world, world.with_name("scratch"), cases)
     faults = [one for one in found if one["how"] in FAULTS]
     counts = Counter(one["how"] for one in found)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import datasets
 import fsspec
+import pyarrow as pa
 
 from modeling_mmfusion.errors import DataError, one_line
 from training.catalogue.delimited import BARE_QUOTE, ESCAPED_QUOTE, read_records
@@ -281,6 +282,8 @@ def unreadable(source: str, data: str | os.PathLike, config: str, split: str, er
 
 
 def check_required(names: list[str], config: str, source: str) -> None:
+    if twice := [column for column in names if names.count(column) > 1]:
+        raise DataError(f"{source}: there are two columns {twice[0]}; rename or remove one")
     if missing := [column for column in REQUIRED_COLUMNS[config] if column not in names]:
         raise DataError(
             f"{source}: column {', '.join(missing)} is missing (columns: {', '.join(names)}); "
@@ -294,6 +297,24 @@ def check_content(names: list[str], source: str) -> None:
             f"{source}: none of the columns {', '.join(CONTENT_COLUMNS)} is there (columns: {', '.join(names)}); "
             "rename yours or use training.prepare"
         )
+
+
+def check_query_columns(schema: pa.Schema, source: str) -> None:
+    """Refuses lists and structures as `slice` of queries, and anything but numbers as `frequency`.
+
+    Raises:
+        DataError: naming the column.
+    """
+    kinds = {name: schema.field(name).type for name in ("slice", "frequency") if name in schema.names}
+    wrong = [name for name, kind in kinds.items() if pa.types.is_nested(kind)]
+    wrong += [name for name in ("frequency",) if name in kinds and not _is_number(kinds[name])]
+    if wrong:
+        wanted = "text" if wrong[0] == "slice" else "whole numbers"
+        raise DataError(f"{source}: the column {wrong[0]} holds {kinds[wrong[0]]}; it should hold {wanted}")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
 
 
 def error_reason(error: Exception) -> str:
@@ -376,6 +397,7 @@ def _read_queries(
     table: datasets.Dataset, source: str, problems: Problems, column: str
 ) -> tuple[list[dict], list[int]]:
     """The queries that have a `text` or an `image`, whichever `column` is, without their pictures, and their rows."""
+    check_query_columns(table.features.arrow_schema, source)
     queries, places, seen = [], [], set()
     for row, query in enumerate(rows_of(table, table.column_names)):
         query_id, picture = "" if query["_id"] is None else str(query["_id"]), query.pop("image", None)

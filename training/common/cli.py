@@ -76,7 +76,7 @@ def parse(
     argv = _with_lists(argv, _list_options(arguments))
     parser = make_parser(arguments, description, recipe, positional)
     if recipe and (file := _recipe_of(argv)):
-        _check_recipe(file, make_parser(arguments, description))
+        _check_recipe(file, make_parser(arguments, description), arguments)
     parsed = parser.parse_args(argv)
     if recipe:
         parsed.pop("recipe")
@@ -109,7 +109,7 @@ def _recipe_of(words: list[str]) -> Path | None:
     return Path(values[-1]) if values and os.path.isfile(values[-1]) else None
 
 
-def _check_recipe(file: Path, parser: jsonargparse.ArgumentParser) -> None:
+def _check_recipe(file: Path, parser: jsonargparse.ArgumentParser, arguments: type) -> None:
     """Reads a recipe by itself, so that what is wrong with it is told by its name.
 
     Raises:
@@ -119,7 +119,10 @@ def _check_recipe(file: Path, parser: jsonargparse.ArgumentParser) -> None:
         text = file.read_text(encoding="utf-8")
         if not isinstance(yaml.safe_load(text), dict):
             raise DataError(f"{file}: is no recipe: write options and their values in YAML")
-        parser.parse_string(text, defaults=False)
+        found = vars(parser.parse_string(text, defaults=False))
+        for option in (option.name for option in fields(arguments) if is_dataclass(option.type)):
+            if not isinstance(found.get(option, jsonargparse.Namespace()), jsonargparse.Namespace):
+                raise DataError(f"{file}: {option} can't be {found[option]!r}; it holds options of its own")
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError, jsonargparse.ArgumentError) as error:
         raise DataError(f"{file}: is no recipe that can be read: {one_line(error)}") from error
 
@@ -176,5 +179,5 @@ def _plain(value: Any) -> Any:
 
 
 def _fail(message: str, status: int = 2) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {one_line(message, 2000)}", file=sys.stderr, flush=True)
     return status

@@ -66,15 +66,16 @@ class Window:
     unreadable: dict[int, str]
     places: list[str]
 
-    def fill(self, vectors: np.ndarray, unreadable: dict[int, str]) -> "Window":
-        """Puts the missing products' vectors and unreadable pictures, counted among these products, in their rows.
+    def fill(self, vectors: np.ndarray, unreadable: dict[int, str], model: str) -> "Window":
+        """Puts the missing products' vectors and unreadable pictures, counted among these products, in their rows;
+        `model` is whose they are.
 
         Raises:
             DataError: if a vector is not finite.
         """
         if not (finite := np.isfinite(vectors).all(axis=1)).all():
             place = self.places[self.missing[int(np.argmin(finite))]]
-            raise DataError(f"{place}: the product's vector is no finite number; is the model damaged?")
+            raise DataError(f"{model}: the vector of {place} is no finite number; is the model damaged?")
         self.vectors[self.missing] = vectors
         self.unreadable |= {int(self.missing[row]): reason for row, reason in unreadable.items()}
         return self
@@ -167,7 +168,7 @@ class CatalogueEmbedder:
         options = self.batching | {"progress": progress}
         with ThreadPoolExecutor(1) as writer:
             for done in embed_windows(self.tower, self.processor, source, self.dim, **options):
-                windows.append(done.window.fill(done.vectors, done.unreadable))
+                windows.append(done.window.fill(done.vectors, done.unreadable, self.arguments.model))
                 progress(len(done.window.hashes) - len(done.window.missing))
                 if done.window.is_last:
                     if writing and (facts := writing.result()):

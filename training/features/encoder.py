@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor, MMFusionStates
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.fingerprint import digest_of, encoder_fingerprint, model_fingerprint
+from modeling_mmfusion.index_graph import UNIT
 from modeling_mmfusion.model_folder import load_model, prepare_for_inference, reading, try_processor
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit, rows_of
@@ -214,7 +215,7 @@ def embed_products(model: MMFusionModel, products: TowerStates, view: str = "fus
     for start in range(0, len(products), HEAD_BATCH_SIZE):
         states = products.states(slice(start, start + HEAD_BATCH_SIZE), model.device)
         outputs.append(model.get_product_features(states=states, view=view).pooler_output.float().cpu().numpy())
-    return check_finite_vectors(np.concatenate(outputs), "product")
+    return check_vectors(np.concatenate(outputs), "product", model.name_or_path)
 
 
 @torch.inference_mode()
@@ -230,16 +231,25 @@ def aligned_pictures(model: MMFusionModel, products: TowerStates) -> np.ndarray:
     return np.concatenate(outputs)
 
 
-def check_finite_vectors(vectors: np.ndarray, what: str) -> np.ndarray:
+def check_vectors(vectors: np.ndarray, what: str, model: str) -> np.ndarray:
     """Vectors `(N, dim)` that may be stored or compared.
 
+    Args:
+        vectors (`np.ndarray` of shape `(N, dim)`): of length 1, or 0 where nothing is known.
+        what (`str`): of what they are, `product` or `query`, for messages.
+        model (`str`): whose they are, for messages.
+
     Raises:
-        DataError: if one holds what is no finite number.
+        DataError: if one holds what is no finite number or is of another length.
     """
-    if not (finite := np.isfinite(vectors).all(axis=1)).all():
+    lengths = np.linalg.norm(vectors, axis=1)
+    right = (np.abs(lengths - 1) < UNIT) | (lengths == 0)  # never of what is no number
+    if not right.all():
+        row = int(np.argmin(right))
+        why = f"{lengths[row]:.4g} long" if np.isfinite(lengths[row]) else "no finite number"
         raise DataError(
-            f"the vectors of {np.count_nonzero(~finite):,} of {len(vectors):,} are no finite numbers, first of {what} "
-            f"{int(np.argmin(finite))}; is the model damaged?"
+            f"{model or 'the model'}: the vectors of {np.count_nonzero(~right):,} of {len(vectors):,} are none, first "
+            f"of {what} {row}: {why}; is the model damaged?"
         )
     return vectors
 
@@ -248,7 +258,7 @@ def check_finite_vectors(vectors: np.ndarray, what: str) -> np.ndarray:
 def embed_queries(model: MMFusionModel, queries: TowerStates) -> tuple[np.ndarray, np.ndarray]:
     """Vectors `(N, embedding_dim)` and block weights `(N, blocks)` of queries; both float32."""
     output = model.get_query_features(states=queries.states(slice(None), model.device))
-    vectors = check_finite_vectors(output.pooler_output.float().cpu().numpy(), "query")
+    vectors = check_vectors(output.pooler_output.float().cpu().numpy(), "query", model.name_or_path)
     return vectors, output.block_weights.float().cpu().numpy()
 
 
@@ -262,7 +272,7 @@ def embed_picture_queries(model: MMFusionModel, pictures: TowerStates) -> tuple[
         output = model.get_product_features(states=states, view="image")
         vectors.append(output.pooler_output.float().cpu().numpy())
         weights.append(output.block_weights.float().cpu().numpy())
-    return check_finite_vectors(np.concatenate(vectors), "query"), np.concatenate(weights)
+    return check_vectors(np.concatenate(vectors), "query", model.name_or_path), np.concatenate(weights)
 
 
 @torch.inference_mode()

@@ -38,7 +38,10 @@ def read_scores(files: str | None, count: int) -> list[dict[str, dict[str, float
         return [None] * count
     if len(files) != count:
         raise DataError(f"{', '.join(files)}: {len(files)} files of scores for {count} catalogues; give one for each")
-    return [_read(existing_file(path, "a file that training.mine wrote")) for path in files]
+    return [
+        _read(existing_file(path, "a file that training.mine wrote, or leave out --data.negatives and --data.teacher"))
+        for path in files
+    ]
 
 
 def _read(file: Path) -> dict[str, dict[str, float]]:

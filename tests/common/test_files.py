@@ -16,7 +16,7 @@ from hub_card import build
 from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.checksums import MARK, check_whole
 from modeling_mmfusion.errors import DataError, ProductIndexError
-from training import convert, embed, evaluate, export, index, mine, prepare, quickstart, train
+from training import convert, embed, evaluate, export, index, judge, mine, prepare, quickstart, train
 from training.benchmarks import ablate, baseline_trainer, compare, dual_encoder, leave_one_out, search_speed
 from training.common.files import (
     beside,
@@ -87,6 +87,9 @@ FOLDERS = {
     ),
     "training.benchmarks.search_speed": lambda given: search_speed.main(
         search_speed.SearchBenchArguments(work=str(given.output), output=str(given.output / "report.json"))
+    ),
+    "training.judge": lambda given: judge.main(
+        judge.JudgeArguments("pool", str(given.output), str(given.shop), systems=["bm25"])
     ),
     "hub_card.build": lambda given: build.main(
         build.BuildArguments("me/product_retrieval", "metric", output=str(given.output))

@@ -140,7 +140,7 @@ class ProductWords:
             idf = np.log1p((count - (end - start) + 0.5) / (end - start + 0.5))
             covered[scores["indices"][start:end]] += idf
             total += idf
-        return self.scores(text) * covered ** 3 / max(total, 1e-9) ** 4
+        return self.scores(text) * covered**3 / max(total, 1e-9) ** 4
 
     def best(self, text: str, depth: int, mask: np.ndarray | None = None) -> np.ndarray:
         """The best `depth` rows that share a word with a query, best first, of those where `mask` is True."""

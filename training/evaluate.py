@@ -74,8 +74,8 @@ def main(arguments: EvaluateArguments) -> dict:
     if arguments.report:
         write_json(Path(arguments.report), report)
     if arguments.run_file:
-        ids = [query["_id"] for query in split.queries]
-        rows_of = zip(ids, next(iter(found.rankings.values())), strict=True)
+        ids, first = [query["_id"] for query in split.queries], next(iter(found.rankings))  # that of a baseline
+        rows_of = zip(ids, found.rankings[views[0] if views[0] in found.rankings else first], strict=True)
         write_run(Path(arguments.run_file), {name: [split.product_ids[row] for row in rows] for name, rows in rows_of})
     if arguments.per_query:
         write_per_query(Path(arguments.per_query), split, found.rankings, found.values)

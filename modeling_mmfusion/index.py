@@ -659,7 +659,9 @@ class ProductIndex:
         if texts is None:
             return
         if self.words is None:
-            raise ProductIndexError("the index has no words for hybrid search; build it with words (training.index)")
+            raise ProductIndexError(
+                "the index has no words for hybrid search; build it with words, as training.index does"
+            )
         if isinstance(texts, str) or len(texts) != queries or not all(isinstance(text, str) for text in texts):
             raise ProductIndexError(f"texts must be a list of one string for each of the {queries} queries")
 

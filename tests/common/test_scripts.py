@@ -135,7 +135,7 @@ def test_search_prints_what_exact_scoring_finds(run_folder, model, processor, sh
     from training.catalogue.layout import load_split
 
     capsys.readouterr()
-    search.main(search.SearchArguments("red mug", str(run_folder), k=4, json=True))
+    search.main(search.SearchArguments("red mug", str(run_folder), k=4, json=True, hybrid=False))
     answer = json.loads(capsys.readouterr().out)
     with torch.no_grad():
         query = model.get_query_features(**processor.process_queries(["red mug"]))

@@ -3,17 +3,30 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from helpers import make_text_tower, shop_rows, write_shop
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
+from transformers import BertConfig, BertForMaskedLM
 
 from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.index import ProductIndex
 from training import evaluate
 from training.catalogue.layout import load_split
+from training.catalogue.writing import write_card, write_split
 from training.evaluation import measuring
 from training.evaluation.options import EvaluateArguments
-from training.evaluation.rankers import RankFusion, WordRanker, best_rows, is_other_encoder
+from training.evaluation.rankers import (
+    RankFusion,
+    SparseRanker,
+    WordRanker,
+    best_rows,
+    is_other_encoder,
+    listing_texts,
+)
 from training.evaluation.trec import read_run
+from training.features.encoder import Encoder
 
 
 @pytest.fixture
@@ -47,7 +60,7 @@ def test_reciprocal_ranks_by_hand():
 
 
 def test_other_views_are_measured_beside_ours_and_compared(saved, shop, tmp_path):
-    views = ["fused", "text", "image", "bm25", "rrf", "oracle"]
+    views = ["fused", "text", "image", "bm25", "rrf", "hybrid", "oracle"]
     report = evaluate.main(EvaluateArguments(saved, str(shop), views=views, metrics=["ndcg@10", "recall@10"]))
     assert list(report["views"]) == views and set(report["comparisons"]) >= {
         "fused_vs_bm25",
@@ -78,6 +91,61 @@ def test_any_text_model_of_sentence_transformers(shop, tmp_path, saved):
     (tmp_path / "encoder" / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(DataError, match="encoder: can't load it as a sentence-transformers model"):
         evaluate.main(EvaluateArguments(str(tmp_path / "encoder"), str(shop)))
+
+
+def test_a_sparse_encoder_of_sentence_transformers(shop, tmp_path):
+    make_text_tower(tmp_path / "bert")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForMaskedLM(BertConfig(vocab_size=64, initializer_range=0.5, **sizes)).save_pretrained(tmp_path / "bert")
+    modules = [MLMTransformer(str(tmp_path / "bert")), SpladePooling("max")]
+    SparseEncoder(modules=modules).save_pretrained(str(tmp_path / "sparse"))
+    split, encoder = load_split(shop, "test"), SparseEncoder(str(tmp_path / "sparse"))
+    options = {"convert_to_sparse_tensor": False, "show_progress_bar": False}
+    queries = encoder.encode_query(split.query_texts, **options).numpy()
+    products = encoder.encode_document(listing_texts(split), **options).numpy()
+    assert queries.shape == (12, 64) and (queries @ products.T).std() > 0
+    expected = measuring.search_exact(queries, products, 10)
+    report = evaluate.main(EvaluateArguments(str(tmp_path / "sparse"), str(shop), metrics=["ndcg@10"], batch_size=5))
+    values = measuring.measure_rankings(split, expected, ("ndcg@10",))["ndcg@10"]
+    assert report["views"]["text"]["ndcg@10"]["mean"] == pytest.approx(values.mean())
+    found = SparseRanker(str(tmp_path / "sparse"), batch_size=5).rank(split, 3, [np.array([row]) for row in range(12)])
+    assert [rows.tolist() for rows in found] == [[row] for row in range(12)]
+
+
+def test_bm25_is_tuned_on_dev_alone(tmp_path, capsys):
+    corpus, queries, qrels = shop_rows()
+    stems = [{**query, "text": f"{query['text']}s"} for query in queries]  # mugs, of which there is mug alone
+    for split, asked in (("train", queries), ("dev", stems), ("test", stems)):
+        write_split(tmp_path / "shop", split, corpus, asked, qrels)
+    write_card(tmp_path / "shop", "Shop", "apache-2.0", ["train", "dev", "test"], "For tests.")
+    report = evaluate.main(EvaluateArguments("bm25-tuned", str(tmp_path / "shop"), metrics=["ndcg@10"]))
+    plain = evaluate.main(EvaluateArguments("bm25", str(tmp_path / "shop"), metrics=["ndcg@10"]))
+    assert report["bm25"]["stemmed"] and "bm25" not in plain and "stems; ndcg@10" in capsys.readouterr().out
+    assert report["views"]["bm25"]["ndcg@10"]["mean"] > plain["views"]["bm25"]["ndcg@10"]["mean"]
+    with pytest.raises(DataError, match="tuned on the split dev; measure another"):
+        evaluate.main(EvaluateArguments("bm25-tuned", str(tmp_path / "shop"), split="dev"))
+    write_split(tmp_path / "bare", "test", corpus, stems, qrels)
+    write_card(tmp_path / "bare", "Shop", "apache-2.0", ["test"], "For tests.")
+    report = evaluate.main(EvaluateArguments("bm25-tuned", str(tmp_path / "bare"), metrics=["ndcg@10"]))
+    assert report["views"] == plain["views"] and "no split dev to tune BM25 on" in capsys.readouterr().err
+
+
+def test_the_hybrid_view_is_what_the_index_finds(saved, shop, tmp_path):
+    run = str(tmp_path / "run.trec")
+    arguments = EvaluateArguments(saved, str(shop), views=["hybrid"], metrics=["ndcg@10"], run_file=run)
+    assert list(evaluate.main(arguments)["views"]) == ["hybrid"]
+    encoder, split = Encoder.load(saved), load_split(shop, "test")
+    products, queries = encoder.embed_products(split), encoder.embed_queries(split.query_texts)
+    blocks = encoder.model.config.truncated_dims(products.shape[1])
+    columns = [name for name in split.corpus.column_names if name != "image"]
+    index = ProductIndex.build(
+        products, split.corpus.select_columns(columns).with_format("arrow")[:], "", "f32", blocks, words=True
+    )
+    found = index.search(queries, 10, texts=split.query_texts)
+    expected = [[one.product_id for one in results] for results in found]
+    assert list(read_run(run).values()) == expected
+    assert expected != [[one.product_id for one in results] for results in index.search(queries, 10)]
 
 
 def test_quantised_and_approximate_search(saved, shop):

@@ -744,17 +744,18 @@ def test_hybrid_search_finds_model_numbers_and_passes_filters(tmp_path):
 
 
 def test_a_hybrid_score_is_the_sum_of_vectors_and_words(tmp_path):
-    vectors, products = drawn_catalogue(300)
+    vectors, products = drawn_catalogue(300, 64)
     titles = [f"{'two' if number % 3 else 'green'} vases {number}" for number in range(300)]
-    products, blocks = products.set_column(1, "title", [titles]), {"text": 12, "image": 4}
+    products, blocks = products.set_column(1, "title", [titles]), {"text": 48, "image": 16}
     index = ProductIndex.build(vectors, products, dtype="i8", blocks=blocks, words=True)
     index.save(tmp_path / "index")
     index = ProductIndex.load(tmp_path / "index")
     query = np.random.default_rng(5).standard_normal(vectors.shape[1]).astype(np.float32)
     query /= np.linalg.norm(query)
-    weight = 0.9 * float(np.sum(query[:12] ** 2)) ** 2
-    scores = vectors @ query + weight * index.words.matches("green vase 42")
-    (found,) = index.search(2 * query[None], 10, texts=["green vase 42"])
+    number = int(np.argsort(-vectors @ query)[30])
+    text, weight = f"vase {number}", 0.9 * float(np.sum(query[:48] ** 2)) ** 2
+    scores = vectors @ query + weight * index.words.matches(text)
+    (found,) = index.search(2 * query[None], 10, texts=[text])
     expected = np.argsort(-scores, kind="stable")[:10]
     assert [one.product_id for one in found] == products.column("_id").take(expected).to_pylist()
     np.testing.assert_allclose([one.score for one in found], 2 * scores[expected], atol=2e-3)
@@ -762,11 +763,11 @@ def test_a_hybrid_score_is_the_sum_of_vectors_and_words(tmp_path):
         assert list(one.contributions) == ["text", "image", "words"]
         assert sum(one.contributions.values()) == pytest.approx(one.score, abs=1e-5)
     assert max(one.contributions["words"] for one in found) > 0.1
-    index.update([{"_id": "sku-042", "title": "red bowl"}])
-    assert index.search(query[None], 300, texts=["42"])[0][0].contributions["words"] == 0, (
+    index.update([{"_id": f"sku-{number:03d}", "title": "red bowl"}])
+    assert index.search(query[None], 300, texts=[str(number)])[0][0].contributions["words"] == 0, (
         "its words are not known yet"
     )
-    picture = np.concatenate([np.zeros(12), query[12:]]).astype(np.float32)
+    picture = np.concatenate([np.zeros(48), query[48:]]).astype(np.float32)
     assert not any(one.contributions["words"] for one in index.search(picture[None], texts=["green vase"])[0])
 
 

@@ -132,6 +132,25 @@ def test_the_image_encoder_is_loaded_for_pictures_alone(run, model, processor, t
     assert [one.score for one in both] != [one.score for one in results]
 
 
+def test_words_count_unless_they_are_left_out_or_the_index_has_none(run, capsys):
+    def answer(**options):
+        capsys.readouterr()
+        search.main(search.SearchArguments("clay bowl", str(run), k=12, json=True, **options))
+        return json.loads(capsys.readouterr().out)["results"]
+
+    hybrid, vectors = answer(), answer(hybrid=False)
+    words = {one["product_id"]: one["contributions"].pop("words") for one in hybrid}
+    alone = {one["product_id"]: one["score"] for one in vectors}
+    assert {name.split("-")[0] for name, part in words.items() if part > 0} == {"bowl"}
+    for one in hybrid:
+        assert one["score"] == pytest.approx(alone[one["product_id"]] + words[one["product_id"]], abs=1e-5)
+    assert all("words" not in one["contributions"] for one in vectors)
+    many = [found.product_id for found in next(search.Searcher(run).search_many(["clay bowl"], 12))[0]]
+    assert many == [one["product_id"] for one in hybrid] and hybrid == sorted(hybrid, key=lambda one: -one["score"])
+    index.main(index.IndexArguments(str(run / "vectors"), str(run / "index"), words=False))
+    assert answer() == answer(hybrid=False) == vectors
+
+
 def test_words_are_those_of_the_fields_that_the_model_reads(model, processor, tmp_path):
     corpus, queries, qrels = shop_rows()
     corpus = [{**row, "price": "7.35" if row["_id"] == "lamp-blue" else "9.90"} for row in corpus]

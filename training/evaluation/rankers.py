@@ -136,12 +136,12 @@ class SparseRanker:
         return rankings
 
 
-def load_text_model(name: str, kind: str):
+def load_text_model(name: str, kind: str, **options):
     """A model of sentence-transformers.
 
     Args:
         name (`str`): its folder or Hub id.
-        kind (`str`): the class that it is of, such as `"SentenceTransformer"`.
+        kind (`str`): the class that it is of, such as `"SentenceTransformer"`, which takes the `options`.
 
     Raises:
         DataError: if the library is not installed or the model can't be loaded.
@@ -151,7 +151,7 @@ def load_text_model(name: str, kind: str):
     except ImportError as error:
         raise DataError(f"sentence-transformers is not installed; run: {TEXT_MODELS_INSTALL}") from error
     with reading(f"{name}: can't load it as a sentence-transformers model"):
-        return getattr(sentence_transformers, kind)(str(name))
+        return getattr(sentence_transformers, kind)(str(name), **options)
 
 
 class HybridRanker:

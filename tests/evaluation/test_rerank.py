@@ -111,11 +111,15 @@ def test_pairs_are_the_judged_ones_and_candidates_that_nobody_judged(shop):
 
 
 @pytest.mark.slow
-def test_a_cross_encoder_learns_which_products_are_relevant(shop, tmp_path):
+def test_a_cross_encoder_learns_which_products_are_relevant(tmp_path):
+    corpus, queries, _ = shop_rows()
+    corpus = [{**row, "description": f"the {row['_id'].split('-')[1]} {row['_id'].split('-')[0]}"} for row in corpus]
+    queries = [{**query, "text": query["_id"].split("-")[1]} for query in queries[::3]]
+    judged = [{"query-id": query["_id"], "corpus-id": f"{query['text']}-blue", "score": 1} for query in queries]
+    shop = str(write_shop(tmp_path / "blue", corpus, queries, judged))  # of all kinds the blue ones
     make_text_tower(tmp_path / "bert")
     options = {"train": True, "output": str(tmp_path / "cross"), "split": "train", "batch_size": 8}
-    options |= {"epochs": 30, "learning_rate": 2e-3, "negatives": 8}
-    rerank.main(rerank.RerankArguments(str(tmp_path / "bert"), str(shop), **options))
-    found = rerank.main(rerank.RerankArguments(str(tmp_path / "cross"), str(shop), metrics=["ndcg@10"]))
-    assert found["views"]["reranked"]["ndcg@10"]["mean"] > 0.9
-    assert (tmp_path / "cross" / ".mmfusion.json").is_file()
+    options |= {"epochs": 30, "learning_rate": 1e-2}
+    rerank.main(rerank.RerankArguments(str(tmp_path / "bert"), shop, **options))
+    found = rerank.main(rerank.RerankArguments(str(tmp_path / "cross"), shop, metrics=["mrr@10"]))
+    assert found["views"]["reranked"]["mrr@10"]["mean"] == 1 > found["views"]["candidates"]["mrr@10"]["mean"]

@@ -25,7 +25,7 @@ MULTISHOP_MODELS = {mmfusion: [$(call each_seed,runs/multishop-%/model)], text o
 	image only: runs/multishop_image/model, gated: [$(call each_seed,runs/multishop_gated-%/model)], \
 	text 0.5 + image 0.5: runs/multishop_mean0.5/model, text 0.7 + image 0.3: runs/multishop_mean0.7/model, \
 	text 0.9 + image 0.1: runs/multishop_mean0.9/model, sum: runs/multishop_sum/model, \
-	concat: runs/multishop_concat/model, zero-shot text: minilm}
+	concat: runs/multishop_concat/model, zero-shot text: minilm, bm25 tuned: bm25-tuned}
 FASHION_SEEDS ?= 0,1,2
 FASHION_VARIANTS ?= experts,gated,weighted_mean,text only,image only,sum,concat
 RECIPE_SEEDS ?= 0,1,2

@@ -11,7 +11,7 @@ from helpers import picture, shop_rows, write_shop
 
 from modeling_mmfusion.errors import DataError
 from training import evaluate, judge
-from training.catalogue.layout import load_split
+from training.catalogue.layout import load_split, load_table
 from training.common.errors import Problems
 from training.evaluation.grades import (
     GUIDELINES,
@@ -84,6 +84,8 @@ def test_queries_are_drawn_of_each_slice_in_proportion():
         kinds = Counter(query["slice"] for query in drawn)
         assert len({query["_id"] for query in drawn}) == count
         assert all(abs(kinds[name] - size * count / 100) < 1 for name, size in sizes.items())
+    seven = Counter(query["slice"] for query in draw_queries(split, 7, 0))
+    assert seven == {"text": 4, "image": 2, "both": 1}, "the one that is left goes where most of one is missing"
     assert len(draw_queries(split, 500, 0)) == 100
     first = draw_queries(split, 50, 0)
     assert first == draw_queries(split, 50, 0) != draw_queries(split, 50, 1)
@@ -111,6 +113,7 @@ def test_a_run_that_does_not_fit_is_told(shop, tmp_path, capsys):
     assert (
         "1 x ranked product that the catalogue doesn't have (left out); first:" in out and "q-mug-blue: spoon" in out
     )
+    assert "spoon" not in (tmp_path / "j" / "pool.jsonl").read_text()
     assert "1 x query that a system has no ranking for; first:" in out and "query q-mug-red" in out
     write_run(tmp_path / "odd.trec", {"other": ["mug-red"]})
     with pytest.raises(DataError, match="odd.trec: ranks none of the queries of"):
@@ -199,6 +202,8 @@ def test_the_result_is_a_catalogue_that_evaluate_takes_as_it_is(folder):
     assert split.qrels == {query.id: {p: 3 * (p == query.id[2:]) for p in query.found} for query in folder.pool}
     source = load_split(folder.made.data, "test")
     assert split.picture_digests == source.picture_digests and split.corpus[0] == source.corpus[0]
+    features = [load_table(data, "corpus", "test")[0].features for data in (folder.made.data, catalogue)]
+    assert features[0] == features[1]
     rows = list(csv.reader((catalogue / "judges.csv").open()))
     assert rows[0][2:] == [exact, kind, other] and len(rows) == folder.pool.pairs + 1
     assert {row[3] for row in rows[1:] if row[0] == folder.pool.queries[7].id} == {""}, "left out by that judge"

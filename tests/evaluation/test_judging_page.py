@@ -18,6 +18,9 @@ from training.evaluation.pooling import read_pool
 from training.judge import JudgeArguments
 
 HOSTILE = "</script><script>document.title=1</script><img src=x onerror='document.title=1'> ${1} {{pool}}"
+FITS = """[...document.querySelectorAll('.grades button')].every((button) =>
+  button.scrollWidth <= button.clientWidth
+  && button.getBoundingClientRect().right <= button.closest('li').getBoundingClientRect().right)"""
 in_browser = pytest.mark.skipif(
     chromium() is None,
     reason="no Chromium is installed (Debian: apt-get install chromium), so the page is not tried",
@@ -77,6 +80,7 @@ def test_a_person_judges_by_keys_and_goes_on_later(judging, size, tmp_path):
     with open_judging(judging, size=size, dark=size is PHONE) as (page, errors):
         assert page.inner_text("#query") == first.text and page.locator("#cards > li").count() == count >= 3
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page scrolls sideways"
+        assert page.evaluate(FITS), "the buttons stick out of their cards"
         page.keyboard.press("3")
         page.keyboard.press("0")
         assert shown(page)[:3] == ["3", "0", None] and current(page) == 2

@@ -110,14 +110,14 @@ class ModelJudge:
             if (left := [product for product in query.found if product not in grades.get(query.id, {})])
             for start in range(0, len(left), self.together)
         ]
-        lock, stopped = threading.Lock(), threading.Event()
+        lock = threading.Lock()
 
         def contents(one: Asked) -> list[dict]:
             with lock:  # `datasets` reads one row at a time
                 return messages(one, split, [row_of[product] for product in one.products], self.pictures)
 
-        def answer(one: Asked) -> list[int] | None:
-            return None if stopped.is_set() else self.ask(contents(one), len(one.products))
+        def answer(one: Asked) -> list[int]:
+            return self.ask(contents(one), len(one.products))
 
         file.parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(self.parallel) as threads, cannot_write(file), file.open("a", encoding="utf-8") as out:
@@ -139,7 +139,6 @@ class ModelJudge:
                         out.write(json.dumps(row, ensure_ascii=False) + "\n")
                     out.flush()
             finally:
-                stopped.set()
                 threads.shutdown(cancel_futures=True)
         return grades
 

@@ -57,7 +57,7 @@ function card(id, number) {
   const group = make("div", "", { class: "grades", role: "group", "aria-label": `Grade of product ${number + 1}` });
   for (const [grade, name] of pool.grades) {
     const button = make("button", "", { "data-grade": grade });
-    button.append(make("b", grade), document.createTextNode(name));
+    button.append(make("b", grade), document.createTextNode(` ${name}`));
     button.addEventListener("click", () => { move(number, false); give(grade); });
     group.append(button);
   }

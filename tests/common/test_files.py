@@ -16,7 +16,7 @@ from hub_card import build
 from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.checksums import MARK, check_whole
 from modeling_mmfusion.errors import DataError, ProductIndexError
-from training import convert, embed, evaluate, export, index, judge, mine, prepare, quickstart, train
+from training import convert, embed, evaluate, export, index, judge, mine, prepare, quickstart, rerank, train
 from training.benchmarks import ablate, baseline_trainer, compare, dual_encoder, leave_one_out, search_speed
 from training.common.files import (
     beside,
@@ -62,6 +62,9 @@ FOLDERS = {
     "training.index": lambda given: index.main(index.IndexArguments(given.vectors, str(given.output))),
     "training.scale.engines": lambda given: engines.main(
         engines.EngineArguments(given.vectors, output=str(given.output))
+    ),
+    "training.rerank": lambda given: rerank.main(
+        rerank.RerankArguments(given.model, str(given.shop), train=True, output=str(given.output))
     ),
     "training.export": lambda given: export.main(
         export.ExportArguments(given.model, str(given.output.parent), [given.output.name])

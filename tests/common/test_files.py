@@ -99,7 +99,7 @@ FOLDERS = {
     ),
 }
 # Every command that writes files of names that are given.
-FILES = {"training.evaluate", "training.mine", "training.evaluation.sheet"}
+FILES = {"training.audit", "training.evaluate", "training.mine", "training.evaluation.sheet"}
 FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "scaling", "training_speed")}
 FILES |= {f"training.benchmarks.{name}" for name in ("service_load", "space_load")}
 OUTPUTS = {"output", "work", "report", "results", "run_file", "per_query", "examples", "plot"}

@@ -102,9 +102,9 @@ def main(arguments: CompareArguments) -> dict:
     """Measures what is missing, prints the table, writes it and returns its numbers."""
     check_output_file(arguments.results, ".json")
     baselines = [read_baseline(file) for file in arguments.baseline]
+    claim_folder(arguments.output, "training.benchmarks.compare")
     if not arguments.models:
         raise DataError("--models: names no model to compare")
-    claim_folder(arguments.output, "training.benchmarks.compare")
     measured: dict[str, dict[str, Measured]] = defaultdict(lambda: defaultdict(Measured))
     for number, (name, models) in enumerate(arguments.models.items()):
         for model in map(resolve_tower, [models] if isinstance(models, str) else models):

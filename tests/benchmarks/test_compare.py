@@ -37,7 +37,7 @@ def write_baseline(folder, shop, values) -> str:
 def test_a_row_a_system_and_nothing_is_measured_twice(arguments, shop, tmp_path, monkeypatch, capsys):
     arguments.baseline = [write_baseline(tmp_path, shop, np.full(12, 0.25))]
     results = compare.main(arguments)
-    views = ["ours, fused", "ours, text", "ours, image", "bm25", "rrf", "oracle"]
+    views = ["ours, fused", "ours, text", "ours, image", "bm25", "rrf", "hybrid", "oracle"]
     assert list(results["rows"]) == [*views, "words", "other", "text only", "a baseline, fused"]
     found = {name: cells[str(shop)]["ndcg@10"]["mean"] for name, cells in results["rows"].items()}
     assert found["other"] == found["ours, fused"] and found["words"] == found["bm25"]

@@ -46,6 +46,7 @@ def write_split(
     queries: Iterable[dict],
     qrels: Iterable[dict],
     features: datasets.Features = CORPUS_FEATURES,
+    query_features: datasets.Features = QUERY_FEATURES,
 ) -> None:
     """Writes one split of a catalogue as three Parquet files, in chunks, so that an iterator needs little memory.
 
@@ -57,12 +58,13 @@ def write_split(
         queries (`Iterable[dict]`): rows of `_id, text, slice, novel, attributes, frequency` (how often it was asked).
         qrels (`Iterable[dict]`): rows of `query-id, corpus-id, score`.
         features (`datasets.Features`, *optional*): the corpus' columns; see [`corpus_features`].
+        query_features (`datasets.Features`, *optional*): the queries' columns.
     """
     target = Path(folder) / split
     target.mkdir(parents=True, exist_ok=True)
     tables = (
         ("corpus", corpus, features),
-        ("queries", queries, QUERY_FEATURES),
+        ("queries", queries, query_features),
         ("qrels", qrels, QREL_FEATURES),
     )
     for name, rows, columns in tables:

@@ -4,8 +4,9 @@
     python -m training.evaluate --model runs/myshop/model --data data/myshop_styles --report report.json
 
 Beside the split's own queries there are known items, short heads, typing errors, lost and surplus spaces, the other
-number of nouns, other spellings of units, negations, and German, French and Spanish ones; see
-`training/catalogue/query_styles.py`. The columns `style` and `source` tell what each is and which query it was made of.
+number of nouns, other spellings of units, negations, and German, French and Spanish ones, as
+`training/catalogue/query_styles.py` tells. The columns `style` and `source` say what each is and of which query it
+was made.
 """
 
 from collections import Counter
@@ -19,16 +20,17 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import RetrievalSplit, load_split, load_table, rows_of
-from training.catalogue.query_styles import AS_ASKED, LISTED, POSITIVE, Styled, styled_queries
+from training.catalogue.query_styles import LISTED, POSITIVE, Styled, styled_queries
 from training.catalogue.translations import LANGUAGES
 from training.catalogue.writing import write_card, write_split
 from training.common.cli import Seed, run
 from training.common.files import check_folder, new_folder
+from training.evaluation.styles import AS_ASKED
 
 WRITER = "training.styles"
 STYLES = (AS_ASKED, "title", "head", "typo 1", "typo 2", "joined", "split", "plural", "units", LISTED)
 STYLES += ("negation", POSITIVE, *LANGUAGES)
-COLUMNS = {"style": datasets.Value("string"), "source": datasets.Value("string")}
+COLUMNS = {name: datasets.Value("string") for name in ("style", "source")}
 
 
 @dataclass
@@ -54,8 +56,8 @@ def main(arguments: StylesArguments) -> dict:
     """Writes the catalogue, prints and returns how many queries each style has and which styles it lacks."""
     check_folder(arguments.output, WRITER)
     table, source = load_table(arguments.data, "queries", arguments.split)
-    if "style" in table.column_names:
-        raise DataError(f"{source}: has a column style already; give the catalogue that it was made of")
+    if taken := sorted(COLUMNS.keys() & set(table.column_names)):
+        raise DataError(f"{source}: has a column {taken[0]} already; give the catalogue that it was made of")
     split = load_split(arguments.data, arguments.split)
     styled = styled_queries(split, arguments.queries, arguments.seed)
     counts = Counter({AS_ASKED: len(split.queries)}) + Counter(query.style for query in styled)
@@ -66,8 +68,8 @@ def main(arguments: StylesArguments) -> dict:
             corpus_rows(split),
             query_rows(split, styled),
             qrel_rows(split, styled),
-            split.corpus.features,
-            datasets.Features({**table.features, **COLUMNS}),
+            load_table(arguments.data, "corpus", arguments.split)[0].features,
+            datasets.Features({**table.features, "_id": datasets.Value("string"), **COLUMNS}),
         )
         name = Path(arguments.output).resolve().name
         write_card(folder, name, "unknown", [arguments.split], _card(arguments, counts))

@@ -58,15 +58,13 @@ def main(arguments: CompareArguments) -> dict:
             known = views_of(model)
             views = known if number == 0 else (arguments.views.get(name, known[0]),)
             report = kept_report(arguments, model, path, views)
-            for view, metrics in report["views"].items():
-                slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
-                rows.setdefault(row_name(name, view, number), {})[path] = metrics | {"slices": slices}
+            for view in report["views"]:
+                rows.setdefault(row_name(name, view, number), {})[path] = cell_of(report, view)
     if arguments.baseline:
         found = read_json(existing_file(arguments.baseline, "a report of training.benchmarks.baseline_trainer"))
         for report in found["catalogues"].values():
-            for view, metrics in report["views"].items():
-                slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
-                rows.setdefault(f"{found['baseline']}, {view}", {})[report["data"]] = metrics | {"slices": slices}
+            for view in report["views"]:
+                rows.setdefault(f"{found['baseline']}, {view}", {})[report["data"]] = cell_of(report, view)
     results = {"metric": METRIC, "split": arguments.split, "rows": rows, "ratios": ratios(rows)}
     results |= {"models": arguments.models, "environment": environment()}
     write_json(Path(arguments.results), results)
@@ -74,6 +72,14 @@ def main(arguments: CompareArguments) -> dict:
     write_text(Path(arguments.results).with_suffix(".md"), text + "\n")
     print(text, flush=True)
     return results
+
+
+def cell_of(report: dict, view: str) -> dict:
+    """What a report tells of a view: its metrics, `slices` (the first one's mean in each), and `styles` if it has any
+    (see [`~training.evaluation.styles.style_costs`])."""
+    slices = {part: found[view][METRIC]["mean"] for part, found in report["slices"].items()}
+    styles = {style: found[view] for style, found in report.get("styles", {}).items()}
+    return report["views"][view] | {"slices": slices} | ({"styles": styles} if styles else {})
 
 
 def row_name(name: str, view: str, number: int) -> str:

@@ -1,8 +1,8 @@
 """What is known of each product of a split: its kind, and the values of its attributes.
 
-A catalogue's corpus often lacks the attributes by which its queries were judged. Judgments tell them: a query that asks
-for `{"type": "Dress", "color": "Blue"}` says so of each product of its highest score. Besides them count the corpus'
-own columns, and its column `attributes`.
+A catalogue's corpus often lacks the attributes by which its queries were judged. Judgments tell them: a query that
+asks for `{"type": "Dress", "color": "Blue"}` says so of each product of its highest score. Besides them count the
+corpus' own columns, and its column `attributes`.
 """
 
 import json

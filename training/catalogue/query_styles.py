@@ -17,21 +17,22 @@ none has a size or an amount.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import NamedTuple
 
+from training.catalogue.known_items import MOST, Titles, some_words
 from training.catalogue.layout import RetrievalSplit
-from training.catalogue.product_facts import ProductFacts, plain, product_facts, stems
+from training.catalogue.product_facts import ProductFacts, product_facts, stems
 from training.catalogue.translations import LANGUAGES, translate
 from training.catalogue.typos import join_words, misspell, split_word
 from training.catalogue.units import respell
 from training.catalogue.word_forms import other_number, singular
 
-AS_ASKED, LISTED, POSITIVE = "as asked", "units, as listed", "negation, positive part"
-FEW, MOST = 2, 8  # words of a known item's query
+LISTED, POSITIVE = "units, as listed", "negation, positive part"
 LEAST = 2  # products of a kind, and of those with and without what a negation names
+SHARE = 0.1  # of a negation's judged products that have what it names: of fewer the best ten have none anyway
 NOUNS = {  # of patterns, to say `without stripes`
     "checked": "checks",
     "dotted": "dots",
@@ -77,7 +78,7 @@ def styled_queries(split: RetrievalSplit, count: int, seed: int) -> list[Styled]
         split (`RetrievalSplit`): products, queries and judgments.
         count (`int`): most queries of a style.
         seed (`int`): the same seed makes the same queries; those with a source have the same sources in all styles
-            as far as these can be had.
+            as far as these can be had, and the same words are misspelled by one edit and by two.
     """
     facts = product_facts(split)
     nouns = {words[-1] for kind in facts.kinds if (words := stems(kind))}
@@ -104,7 +105,7 @@ def changed_queries(
     """The split's queries that a change leaves not as they are, with their judgments."""
     found: list[Styled] = []
     for query in Random(f"{seed} sources").sample(split.queries, len(split.queries)):
-        text = change(query["text"], Random(f"{seed} {style} {query['_id']}"))
+        text = change(query["text"], Random(f"{seed} {query['_id']}"))
         if text and text.casefold() != query["text"].casefold() and len(found) < count:
             found.append(Styled(style, text, split.qrels[query["_id"]], query["_id"], _id_of(style, len(found))))
     return found
@@ -122,65 +123,25 @@ def change_number(text: str, nouns: set[str]) -> str:
 
 def title_queries(split: RetrievalSplit, count: int, seed: int) -> list[Styled]:
     """Known items: words of a title that no other title has all of."""
-    titles = _Titles(split)
-    return [
-        Styled("title", text, titles.judgments(row), "", _id_of("title", number))
-        for number, (row, text) in zip(range(count), titles.worded(Random(f"{seed} title")), strict=False)
-    ]
-
-
-def unit_queries(split: RetrievalSplit, count: int, seed: int) -> list[Styled]:
-    """Known items of titles with sizes and amounts: as they are listed, and in another spelling."""
-    titles, rng, found = _Titles(split), Random(f"{seed} units"), []
-    for row in rng.sample(range(len(titles.texts)), len(titles.texts)):
-        listed = " ".join(titles.texts[row].split()[:MOST])
-        if (other := respell(listed, rng)) != listed and len(found) < 2 * count and titles.fits_alone(listed, row):
-            source = _id_of(LISTED, len(found) // 2)
-            found.append(Styled(LISTED, listed, titles.judgments(row), "", source))
-            found.append(Styled("units", other, titles.judgments(row), source, _id_of("units", len(found) // 2)))
+    titles, rng = Titles(split), Random(f"{seed} title")
+    found: list[Styled] = []
+    for row, title in titles.shuffled(rng):
+        text = some_words(title, rng)
+        if len(found) < count and titles.fits_alone(text, row):
+            found.append(Styled("title", text, titles.judgments(row), "", _id_of("title", len(found))))
     return found
 
 
-class _Titles:
-    """The titles of a split's products, and which of them have a word."""
-
-    def __init__(self, split: RetrievalSplit):
-        has_titles = "title" in split.corpus.column_names
-        self.ids = split.product_ids
-        self.texts = (
-            [" ".join((title or "").casefold().split()) for title in split.corpus["title"][:]] if has_titles else []
-        )
-        self.rows_of: dict[str, set[int]] = defaultdict(set)
-        for row, text in enumerate(self.texts):
-            for word in plain(text).split():
-                self.rows_of[word].add(row)
-
-    def worded(self, rng: Random) -> Iterator[tuple[int, str]]:
-        """Rows of products in a random order, and some of their titles' words: two thirds, from two to eight."""
-        seen = set()
-        for row in rng.sample(range(len(self.texts)), len(self.texts)):
-            words = plain(self.texts[row]).split()
-            text = " ".join(rng.sample(words, min(MOST, max(FEW, round(len(words) * 2 / 3)), len(words))))
-            if len(words) >= FEW and self.texts[row] not in seen and self.fits_alone(text, row):
-                seen.add(self.texts[row])
-                yield row, text
-
-    def copies(self, row: int) -> set[int]:
-        """The products of the same title."""
-        words = plain(self.texts[row]).split()
-        return {other for other in set.intersection(*(self.rows_of[word] for word in words)) if self._same(row, other)}
-
-    def fits_alone(self, text: str, row: int) -> bool:
-        """Whether no product but those of the same title has all words of a text in its own."""
-        words = plain(text).split()
-        return bool(words) and set.intersection(*(self.rows_of[word] for word in words)) == self.copies(row)
-
-    def judgments(self, row: int) -> dict[str, int]:
-        """The product and its copies."""
-        return {self.ids[copy]: 1 for copy in sorted(self.copies(row))}
-
-    def _same(self, row: int, other: int) -> bool:
-        return self.texts[row] == self.texts[other]
+def unit_queries(split: RetrievalSplit, count: int, seed: int) -> list[Styled]:
+    """Known items of titles with sizes and amounts: their first words as listed, and with other spellings of these."""
+    titles, rng = Titles(split), Random(f"{seed} units")
+    found: list[Styled] = []
+    for row, title in titles.shuffled(rng):
+        text = " ".join(title.split()[:MOST])
+        other = respell(text, rng)
+        if len(found) < 2 * count and other != text and titles.fits_alone(text, row):
+            found += _pair(LISTED, text, "units", other, titles.judgments(row), len(found) // 2)
+    return found
 
 
 def head_queries(split: RetrievalSplit, facts: ProductFacts, count: int) -> list[Styled]:
@@ -208,13 +169,10 @@ def negations(split: RetrievalSplit, facts: ProductFacts, count: int, seed: int)
     for kind, rows, name, value in rng.sample(choices, len(choices)):
         having = [row for row in rows if value in facts.values[row].get(name, ())]
         others = [row for row in rows if _is_other(facts, row, name, value)]
-        if len(having) >= LEAST and len(others) >= LEAST and len(found) < 2 * count:
+        is_told = min(len(having), len(others)) >= LEAST and len(having) >= SHARE * (len(having) + len(others))
+        if is_told and len(found) < 2 * count:
             judged = {split.product_ids[row]: 1 for row in others} | {split.product_ids[row]: 0 for row in having}
-            source, number = _id_of(POSITIVE, len(found) // 2), len(found) // 2
-            found.append(Styled(POSITIVE, kind, judged, "", source))
-            found.append(
-                Styled("negation", negated(kind, name, value, rng), judged, source, _id_of("negation", number))
-            )
+            found += _pair(POSITIVE, kind, "negation", negated(kind, name, value, rng), judged, len(found) // 2)
     return found
 
 
@@ -228,7 +186,11 @@ def negated(kind: str, name: str, value: str, rng: Random) -> str:
 def _is_other(facts: ProductFacts, row: int, name: str, value: str) -> bool:
     known = facts.values[row].get(name, set())
     doubtful = known | facts.near[row].get(name, set())
-    return bool(known) and not any(set(value.split()) & set(other.replace("-", " ").split()) for other in doubtful)
+    return bool(known) and not any(_words(value) & _words(other) for other in doubtful)
+
+
+def _words(value: str) -> set[str]:
+    return set(value.replace("-", " ").split())
 
 
 def _rows_by_kind(facts: ProductFacts) -> dict[str, list[int]]:
@@ -241,6 +203,15 @@ def _rows_by_kind(facts: ProductFacts) -> dict[str, list[int]]:
 
 def _translated(text: str, rng: Random, language: str) -> str | None:
     return translate(text, language)
+
+
+def _pair(style: str, text: str, other: str, changed: str, judgments: dict[str, int], number: int) -> list[Styled]:
+    """A query that is made, and its change."""
+    source = _id_of(style, number)
+    return [
+        Styled(style, text, judgments, "", source),
+        Styled(other, changed, judgments, source, _id_of(other, number)),
+    ]
 
 
 def _id_of(style: str, number: int) -> str:

@@ -1,7 +1,7 @@
 """Queries in German, French and Spanish, by a table of the field's words: kinds, colours, patterns and materials.
 
-`translations.csv` has a row a term. Words of one meaning are separated by `|`; a noun's gender and number are in brackets
-(`fp` is feminine plural), and the masculine and feminine form of an adjective are separated by `/`.
+`translations.csv` has a row a term. Words of one meaning are separated by `|`; a noun's gender and number are in
+brackets (`fp` is feminine plural), and the masculine and feminine form of an adjective are separated by `/`.
 """
 
 import csv

@@ -35,24 +35,24 @@ def misspell(text: str, edits: int, rng: Random) -> str:
     Args:
         text (`str`): such as a query; words are runs of four letters or more.
         edits (`int`): how often each misspelled word is edited, in parts that don't touch: 1 or 2.
-        rng (`random.Random`): decides which words and how.
+        rng (`random.Random`): decides which words, before all else, and how.
 
     Returns:
         `str`: the text as it was if no word of it is long enough. Takes some 5 microseconds.
     """
     words = list(WORD.finditer(text))
     sure = int(rng.random() * len(words))
-    for number in range(len(words) - 1, -1, -1):
-        if number == sure or rng.random() < OTHERS:
-            start, end = words[number].span()
-            text = text[:start] + _misspell_word(text[start:end], edits, rng) + text[end:]
+    chosen = [word for number, word in enumerate(words) if number == sure or rng.random() < OTHERS]
+    for word in reversed(chosen):  # from behind, so that what is before stays where it is
+        start, end = word.span()
+        text = text[:start] + _misspell_word(text[start:end], edits, rng) + text[end:]
     return text
 
 
 def _misspell_word(word: str, edits: int, rng: Random) -> str:
     found, length = word, len(word)
     while found == word:  # a second edit may undo the first
-        for part in range(edits - 1, -1, -1):  # from behind, so that what is before stays where it is
+        for part in range(edits - 1, -1, -1):
             found = _edit(found, max(1, part * length // edits), (part + 1) * length // edits, rng)
     return found
 

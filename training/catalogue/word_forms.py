@@ -1,4 +1,4 @@
-"""Singular and plural of English nouns in lower case, as shops use them: some rules, and the exceptions of the field."""
+"""Singular and plural of English nouns in lower case, as shops use them: some rules and the field's exceptions."""
 
 IRREGULAR = {
     "man": "men",

@@ -9,15 +9,17 @@ import pyarrow.parquet as pq
 from training.catalogue.layout import RetrievalSplit
 from training.common.files import new_file
 from training.evaluation.statistics import paired_difference, summarise
+from training.evaluation.styles import STYLE, as_asked, format_harm, format_styles, style_masks, styles_and_harm
 
-PER_QUERY = {"query-id": "_id", "text": "text", "slice": "slice", "novel": "novel"}
+PER_QUERY = {"query-id": "_id"} | {name: name for name in ("text", "slice", "novel", "style", "source")}
 
 
 def slice_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
     """Which queries belong to each slice.
 
     Slices are the values of the column `slice`; `novel` and `seen` by column `novel`; `head`, `torso` and `tail` by
-    column `frequency`, each with a third of all searches; `picture missing`, where a relevant product has none.
+    column `frequency`, each with a third of all searches; `picture missing`, where a relevant product has none; and
+    the values of the column `style`, each after the word style.
     """
     names = [query.get("slice") for query in split.queries]
     masks = {name: np.array([other == name for other in names]) for name in sorted(set(filter(None, names)))}
@@ -27,14 +29,15 @@ def slice_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
             masks[name] = np.array([other is value for other in novel])
     missing = queries_that_miss_pictures(split)
     found = masks | frequency_slices(split) | {"picture missing": missing}
+    found |= {f"{STYLE} {name}": mask for name, mask in style_masks(split).items()}
     return {name: mask for name, mask in found.items() if mask.any() and (name in masks or not mask.all())}
 
 
 def frequency_slices(split: RetrievalSplit) -> dict[str, np.ndarray]:
     """The most frequent queries that make up a third of all searches, the next ones, and the rest; or nothing if the
-    queries don't tell how often they are asked."""
+    queries don't tell how often they are asked; those of other styles than as asked are in none."""
     counts = np.array([query.get("frequency") or 0 for query in split.queries])
-    if not counts.all():
+    if not counts[as_asked(split)].all():
         return {}
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
@@ -72,6 +75,7 @@ def make_report(values: dict[str, dict[str, np.ndarray]], split: RetrievalSplit)
         "slices": slices,
         "slice_sizes": {name: int(mask.sum()) for name, mask in masks.items()},
         "comparisons": comparisons,
+        **styles_and_harm(values, split, masks),
     }
 
 
@@ -80,9 +84,10 @@ def _summarise_all(metrics: dict[str, np.ndarray], mask: np.ndarray | slice = sl
 
 
 def format_report(report: dict) -> str:
-    """The report as a Markdown table: a row a view, a column a metric, then the first metric a slice."""
+    """The report as a Markdown table: a row a view, a column a metric, then the first metric a slice. Below are how
+    often fusion harms, and a table of the styles."""
     metrics = list(next(iter(report["views"].values())))
-    slices = list(report["slices"])
+    slices = [name for name in report["slices"] if not name.startswith(STYLE)]
     head = ["view", *metrics, *(f"{metrics[0]} {name}" for name in slices)]
     rows = [head, ["---"] * len(head)]
     for view, found in report["views"].items():
@@ -93,6 +98,11 @@ def format_report(report: dict) -> str:
     sizes = f"{report['n_queries']:,} queries, {report['n_products']:,} products"
     if report.get("judged_only"):
         sizes += "; each query's judged products alone"
+    if harm := report.get("harm"):
+        told = ", ".join(f"{name} {format_harm(harm[name])}" for name in ("all", *slices))
+        table += f"\n\nfused worse than text in {metrics[0]}, share of the queries (mean loss on them): {told}"
+    if "styles" in report:
+        table += f"\n\n{format_styles(report)}"
     return f"{report['data']}, {report['split']}: {sizes}\n{table}"
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from training.catalogue.layout import RetrievalSplit, rows_of
+from training.catalogue.units import MEASURE
 from training.catalogue.word_forms import singular
 
 KIND = "type"  # what queries' `attributes` call a product's kind
@@ -67,8 +68,8 @@ def plain(text: str) -> str:
 
 
 def title_kind(title: str, kinds: dict[tuple[str, ...], str]) -> str:
-    """The longest of some kinds, by their [`stems`], that a title ends with but for words with digits; else `""`."""
-    words = stems(title)
+    """The longest of some kinds, by their [`stems`], that a title ends with but for sizes and numbers; else `""`."""
+    words = stems(MEASURE.sub(" ", title))
     while words and not words[-1].isalpha():
         words = words[:-1]
     return next((kinds[words[start:]] for start in range(len(words)) if words[start:] in kinds), "")

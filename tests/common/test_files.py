@@ -16,7 +16,7 @@ from hub_card import build
 from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.checksums import MARK, check_whole
 from modeling_mmfusion.errors import DataError, ProductIndexError
-from training import convert, embed, evaluate, export, index, judge, mine, prepare, quickstart, rerank, train
+from training import convert, embed, evaluate, export, index, judge, mine, prepare, quickstart, rerank, styles, train
 from training.benchmarks import ablate, baseline_trainer, compare, dual_encoder, leave_one_out, search_speed
 from training.common.files import (
     beside,
@@ -45,6 +45,7 @@ FOLDERS = {
     "training.convert": lambda given: convert.main(
         convert.ConvertArguments("marqo-products", str(given.shop), str(given.output))
     ),
+    "training.styles": lambda given: styles.main(styles.StylesArguments(str(given.shop), output=str(given.output))),
     "training.demo.shop": lambda given: demo_shop.main(demo_shop.DemoShopArguments(str(given.output), 40, 20)),
     "training.demo.space_sample": lambda given: space_sample.main(
         space_sample.SpaceShopArguments(str(given.shop), str(given.output))
@@ -101,7 +102,7 @@ FOLDERS = {
 # Every command that writes files of names that are given.
 FILES = {"training.audit", "training.evaluate", "training.mine", "training.evaluation.sheet"}
 FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "scaling", "training_speed")}
-FILES |= {f"training.benchmarks.{name}" for name in ("service_load", "space_load")}
+FILES |= {f"training.benchmarks.{name}" for name in ("service_load", "space_load", "styles")}
 OUTPUTS = {"output", "work", "report", "results", "run_file", "per_query", "examples", "plot"}
 READ = {"training.scale.planning", "training.benchmarks.results", "hub_card.check", "hub_card.push", "training.search"}
 

@@ -29,10 +29,12 @@ from training.evaluation.measuring import OTHER_VIEWS, views_for_pictures, views
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.report import format_mean
 from training.evaluation.statistics import SIGNIFICANT, over_seeds, paired_difference, with_holm
+from training.evaluation.styles import mean_cost
 from training.features.pretrained import resolve_tower
 from training.learning.provenance import data_fingerprint, files_fingerprint
 
 METRIC = "ndcg@10"
+OWN_MIXES = ("hybrid", "oracle")
 MARKS = {"better": "↓", "worse": "↑", "no difference": "=", "not tested": ""}  # of the other rows
 LEGEND = (
     "↓ worse than the first row, ↑ better, = no difference: paired randomisation test on each query's nDCG@10, Holm's "
@@ -73,11 +75,14 @@ class Measured:
         queries (`list[list[str]]`): of each seed, the queries' ids.
         values (`dict[str, list[np.ndarray]]`): metric to each seed's values `(queries,)`.
         slices (`list[dict[str, float]]`): of each seed, slice to the mean of `METRIC`.
+        styles (`list[dict[str, dict]]`): of each seed, what each style costs, if the queries have styles; see
+            [`~training.evaluation.styles.style_costs`].
     """
 
     queries: list[list[str]] = field(default_factory=list)
     values: dict[str, list[np.ndarray]] = field(default_factory=dict)
     slices: list[dict[str, float]] = field(default_factory=list)
+    styles: list[dict[str, dict]] = field(default_factory=list)
 
     @property
     def means(self) -> np.ndarray:
@@ -91,11 +96,16 @@ class Measured:
         for metric in report["views"][view]:
             self.values.setdefault(metric, []).append(table[f"{view} {metric}"].to_numpy())
         self.slices.append({part: found[view][METRIC]["mean"] for part, found in report["slices"].items()})
+        self.styles.append({style: found[view] for style, found in report.get("styles", {}).items()})
 
     def summary(self) -> dict:
-        """Each metric's mean with its interval and its seeds' means, and the slices' means."""
+        """Each metric's mean with its interval and its seeds' means, the slices' means, and the styles' costs."""
         slices = {part: float(np.mean([one[part] for one in self.slices])) for part in self.slices[0]}
-        return {metric: over_seeds(values) for metric, values in self.values.items()} | {"slices": slices}
+        styles = {
+            style: mean_cost([one[style] for one in self.styles]) for found in self.styles[:1] for style in found
+        }
+        summary = {metric: over_seeds(values) for metric, values in self.values.items()} | {"slices": slices}
+        return summary | ({"styles": styles} if styles else {})
 
 
 def main(arguments: CompareArguments) -> dict:
@@ -224,11 +234,13 @@ def format_best(results: dict) -> str:
     """A Markdown table: a row a catalogue, ours beside the best of the others, which may be another one in each, and
     whether a test says that ours is better.
 
-    Our own views and the oracle, which is no system, are left out of the others.
+    Our own views, what joins them with words, and the oracle, which is no system, are left out of the others.
     """
     rows = dict(results["rows"])
     ours = rows.pop("mmfusion, fused")
-    others = {name: cells for name, cells in rows.items() if not name.startswith("mmfusion, ") and name != "oracle"}
+    others = {
+        name: cells for name, cells in rows.items() if not name.startswith("mmfusion, ") and name not in OWN_MIXES
+    }
     lines = [f"| {METRIC}, {results['split']} | mmfusion | best other system | which | corrected test |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for path, found in ours.items():

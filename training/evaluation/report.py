@@ -10,8 +10,9 @@ from training.catalogue.layout import RetrievalSplit
 from training.common.files import new_file
 from training.evaluation.product_retrieval.metrics import of_quality
 from training.evaluation.statistics import SIGNIFICANT, paired_difference, summarise, with_holm
+from training.evaluation.styles import STYLE, as_asked, format_harm, format_styles, style_masks, styles_and_harm
 
-PER_QUERY = {"query-id": "_id", "text": "text", "slice": "slice", "novel": "novel"}
+PER_QUERY = {"query-id": "_id"} | {name: name for name in ("text", "slice", "novel", "style", "source")}
 LEGEND = "`*` differs from fused: p < .05, paired randomisation test, Holm's correction over a column's views."
 
 
@@ -19,7 +20,8 @@ def slice_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
     """Which queries belong to each slice.
 
     Slices are the values of the column `slice`; `novel` and `seen` by column `novel`; `head`, `torso` and `tail` by
-    column `frequency`, each with a third of all searches; `picture missing`, where a relevant product has none.
+    column `frequency`, each with a third of all searches; `picture missing`, where a relevant product has none; and
+    the values of the column `style`, each after the word style.
     """
     names = [query.get("slice") for query in split.queries]
     masks = {name: np.array([other == name for other in names]) for name in sorted(set(filter(None, names)))}
@@ -29,14 +31,15 @@ def slice_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
             masks[name] = np.array([other is value for other in novel])
     missing = queries_that_miss_pictures(split)
     found = masks | frequency_slices(split) | {"picture missing": missing}
+    found |= {f"{STYLE} {name}": mask for name, mask in style_masks(split).items()}
     return {name: mask for name, mask in found.items() if mask.any() and (name in masks or not mask.all())}
 
 
 def frequency_slices(split: RetrievalSplit) -> dict[str, np.ndarray]:
     """The most frequent queries that make up a third of all searches, the next ones, and the rest; or nothing if the
-    queries don't tell how often they are asked."""
+    queries don't tell how often they are asked; those of other styles than as asked are in none."""
     counts = np.array([query.get("frequency") or 0 for query in split.queries])
-    if not counts.all():
+    if not counts[as_asked(split)].all():
         return {}
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
@@ -77,6 +80,7 @@ def make_report(values: dict[str, dict[str, np.ndarray]], split: RetrievalSplit)
         "slices": slices,
         "slice_sizes": {name: int(mask.sum()) for name, mask in masks.items()},
         "comparisons": corrected(comparisons),
+        **styles_and_harm(values, split, masks),
     }
 
 
@@ -102,10 +106,12 @@ def format_mean(found: dict) -> str:
 def format_report(report: dict) -> str:
     """The report as a Markdown table: a row a view, a column a metric, then the first metric a slice.
 
-    Behind the views' means stands a mark where they differ from the fused view's, and what it means is said below.
+    Behind the views' means stands a mark where they differ from the fused view's, and what it means is said below; so
+    are how often fusion harms, and a table of the styles.
     """
     metrics = list(next(iter(report["views"].values())))
-    slices, comparisons = list(report["slices"]), corrected(report["comparisons"])  # of old reports too
+    slices = [name for name in report["slices"] if not name.startswith(STYLE)]
+    comparisons = corrected(report["comparisons"])  # of old reports too
     head = ["view", *metrics, *(f"{metrics[0]} {name}" for name in slices)]
     rows = [head, ["---"] * len(head)]
     for view, found in report["views"].items():
@@ -121,6 +127,11 @@ def format_report(report: dict) -> str:
     if report.get("excluded"):
         sizes += f"; without {report['excluded']:,} near duplicates"
     lines = [f"{report['data']}, {report['split']}: {sizes}", table] + ([f"\n{LEGEND}"] if comparisons else [])
+    if harm := report.get("harm"):
+        told = ", ".join(f"{name} {format_harm(harm[name])}" for name in ("all", *slices))
+        lines.append(f"\nfused worse than text in {metrics[0]}, share of the queries (mean loss on them): {told}")
+    if "styles" in report:
+        lines.append(f"\n{format_styles(report)}")
     return "\n".join(lines)
 
 

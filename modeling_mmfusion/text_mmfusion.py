@@ -24,6 +24,7 @@ NEGATION = re.compile(rf"(?<=\S) {CUES} {EXCLUDED}", re.IGNORECASE)
 NOT_ONE = re.compile(
     r"(?<=\S) (?:but |and )?not ((?:(?:light|dark|too|very|pale|bright) )?\S+(?: n?or \S+)*)", re.IGNORECASE
 )
+NO_LAST = re.compile(r"(?<=\S) no (?!(?:patterns?|prints?)$)(\S+(?: \S+)?)$", re.IGNORECASE)
 SAYINGS = re.compile(r"\b(?:me|do|or|if|why|is|does|am|are|can|will|must|it) not\b", re.IGNORECASE)  # forget me not
 MINUS = re.compile(r"(?<=\s)-(?=[^\W\d_]{3})")
 
@@ -153,7 +154,7 @@ def split_negation(query: str) -> tuple[str, str]:
     """What a query asks for, and what it says that it does not want, `""` if there is nothing of that.
 
     `dress without stripes in blue` asks for a `dress in blue` and does not want `stripes`; so do `dress in blue, not
-    striped` and `dress in blue -stripes`. Encoders read both parts alike, and so find what is not wanted. `with no
+    striped` and `dress in blue -stripes`. Encoders read both parts alike, and so find what is not wanted. `no
     pattern` and the like say plain, which models learn from queries, and stay as they are.
 
     Args:
@@ -167,6 +168,6 @@ def split_negation(query: str) -> tuple[str, str]:
         excluded.append(found[1])
         return ""
 
-    for pattern in (NOT_ONE, NEGATION):
+    for pattern in (NOT_ONE, NEGATION, NO_LAST):
         kept = pattern.sub(leave_out, kept)
     return (kept, " ".join(excluded)) if excluded else (query, "")

@@ -38,7 +38,7 @@ WORKERS = -n auto --dist loadfile --no-loadscope-reorder
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test test-fast space screenshots load hub release results ablation recipe multishop left-out bench catalogue
+.PHONY: help quickstart test test-fast space screenshots load hub release results ablation recipe multishop judged left-out bench catalogue
 .PHONY: lint format lock clean
 
 help:  ## list the targets
@@ -116,6 +116,19 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 	$(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" \
 		--baseline "$(call each_seed,runs/baseline-%/report.json)" --models "$(MULTISHOP_MODELS)" \
 		--views "{text only: text, image only: image}" --results hub_card/results/multishop.json
+	$(PYTHON) -m training.benchmarks.results --copy=false
+
+judged: $(VENV)/installed  ## judge what six systems find on HM by the grades in hub_card/results/ (after `make results`)
+	$(PYTHON) -m training.evaluate --model runs/hm/model --data "$(HM)" --views rrf --run-file runs/rrf.trec
+	$(PYTHON) -m training.judge pool --data "$(HM)" --systems bm25,minilm,runs/hm/model,runs/rrf.trec --depth 5 \
+		--output runs/judging
+	$(PYTHON) -m training.judge result --output runs/judging --grades hub_card/results/judged_hm.csv
+	cp runs/judging/report.json hub_card/results/judged_hm.json
+	$(PYTHON) -m training.judge agree --output runs/judging --grades hub_card/results/judged_hm.csv,qrels
+	cp runs/judging/agreement.json hub_card/results/agreement_hm_qrels.json
+	$(PYTHON) -m training.judge agree --output runs/judging \
+		--grades hub_card/results/judged_hm.csv,hub_card/results/judged_hm_again.csv
+	cp runs/judging/agreement.json hub_card/results/agreement_hm_again.json
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 left-out: $(VENV)/installed  ## train on one shop, measure on others, from a dual encoder and not (an hour), and write the table

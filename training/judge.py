@@ -204,7 +204,7 @@ def _judges(arguments: JudgeArguments, made: Pool, split: RetrievalSplit) -> dic
 def format_agreement(report: dict) -> str:
     """The report as Markdown tables."""
     first, second = report["judges"]
-    lines = [f"{report['pairs']:,} pairs of {report['queries']:,} queries judged by {first} (rows) and {second}"]
+    lines = [f"{report['pairs']:,} pairs of {report['queries']:,} queries judged by {first} (rows) and {second}", ""]
     lines += ["| | 0 | 1 | 2 | 3 |", "| ---: | ---: | ---: | ---: | ---: |"]
     lines += [f"| {grade} | {' | '.join(map(str, row))} |" for grade, row in enumerate(report["confusion"])]
     lines += ["", "| agreement | value | 95% |", "| --- | --- | --- |"]
@@ -222,7 +222,7 @@ def format_agreement(report: dict) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if not report["metrics"]:
         lines.append(
-            f"no correction: {second} has to judge two queries or more that {first} has not, and two that it has"
+            f"\nno correction: {second} has to judge two queries or more that {first} has not, and two that it has"
         )
     return "\n".join(lines)
 

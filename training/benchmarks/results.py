@@ -4,7 +4,7 @@
 
 Every number there comes from a file in hub_card/results/, and every file there from a run's report.json or from
 `ablate`, `compare`, `leave_one_out`, `training_speed`, `catalogue`, `space_load` or `service_load` in
-training/benchmarks/.
+training/benchmarks/, or from training.judge.
 """
 
 import re
@@ -26,12 +26,14 @@ from training.benchmarks.space_load import format_load
 from training.benchmarks.training_speed import format_figures
 from training.common.cli import run
 from training.common.files import read_json, write_json, write_text
+from training.evaluation.judged_catalogue import format_judged
 from training.evaluation.report import format_report
+from training.judge import format_agreement
 from training.scale.planning import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")
 TARGETS = {"best": "multishop", "left out": "left-out", "service": "load"} | {
-    kind: kind for kind in ("results", "ablation", "recipe", "multishop", "bench", "catalogue", "load")
+    kind: kind for kind in ("results", "ablation", "recipe", "multishop", "bench", "catalogue", "load", "judged")
 }
 MARKERS = {
     kind: (f"<!-- {kind}: written by `make {target}` -->", f"<!-- end of {kind} -->")
@@ -60,6 +62,8 @@ class ResultsArguments:
         faults: Results of training.benchmarks.faults to show.
         load: Results of training.benchmarks.space_load to show.
         service: Results of training.benchmarks.service_load to show.
+        judged: What training.judge says of systems to show.
+        agreements: What it says of two judges each to show, with commas between.
     """
 
     runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
@@ -79,6 +83,10 @@ class ResultsArguments:
     faults: str = "hub_card/results/bench_faults.json"
     load: str = "hub_card/results/bench_space.json"
     service: str = "hub_card/results/bench_service.json"
+    judged: str = "hub_card/results/judged_hm.json"
+    agreements: list[str] = field(
+        default_factory=lambda: [f"hub_card/results/agreement_hm_{name}.json" for name in ("qrels", "again")]
+    )
 
 
 def main(arguments: ResultsArguments) -> None:
@@ -128,6 +136,10 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
         ],
         "load": [format_load(read_results(arguments.load))],
         "service": [format_service(read_results(arguments.service))],
+        "judged": [
+            format_judged(read_results(arguments.judged)),
+            *(format_agreement(read_results(name)) for name in arguments.agreements),
+        ],
     }
 
 

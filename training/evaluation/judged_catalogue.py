@@ -108,6 +108,7 @@ def format_judged(report: dict) -> str:
     for system, found in sorted(report["systems"].items(), key=lambda item: -item[1]["new"]["mean"]):
         cells = [f"{_interval(found[name])} | {found[name]['judged']:.0%}" for name in ("old", "new")]
         lines.append(f"| {system} | {' | '.join(cells)} |")
+    lines.append("")
     tau = "not defined" if report["kendall_tau"] is None else f"{report['kendall_tau']:.2f}"
     few = f" (of {len(report['systems'])} systems it says little)" if len(report["systems"]) < FEWEST_SYSTEMS else ""
     lines.append(

@@ -35,8 +35,14 @@ def test_words_are_that_many_edits_away_and_short_ones_stay(edits):
 
 
 def test_the_same_seed_makes_the_same_slips():
-    assert misspell(QUERIES[0], 2, Random(3)) == misspell(QUERIES[0], 2, Random(3))
-    assert len({misspell(QUERIES[0], 1, Random(seed)) for seed in range(50)}) > 25
+    once, again = ([misspell(QUERIES[0], 2, Random(seed)) for seed in range(50)] for _ in range(2))
+    assert once == again and len(set(once)) > 25
+
+
+def test_letters_are_changed_doubled_dropped_and_swapped():
+    found = {misspell("trucks", 1, Random(seed)) for seed in range(500)}
+    assert {"tricks", "trrucks", "trcks", "turcks"} <= found
+    assert not {"trzcks", "rtucks"} & found
 
 
 def test_keys_touch_each_other():

@@ -115,7 +115,7 @@ def run(shop, monkeypatch, capsys):
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_readmes_commands_on_an_own_catalogue_keep_all_products(shop, run):
     prepared, trained, searched = section("Your catalogue")
-    evaluated, space, hub = section("Measure, show, share")
+    evaluated, audited, space, hub = section("Measure, show, share")
     run(prepared)
     report = json.loads((shop / "data/myshop/prepare_report.json").read_text())
     assert report["products"]["read"] == report["products"]["written"] == PRODUCTS
@@ -127,6 +127,8 @@ def test_readmes_commands_on_an_own_catalogue_keep_all_products(shop, run):
     report = json.loads((shop / "runs/myshop/report.json").read_text())
     assert report["n_products"] == splits["test"], "what is measured is held out"
     assert report["views"]["fused"]["ndcg@10"]["mean"] > 0.5
+    run(audited)
+    assert json.loads((shop / "runs/myshop/audit.json").read_text())["data"] == "data/myshop"
     assert read_vectors_manifest(shop / "runs/myshop/vectors")["count"] == PRODUCTS
     assert len(ProductIndex.load(shop / "runs/myshop/index")) == PRODUCTS
     cheap = [found["product"] for found in json.loads(run(f"{searched} --k 1000 --json"))["results"]]

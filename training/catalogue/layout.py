@@ -5,7 +5,7 @@ A catalogue is a Hub dataset id or a local folder with three configurations, eac
 | configuration | columns |
 |---|---|
 | `corpus` | `_id`, `title`, `description`, `category`, `brand`, `price`, `image` (a `datasets` Image) |
-| `queries` | `_id`, `text` (or `image` where queries are pictures); optional `slice`, `novel`, `frequency`, `style`, `source` |
+| `queries` | `_id`, `text` (or `image`: picture queries); optional `slice`, `novel`, `frequency`, `style`, `source` |
 | `qrels` | `query-id`, `corpus-id`, `score` (0 = not relevant; higher is better) |
 
 The layout is the one of BEIR and MTEB (https://huggingface.co/docs/hub/datasets-overview).

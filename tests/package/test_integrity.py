@@ -146,14 +146,14 @@ def test_vectors_that_are_no_numbers_are_neither_written_nor_measured(folder, mo
         return vectors
 
     monkeypatch.setattr(TorchTowers, "product_vectors", product_vectors)
-    with pytest.raises(DataError, match="corpus.parquet row .*the product's vector is no finite number"):
+    with pytest.raises(DataError, match="run/model: the vector of .*corpus.parquet row .* is no finite number"):
         uses(folder)["embed"]()
     assert not (folder / "other" / "manifest.json").exists()
     encoder = Encoder.load(folder / "run" / "model")
     monkeypatch.setattr(type(encoder.model), "get_product_features", lambda self, **_: Nothing())
     monkeypatch.setattr(type(encoder.model), "get_query_features", lambda self, **_: Nothing())
     monkeypatch.setattr(Encoder, "load", lambda *_, **__: encoder)
-    with pytest.raises(DataError, match="are no finite numbers, first of"):
+    with pytest.raises(DataError, match="run/model: the vectors of .* are none, first of .*: no finite number"):
         uses(folder)["evaluate"]()
 
 

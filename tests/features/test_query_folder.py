@@ -180,6 +180,15 @@ def test_the_tokenizer_knows_what_the_processor_does(wordpiece):
             assert tokenizer.encode(query).ids == processor.process_queries(query)["input_ids"][0].tolist(), query
 
 
+def test_a_model_that_knows_how_its_shop_spells_is_exported_without_that(wordpiece, monkeypatch):
+    monkeypatch.setattr(MMFusionProcessor, "_is_token", lambda self, word: False)  # this one was made of all queries
+    processor = MMFusionProcessor.from_towers(**wordpiece)
+    processor.learn_words(["jackett for the mountainside, striped tshirts, navyblue mugs"])
+    assert any(processor.correction(query) for query in HARD_QUERIES)
+    folder = query_folder.QueryFolder(make_model(wordpiece).eval(), processor)
+    assert folder.processor.spelling_words == "" != processor.spelling_words
+
+
 def test_what_no_tokenizer_file_can_say_is_refused_in_one_line(wordpiece, tmp_path, monkeypatch):
     processor = MMFusionProcessor.from_towers(**wordpiece)
     monkeypatch.setattr(type(processor), "query_text", lambda self, query: query[::-1])

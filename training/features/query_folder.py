@@ -10,12 +10,13 @@ Read by text-embeddings-inference (TEI) on a CPU, the embedders of Vespa and Ope
   `hidden_size` is the vector's length.
 - `1_Pooling/config.json` and `sentence_bert_config.json` tell TEI the pooling and the length of a query.
 
-No tokenizer undoes the escapes of an address (`red%20mug`, see `MMFusionProcessor.query_text`): whoever has such
-queries undoes them first.
+No tokenizer undoes the escapes of an address (`red%20mug`), corrects spelling or leaves out what a query does not want,
+as `MMFusionProcessor.query_text` does: whoever wants that has it done first.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,11 @@ class QueryFolder:
     """
 
     def __init__(self, model: MMFusionModel, processor: MMFusionProcessor):
-        self.processor = processor
-        self.tokenizer = query_tokenizer(processor)
-        check_tokens(self.tokenizer, processor)
-        self.case = query_case(model, processor, self.tokenizer)
+        self.processor = copy(processor)
+        self.processor.spelling_words = ""
+        self.tokenizer = query_tokenizer(self.processor)
+        check_tokens(self.tokenizer, self.processor)
+        self.case = query_case(model, self.processor, self.tokenizer)
 
     def write(self, folder: Path, quantize: bool) -> dict[str, dict[str, float | int]]:
         """Fills the folder and measures it; by file what [`measure_tower`] returns.

@@ -199,8 +199,9 @@ def shop_words(listings: Iterable[str], queries: Iterable[str] = ()) -> str:
 
 
 def join_words(first: str, second: str) -> str:
-    """The words of two shops, each once: those of the first, then what only the second has."""
-    return " ".join(dict.fromkeys([*first.split(), *second.split()]))
+    """The words of two shops, each once: those of the first, then what only the second has; at most 40,000, however
+    often a service learns anew what its index says."""
+    return " ".join([*dict.fromkeys([*first.split(), *second.split()])][: 2 * MAX_WORDS])
 
 
 @lru_cache(maxsize=8)

@@ -8,6 +8,7 @@ from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.spelling_mmfusion import (
     MMFusionSpeller,
     edits_to,
+    join_words,
     mistaken_for,
     shop_words,
     speller_of,
@@ -124,6 +125,13 @@ def test_words_of_one_query_alone_are_none_of_the_shops():
         "tall",
         "vase",
     ]
+
+
+def test_the_newest_words_are_kept_of_too_many():
+    old, new = (" ".join(f"{kind}{number}" for number in range(30_000)) for kind in ("old", "new"))
+    words = join_words(new, old).split()
+    assert len(words) == 40_000 and set(new.split()) <= set(words)
+    assert join_words("red mug", "mug lamp") == "red mug lamp"
 
 
 def test_a_processor_learns_words_and_keeps_them(tmp_path):

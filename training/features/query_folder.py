@@ -10,8 +10,8 @@ Read by text-embeddings-inference (TEI) on a CPU, the embedders of Vespa and Ope
   `hidden_size` is the vector's length.
 - `1_Pooling/config.json` and `sentence_bert_config.json` tell TEI the pooling and the length of a query.
 
-No tokenizer undoes the escapes of an address (`red%20mug`), corrects spelling or leaves out what a query does not want,
-as `MMFusionProcessor.query_text` does: whoever wants that has it done first.
+No tokenizer undoes the escapes of an address (`red%20mug`), corrects spelling or leaves out what a query does not
+want, as `MMFusionProcessor.query_text` does: whoever wants that has it done first.
 """
 
 import json

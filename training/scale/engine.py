@@ -1,0 +1,354 @@
+"""What every engine can do: [`Engine`], the [`ProductSchema`] of what it holds, and addresses of engines.
+
+| address | engine |
+|---|---|
+| `lance:runs/myshop/products.lance` | a Lance dataset in a folder |
+| `milvus:runs/myshop/milvus.db`, `milvus:http://host:19530#products` | Milvus, embedded or a server |
+| `postgresql://user@host/shop#products` | PostgreSQL with pgvector |
+| `qdrant:runs/myshop/qdrant`, `qdrant:http://host:6333#products` | Qdrant, embedded or a server |
+| `opensearch:https://host:9200#products`, `elasticsearch:https://host:9200#products` | OpenSearch, Elasticsearch |
+
+What follows `#` is the name of the collection, table or index there; `products` if none is given.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modeling_mmfusion.errors import DataError, one_line
+from modeling_mmfusion.index import SearchResult
+from training.common.errors import Problems
+from training.scale.filters import Condition, check_search, conditions, is_text
+
+ENGINES_INSTALL = "pip install -e '.[engines]'"
+COLLECTION = "products"
+DIGEST = "_digest"  # of a product's columns and vector, kept with it and never shown
+TEXT = pa.large_string()
+KINDS = {str(kind): kind for kind in (TEXT, pa.bool_(), pa.int64(), pa.float32(), pa.float64())}
+ENGINES = {
+    "lance": "training.scale.lance:LanceEngine",
+    "milvus": "training.scale.milvus:MilvusEngine",
+    "postgresql": "training.scale.postgres:PostgresEngine",
+    "qdrant": "training.scale.qdrant:QdrantEngine",
+    "opensearch": "training.scale.opensearch:OpenSearchEngine",
+    "elasticsearch": "training.scale.opensearch:ElasticsearchEngine",
+}
+
+
+@dataclass
+class ProductSchema:
+    """What a collection of products holds; kept in the engine beside them.
+
+    Args:
+        dim (`int`): length of the vectors.
+        columns (`dict[str, pyarrow.DataType]`): what each column holds, `_id` among them and the vector not: text,
+            truth values, 64-bit integers or floats.
+        model (`str`, *optional*): fingerprint of the model that made the vectors.
+        blocks (`dict[str, int]`, *optional*): widths of the vectors' blocks by name, in their order.
+    """
+
+    dim: int
+    columns: dict[str, pa.DataType]
+    model: str = ""
+    blocks: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, table: pa.Schema, manifest: Mapping[str, Any]) -> "ProductSchema":
+        """The schema of [`bulk_tables`] of a folder of vectors with this manifest."""
+        return cls(manifest["dim"], stored_columns(table), manifest["model"], dict(manifest.get("blocks") or {}))
+
+    def dumps(self) -> str:
+        """As JSON."""
+        columns = {name: str(kind) for name, kind in self.columns.items()}
+        return json.dumps({"dim": self.dim, "columns": columns, "model": self.model, "blocks": self.blocks})
+
+    @classmethod
+    def loads(cls, text: str) -> "ProductSchema":
+        """The other way round."""
+        facts = json.loads(text)
+        return cls(**facts | {"columns": {name: KINDS[kind] for name, kind in facts["columns"].items()}})
+
+
+class Engine(ABC):
+    """A collection of products in an engine, searched as [`ProductIndex`] is.
+
+    Products are tables as [`bulk_tables`] gives them: `_id`, columns, and `vector` (float32). Query and product
+    vectors are unit vectors, so inner product and cosine are the same. No collection that holds something else is
+    ever touched.
+
+    Args:
+        place (`str`): the address behind the engine's name.
+        collection (`str`, *optional*, defaults to `"products"`): the collection's name.
+
+    Attributes:
+        problems (`Problems`): what had to be cut or left out, counted.
+        hybrid (`bool`): whether searches take `texts`.
+
+    Raises:
+        DataError: if the engine's client is not installed, it can't be reached, or the name is none that it takes.
+    """
+
+    hybrid = False
+
+    def __init__(self, place: str, collection: str = COLLECTION):
+        self.place, self.collection, self.problems = place, collection, Problems()
+
+    @abstractmethod
+    def read_schema(self) -> ProductSchema | None:
+        """The collection's schema; `None` if there is no collection.
+
+        Raises:
+            DataError: if the collection is somebody else's.
+        """
+
+    @abstractmethod
+    def check(self, schema: ProductSchema) -> None:
+        """Refuses names and kinds that the engine can't hold, before anything is written.
+
+        Raises:
+            DataError: naming the first.
+        """
+
+    @abstractmethod
+    def load(self, tables: Iterable[pa.Table], schema: ProductSchema) -> int:
+        """Makes the collection anew of these products, and returns their number. Searches find the older ones until
+        all are there; after an error all is as it was. Notes of the older collection are gone.
+
+        Raises:
+            DataError: if there is nothing to load, a product can't be stored, or the collection is somebody else's.
+        """
+
+    @abstractmethod
+    def upsert(self, table: pa.Table) -> None:
+        """Adds products, or takes them in place of older ones; columns that the table does not have become null.
+
+        Raises:
+            DataError: if there is no collection, a column is unknown or holds something else, or a product can't be
+                stored.
+        """
+
+    @abstractmethod
+    def delete(self, product_ids: Sequence[str]) -> None:
+        """Deletes products; unknown ids are no error."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """The number of products."""
+
+    @abstractmethod
+    def digests(self) -> dict[str, int]:
+        """[`digests_of`] each product, by product id."""
+
+    @abstractmethod
+    def read_note(self, name: str) -> str | None:
+        """A text that was written beside the products; `None` if there is none."""
+
+    @abstractmethod
+    def write_note(self, name: str, text: str) -> None:
+        """Writes a text of some kilobytes beside the products, in place of an older one."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Deletes the collection and its notes; none that is there is no error.
+
+        Raises:
+            DataError: if it is somebody else's.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the connection."""
+
+    @abstractmethod
+    def find(
+        self, queries: np.ndarray, k: int, wanted: dict[str, Condition], texts: Sequence[str] | None
+    ) -> list[list[SearchResult]]:
+        """What [`~Engine.search`] gives, of what it has checked."""
+
+    def create(self, schema: ProductSchema) -> None:
+        """Makes an empty collection, for [`~Engine.upsert`].
+
+        Raises:
+            DataError: if a collection of that name is there.
+        """
+        if self.read_schema():
+            raise DataError(f"{self.place}: there is a collection {self.collection!r} already; drop it first")
+        columns = {name: pa.array([], kind) for name, kind in schema.columns.items()}
+        vectors = pa.array([], pa.list_(pa.float32(), schema.dim))
+        self.load([pa.table({**columns, "vector": vectors})], schema)
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> list[list[SearchResult]]:
+        """The best products for each query, best first; see [`ProductIndex.search`]. Filters are the engine's.
+
+        Args:
+            queries (`np.ndarray` of shape `(Q, dim)`): query vectors.
+            k (`int`, *optional*, defaults to 10): products a query.
+            where (`Mapping[str, Any]`, *optional*): conditions by column.
+            texts (`Sequence[str]`, *optional*): the queries as texts, for hybrid search, where the engine has it.
+
+        Raises:
+            DataError: if `k` is no positive integer, queries are not finite or not as wide as the vectors, a column is
+                unknown or compared with what it does not hold, texts are given where `hybrid` is False, or there is
+                no collection.
+        """
+        schema = self.schema
+        check_search(queries, k, schema.dim)
+        if texts is not None and not self.hybrid:
+            raise DataError(f"{self.place}: searches by vectors alone; there is no hybrid search here")
+        if texts is not None and len(texts) != len(queries):
+            raise DataError(f"texts must be a list of one string for each of the {len(queries)} queries")
+        wanted = conditions(where or {}, schema.columns)
+        return self.find(np.asarray(queries, dtype=np.float32), int(k), wanted, texts) if len(queries) else []
+
+    @property
+    def schema(self) -> ProductSchema:
+        """The collection's schema.
+
+        Raises:
+            DataError: if there is no collection, or it is somebody else's.
+        """
+        if (schema := self.read_schema()) is None:
+            raise DataError(
+                f"{self.place}: there is no collection {self.collection!r}; load it with training.scale.engines"
+            )
+        return schema
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.schema.dim
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Widths of the vectors' blocks by name, in their order."""
+        return self.schema.blocks
+
+    @property
+    def model(self) -> str:
+        """Fingerprint of the model that made the vectors."""
+        return self.schema.model
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+
+def open_engine(url: str) -> Engine:
+    """The engine at an address; see the table above.
+
+    Raises:
+        DataError: if the address names none that is known, or the engine can't be reached.
+    """
+    name, colon, place = url.partition(":")
+    if not colon or name not in ENGINES:
+        raise DataError(f"{shown(url)}: names no engine; an address begins with {', '.join(ENGINES)} and a colon")
+    place, _, collection = (url if name == "postgresql" else place).partition("#")
+    if not place:
+        raise DataError(f"{url}: tells of no place; write {name}: and a folder or an address behind it")
+    module, kind = ENGINES[name].split(":")
+    return getattr(import_module(module), kind)(place, collection or COLLECTION)
+
+
+def shown(url: str) -> str:
+    """An address without a password, for messages.
+
+    >>> shown("postgresql://me:secret@host/shop")
+    'postgresql://me:***@host/shop'
+    """
+    name, colon, place = url.partition(":") if url.split(":")[0] in ENGINES and "://" in url[11:] else ("", "", url)
+    parts = urlsplit(place)
+    if parts.password:
+        place = urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+    return name + colon + place
+
+
+def stored_columns(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """How columns but the vector are stored: truth values, 64-bit integers, floats, and all else as text."""
+    return {column.name: _stored(column.type) for column in schema if column.name not in ("vector", DIGEST)}
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    if pa.types.is_floating(kind):
+        return kind if kind == pa.float64() else pa.float32()
+    return kind if pa.types.is_boolean(kind) else TEXT
+
+
+def conform(table: pa.Table, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """A table with these columns and the vector; null where it has none.
+
+    Raises:
+        DataError: if a column is unknown or can't be stored so.
+    """
+    if unknown := sorted({*table.column_names} - {*columns, "vector"}):
+        raise DataError(f"there is no column {unknown[0]!r}; there are {', '.join(columns)}")
+    cast = {}
+    for name, kind in columns.items():
+        column = table.column(name) if name in table.column_names else pa.nulls(len(table), kind)
+        try:
+            cast[name] = column.cast(kind)
+        except pa.ArrowException as error:
+            raise DataError(f"column {name!r} can't be stored as {kind}: {one_line(error)}") from error
+    return pa.table(cast | {"vector": table.column("vector")})
+
+
+def check_products(table: pa.Table, longest_id: int) -> None:
+    """Looks for products that no engine can hold.
+
+    Args:
+        table (`pyarrow.Table`): products.
+        longest_id (`int`): bytes that an id may have.
+
+    Raises:
+        DataError: if an id or a vector is missing, an id is no string or too long, or a vector is not finite.
+    """
+    for name in ("_id", "vector"):
+        if name not in table.column_names or table.column(name).null_count:
+            raise DataError(f"products to load need the column {name!r}, a value in each row")
+    ids = table.column("_id")
+    if not is_text(ids.type):
+        raise DataError(f"products to load need strings as _id, not {ids.type}")
+    if len(long := ids.filter(pc.greater(pc.binary_length(ids), longest_id))):
+        raise DataError(
+            f"product {long[0].as_py()[:40]!r}...: its _id has more than the {longest_id} bytes it may have"
+        )
+    finite = np.isfinite(vectors_of(table))
+    if not finite.all():
+        first = ids[int(np.argmin(finite.all(axis=1)))].as_py()
+        raise DataError(f"product {first!r}: its vector is not finite; run training.embed again")
+
+
+def vectors_of(table: pa.Table) -> np.ndarray:
+    """The column `vector`: float32 of shape `(N, dim)`."""
+    column = table.column("vector").combine_chunks()
+    return pc.list_flatten(column).to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+
+
+def digests_of(table: pa.Table) -> pa.Array:
+    """A 64-bit number of each product's columns and vector, the same for the same content."""
+    names = sorted(set(table.column_names) - {"vector", DIGEST})
+    rows = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+    digests = []
+    for row, vector in zip(rows, vectors_of(table), strict=True):
+        content = json.dumps([(name, value) for name, value in zip(names, row, strict=True) if value is not None])
+        hashed = hashlib.blake2b(content.encode() + vector.tobytes(), digest_size=8)
+        digests.append(int.from_bytes(hashed.digest(), "little", signed=True))
+    return pa.array(digests, pa.int64())

@@ -19,18 +19,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers import IMPORTED, ROOT
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index_filters import passes
 from modeling_mmfusion.index_products import with_large_strings
 from training.scale.engine import Engine, ProductSchema, conform, digests_of, open_engine, stored_columns, vectors_of
 
+ROOT = Path(__file__).resolve().parents[2]
 COUNT, DIM = 5000, 64
 BRANDS = ["Çelik", "日本", 'a "quoted" one', "back\\slash", "it's", "new\nline\r\ttab", "plain", None]
 FILTERS = (
@@ -152,7 +153,8 @@ def shop_table() -> pa.Table:
 def small_table(**columns) -> pa.Table:
     """Three products `a`, `b` and `c`, whose vectors are the first three axes of four."""
     ids = columns.pop("_id", ["a", "b", "c"])
-    return with_vectors({"_id": ids, **columns}, columns.pop("vectors", np.eye(len(ids), 4)))
+    vectors = columns.pop("vectors", np.eye(len(ids), 4))
+    return with_vectors({"_id": ids, **columns}, vectors)
 
 
 def schema_of(table: pa.Table) -> ProductSchema:
@@ -196,7 +198,7 @@ def found_ids(engine: Engine, query: np.ndarray, k: int = 10, where: dict | None
 def in_process(code: str, address: str) -> str:
     """What a process of its own prints that has `engine` open."""
     start = f"import json, os, sys; from training.scale.engine import *; engine = open_engine({address!r})\n"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([IMPORTED, str(ROOT / "tests" / "scale")])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "scale")])}
     command = [sys.executable, "-c", start + code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
@@ -221,7 +223,7 @@ REFUSED = [
     (small_table(brand=[["a"], ["b"], None]), "column 'brand' can't be stored as large_string"),
     (small_table(pages=pa.array([2**64 - 1, 0, 1], pa.uint64())), "column 'pages' can't be stored as int64"),
     (small_table(colour=["x", "y", "z"]), "there is no column 'colour'"),
-    (small_table(brand=["x", "y", "z"], vectors=np.eye(3, 5)), ""),
+    (small_table(brand=["x", "y", "z"], vectors=np.eye(3, 5)), "dim|vector|width"),
 ]
 
 

@@ -8,17 +8,19 @@
 | `qdrant:runs/myshop/qdrant`, `qdrant:http://host:6333#products` | Qdrant, embedded or a server |
 | `opensearch:https://host:9200#products`, `elasticsearch:https://host:9200#products` | OpenSearch, Elasticsearch |
 
-What follows `#` is the name of the collection, table or index there; `products` if none is given.
+What follows `#` is the name of the collection, table or index there; `products` if none is given. Secrets may stand
+in an address (`http://user:password@host`), and are in no message; better is the environment, see each engine.
 """
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +33,12 @@ from training.scale.filters import Condition, check_search, conditions, is_text
 
 ENGINES_INSTALL = "pip install -e '.[engines]'"
 COLLECTION = "products"
+LONGEST_ID = 512  # bytes; the same in all engines, so that what one takes all take
+SECRETS = (
+    (re.compile(r"(://[^:/@\s]*:)[^\s]*@"), r"\1***@"),  # a password may have any sign
+    (re.compile(r"((?<!postgresql)://)[^:/@\s]+@"), r"\1***@"),  # a token in place of a user
+    (re.compile(r"([?&][a-z_]*(?:password|token|key)=)[^&#\s]*", re.IGNORECASE), r"\1***"),
+)
 DIGEST = "_digest"  # of a product's columns and vector, kept with it and never shown
 TEXT = pa.large_string()
 KINDS = {str(kind): kind for kind in (TEXT, pa.bool_(), pa.int64(), pa.float32(), pa.float64())}
@@ -181,7 +189,7 @@ class Engine(ABC):
             DataError: if a collection of that name is there.
         """
         if self.read_schema():
-            raise DataError(f"{self.place}: there is a collection {self.collection!r} already; drop it first")
+            raise DataError(f"{shown(self.place)}: there is a collection {self.collection!r} already; drop it first")
         columns = {name: pa.array([], kind) for name, kind in schema.columns.items()}
         vectors = pa.array([], pa.list_(pa.float32(), schema.dim))
         self.load([pa.table({**columns, "vector": vectors})], schema)
@@ -209,7 +217,7 @@ class Engine(ABC):
         schema = self.schema
         check_search(queries, k, schema.dim)
         if texts is not None and not self.hybrid:
-            raise DataError(f"{self.place}: searches by vectors alone; there is no hybrid search here")
+            raise DataError(f"{shown(self.place)}: searches by vectors alone; there is no hybrid search here")
         if texts is not None and len(texts) != len(queries):
             raise DataError(f"texts must be a list of one string for each of the {len(queries)} queries")
         wanted = conditions(where or {}, schema.columns)
@@ -223,10 +231,12 @@ class Engine(ABC):
             DataError: if there is no collection, or it is somebody else's.
         """
         if (schema := self.read_schema()) is None:
-            raise DataError(
-                f"{self.place}: there is no collection {self.collection!r}; load it with training.scale.engines"
-            )
+            raise self._nothing()
         return schema
+
+    def _nothing(self) -> DataError:
+        where = f"{shown(self.place)}: there is no collection {self.collection!r}"
+        return DataError(f"{where}; load it with training.scale.engines")
 
     @property
     def dim(self) -> int:
@@ -259,7 +269,7 @@ def open_engine(url: str) -> Engine:
     name, colon, place = url.partition(":")
     if not colon or name not in ENGINES:
         raise DataError(f"{shown(url)}: names no engine; an address begins with {', '.join(ENGINES)} and a colon")
-    place, _, collection = (url if name == "postgresql" else place).partition("#")
+    place, collection = re.fullmatch(r"(.*?)(?:#([^#/@]*))?", url if name == "postgresql" else place, re.DOTALL).groups()
     if not place:
         raise DataError(f"{url}: tells of no place; write {name}: and a folder or an address behind it")
     module, kind = ENGINES[name].split(":")
@@ -267,16 +277,14 @@ def open_engine(url: str) -> Engine:
 
 
 def shown(url: str) -> str:
-    """An address without a password, for messages.
+    """An address without passwords and tokens, for messages.
 
-    >>> shown("postgresql://me:secret@host/shop")
-    'postgresql://me:***@host/shop'
+    >>> shown("postgresql://me:secret@host/shop"), shown("milvus:http://token@host:19530")
+    ('postgresql://me:***@host/shop', 'milvus:http://***@host:19530')
     """
-    name, colon, place = url.partition(":") if url.split(":")[0] in ENGINES and "://" in url[11:] else ("", "", url)
-    parts = urlsplit(place)
-    if parts.password:
-        place = urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
-    return name + colon + place
+    for secret, instead in SECRETS:
+        url = secret.sub(instead, url)
+    return url
 
 
 def stored_columns(schema: pa.Schema) -> dict[str, pa.DataType]:
@@ -310,20 +318,40 @@ def conform(table: pa.Table, columns: Mapping[str, pa.DataType]) -> pa.Table:
     return pa.table(cast | {"vector": table.column("vector")})
 
 
-def check_products(table: pa.Table, longest_id: int) -> None:
+def stored_products(table: pa.Table, schema: ProductSchema) -> pa.Table:
+    """Products as they are stored: looked at, with the schema's columns, the vector and the column `_digest`.
+
+    Raises:
+        DataError: as [`check_products`] and [`conform`], and if the vectors are of another width or an id comes twice.
+    """
+    check_products(table)
+    if (dim := table.schema.field("vector").type.list_size) != schema.dim:
+        raise DataError(f"products to load have vectors of {dim} dimensions, the collection has {schema.dim}")
+    ids = table.column("_id").to_pylist()
+    if len(set(ids)) < len(ids):
+        twice = next(one for one, times in Counter(ids).items() if times > 1)
+        raise DataError(f"product {twice[:40]!r} comes twice; an id is one product's")
+    table = conform(table, schema.columns)
+    return table.append_column(DIGEST, digests_of(table))
+
+
+def check_products(table: pa.Table, longest_id: int = LONGEST_ID) -> None:
     """Looks for products that no engine can hold.
 
     Args:
         table (`pyarrow.Table`): products.
-        longest_id (`int`): bytes that an id may have.
+        longest_id (`int`, *optional*, defaults to 512): bytes that an id may have.
 
     Raises:
-        DataError: if an id or a vector is missing, an id is no string or too long, or a vector is not finite.
+        DataError: if an id or a vector is missing, an id is no string or too long, or a vector is no fixed-size list
+            or not finite.
     """
     for name in ("_id", "vector"):
         if name not in table.column_names or table.column(name).null_count:
             raise DataError(f"products to load need the column {name!r}, a value in each row")
-    ids = table.column("_id")
+    ids, vector = table.column("_id"), table.schema.field("vector").type
+    if not pa.types.is_fixed_size_list(vector):
+        raise DataError(f"products to load need fixed-size lists of floats as vector, not {vector}")
     if not is_text(ids.type):
         raise DataError(f"products to load need strings as _id, not {ids.type}")
     if len(long := ids.filter(pc.greater(pc.binary_length(ids), longest_id))):

@@ -269,9 +269,10 @@ def open_engine(url: str) -> Engine:
     name, colon, place = url.partition(":")
     if not colon or name not in ENGINES:
         raise DataError(f"{shown(url)}: names no engine; an address begins with {', '.join(ENGINES)} and a colon")
-    place, collection = re.fullmatch(r"(.*?)(?:#([^#/@]*))?", url if name == "postgresql" else place, re.DOTALL).groups()
+    place = url if name == "postgresql" else place
+    place, collection = re.fullmatch(r"(.*?)(?:#([^#/@]*))?", place, re.DOTALL).groups()
     if not place:
-        raise DataError(f"{url}: tells of no place; write {name}: and a folder or an address behind it")
+        raise DataError(f"{shown(url)}: tells of no place; write {name}: and a folder or an address behind it")
     module, kind = ENGINES[name].split(":")
     return getattr(import_module(module), kind)(place, collection or COLLECTION)
 

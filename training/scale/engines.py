@@ -1,42 +1,47 @@
-"""Vectors and products to engines that hold more than one machine does.
+"""Vectors and products to engines, and their changes.
 
-    python -m training.scale.engines --vectors runs/myshop/vectors --to parquet --output bulk/
-    python -m training.scale.engines --vectors runs/myshop/vectors --to lance --output products.lance
-    python -m training.scale.engines --vectors runs/myshop/vectors --to milvus --output http://milvus:19530
-    python -m training.scale.engines --vectors runs/myshop/vectors --to milvus --output runs/myshop/milvus.db
+    python -m training.scale.engines --vectors runs/myshop/vectors --to lance:runs/myshop/products.lance
+    python -m training.scale.engines --vectors runs/myshop/vectors --to lance:runs/myshop/products.lance --sync
+    python -m training.scale.engines --vectors runs/myshop/vectors --to milvus:http://milvus:19530#products
+    python -m training.scale.engines --to milvus:http://milvus:19530#products --drop
+    python -m training.scale.engines --vectors runs/myshop/vectors --to parquet:bulk
 
-`parquet` and `lance` are for bulk loads: `_id`, `vector` (float32) and the columns to show, the price as a number.
-Most engines and warehouses load Parquet. A Lance dataset is searched as it is, by LanceDB or [`LanceEngine`]: exactly,
-without a server, from many processes at a time; it is what we recommend on one machine. `milvus` loads a collection,
-and [`MilvusEngine`] searches it: in a file, exactly but slower, or on a cluster. Both want
-`pip install -e '.[engines]'`.
+`training/scale/engine.py` has the addresses of all engines. What is loaded takes the place of the collection once it
+is all there; --sync writes only what is new or changed, by a digest of each product, and deletes what is gone. All
+products are looked at before anything is written. `parquet` is for bulk loads of other engines and warehouses: `_id`,
+`vector` (float32) and the columns to show, the price as a number. On one machine we recommend Lance: it is searched
+exactly, without a server, from many processes at a time. Engines want `pip install -e '.[engines]'`.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.index_filters import numbers_of
 from modeling_mmfusion.index_products import with_large_strings
 from training.common.cli import run
 from training.common.files import beside, cannot_write, check_folder, new_folder
 from training.features.shards import iterate_shown, read_vectors_manifest
-from training.scale.filters import Condition, bounds_expression, check_search, conditions, is_text, passing_texts
-from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_collection, check_products
+from training.scale.engine import (
+    DIGEST,
+    Engine,
+    ProductSchema,
+    check_products,
+    conform,
+    digests_of,
+    open_engine,
+    shown,
+)
 
 WRITER = "training.scale.engines"
-OUTPUTS = {"parquet": "bulk", "lance": "products.lance", "milvus": "milvus.db"}
-LANCE_NAMES = {"_distance", "_rowid", "_rowaddr", "_rowoffset"}
+PARQUET = "parquet:"
 
 
 @dataclass
@@ -45,55 +50,163 @@ class EngineArguments:
 
     Args:
         vectors: Folder that training.embed wrote.
-        to: parquet or lance files, or milvus.
-        output: Folder for the files; for milvus its address, or a file for the embedded one. Null is bulk/,
-            products.lance/ or milvus.db beside the vectors.
-        collection: Name in milvus; one of that name is replaced once the new one is loaded.
-        token: User and password, or key, of milvus.
-        shards: Shards of the collection in milvus, which write in parallel.
+        to: Address of an engine, such as lance:products.lance, or parquet:FOLDER for files. Null is parquet files in
+            bulk/ beside the vectors.
+        sync: Bring the collection to what the vectors' folder holds: products that are new, changed or gone.
+        drop: Delete the collection, and do nothing else.
     """
 
     vectors: str = "runs/quickstart/vectors"
-    to: Literal["parquet", "lance", "milvus"] = "parquet"
-    output: str | None = None
-    collection: str = "products"
-    token: str = ""
-    shards: PositiveInt = 1
+    to: str | None = None
+    sync: bool = False
+    drop: bool = False
 
 
 def main(arguments: EngineArguments) -> int:
-    """Writes or loads, and returns the number of products."""
+    """Writes, loads, brings up to date or drops, and returns the number of products that are there now."""
+    if arguments.sync and arguments.drop:
+        raise DataError("--sync and --drop are two things; give one of them")
+    if arguments.drop and not arguments.to:
+        raise DataError("--drop wants the address of what to delete; give --to")
+    address = arguments.to or f"{PARQUET}{beside(arguments.vectors, 'bulk')}"
+    if address.startswith(PARQUET):
+        return write(arguments, address.removeprefix(PARQUET))
+    with open_engine(address) as engine:
+        if arguments.drop:
+            engine.drop()
+            print(f"{shown(address)}: dropped", flush=True)
+            return 0
+        return (synchronise if arguments.sync else load)(engine, Path(arguments.vectors), shown(address))
+
+
+def write(arguments: EngineArguments, output: str) -> int:
+    """Writes Parquet files, and returns the number of products."""
+    if arguments.sync or arguments.drop or not output:
+        raise DataError("files are written anew into --to parquet:FOLDER; --sync and --drop are of engines")
     folder = Path(arguments.vectors)
-    manifest = read_vectors_manifest(folder)
-    output = arguments.output or str(beside(arguments.vectors, OUTPUTS[arguments.to]))
-    if arguments.to == "milvus":
-        check_collection(arguments.collection)
-        for table in bulk_tables(folder):  # before anything is written
-            check_products(table)
-    else:
-        check_folder(output, WRITER)
-    tables = tqdm(bulk_tables(folder), desc=arguments.to, unit="shard", leave=False)
-    if arguments.to == "milvus":
-        if output.endswith(".db"):
-            Path(output).parent.mkdir(parents=True, exist_ok=True)
-        with closing(MilvusEngine(output, arguments.collection, arguments.token)) as engine:
-            count = engine.load(tables, manifest["dim"], arguments.shards)
-        engine.problems.report()
-    else:
-        count = {"parquet": write_parquet, "lance": write_lance}[arguments.to](tables, Path(output))
-    print(f"{arguments.to}: {count:,} products in {output}", flush=True)
+    read_vectors_manifest(folder)
+    check_folder(output, WRITER)
+    count = write_parquet(tqdm(bulk_tables(folder), desc="parquet", unit="shard", leave=False), Path(output))
+    print(f"parquet: {count:,} products in {output}", flush=True)
     return count
+
+
+def load(engine: Engine, folder: Path, name: str) -> int:
+    """Loads an engine anew with a folder of vectors, prints what it did and how fast, and returns the number of
+    products.
+
+    Raises:
+        DataError: if there are none, or one can't be stored.
+    """
+    schema, count = look_at(folder, engine)
+    started = time.perf_counter()
+    with tqdm(total=count, desc="load", unit=" products", unit_scale=True, leave=False) as bar:
+        count = engine.load(watched(bulk_tables(folder), bar), schema)
+    engine.problems.report()
+    rate = count / max(time.perf_counter() - started, 1e-3)
+    print(f"{name}: {count:,} products, {rate:,.0f} a second", flush=True)
+    return count
+
+
+def synchronise(engine: Engine, folder: Path, name: str) -> int:
+    """Brings an engine to what a folder of vectors holds, prints what it did, and returns the number of products.
+
+    Raises:
+        DataError: if there is no collection, its vectors are another model's, it has no such columns, or a product
+            can't be stored.
+    """
+    check_same(engine.schema, folder)
+    schema, count = look_at(folder, engine, engine.schema)
+    counts = apply_changes(engine, tqdm(bulk_tables(folder), desc="update", unit="shard", leave=False), schema)
+    engine.problems.report()
+    print(f"{name}: {', '.join(f'{number:,} {what}' for what, number in counts.items())}", flush=True)
+    return count
+
+
+def look_at(folder: Path, engine: Engine, schema: ProductSchema | None = None) -> tuple[ProductSchema, int]:
+    """Looks at all products before anything is written.
+
+    Args:
+        folder (`Path`): the vectors.
+        engine (`Engine`): where they go.
+        schema (`ProductSchema`, *optional*): that of the collection that they go to; the folder's if not given.
+
+    Returns:
+        The schema, and the number of products.
+
+    Raises:
+        DataError: if there is none, an id comes twice, or one can't be stored.
+    """
+    ids, hint = set(), "; load it without --sync" if schema else ""
+    for table in tqdm(bulk_tables(folder), desc="check", unit="shard", leave=False):
+        if schema is None:
+            schema = ProductSchema.of(table.schema, read_vectors_manifest(folder))
+            engine.check(schema)
+        try:
+            check_products(table)
+            conform(table, schema.columns)
+        except DataError as error:
+            raise DataError(f"{folder}: {error}{hint}") from error
+        for one in table.column("_id").to_pylist():
+            if one in ids:
+                raise DataError(f"{folder}: product {one[:40]!r} comes twice; run training.embed again")
+            ids.add(one)
+    if not ids:
+        raise DataError(f"{folder}: there are no products to load")
+    return schema, len(ids)
+
+
+def check_same(schema: ProductSchema, folder: Path) -> None:
+    """Refuses vectors that don't belong to a collection.
+
+    Raises:
+        DataError: if they are another model's or cut to another length.
+    """
+    manifest = read_vectors_manifest(folder)
+    if manifest["model"] != schema.model:
+        raise DataError(
+            f"{folder}: its vectors are of another model ({manifest['model']}) than the collection's "
+            f"({schema.model or 'unknown'}); load it without --sync"
+        )
+    if manifest["dim"] != schema.dim:
+        lengths = f"its vectors have {manifest['dim']} dimensions, the collection's {schema.dim}"
+        raise DataError(f"{folder}: {lengths}; load it without --sync")
+
+
+def apply_changes(engine: Engine, tables: Iterator[pa.Table], schema: ProductSchema) -> dict[str, int]:
+    """Brings an engine to what tables hold, and counts what it did: `added`, `updated`, `unchanged`, `removed`."""
+    known, counts = engine.digests(), dict.fromkeys(("added", "updated", "unchanged"), 0)
+    for table in tables:
+        table = conform(table, schema.columns)
+        older = [known.pop(one, None) for one in table.column("_id").to_pylist()]
+        changed = np.flatnonzero([one != new for one, new in zip(older, digests_of(table).to_pylist(), strict=True)])
+        if len(changed):
+            engine.upsert(table.take(pa.array(changed)))
+        counts["added"] += older.count(None)
+        counts["updated"] += len(changed) - older.count(None)
+        counts["unchanged"] += len(older) - len(changed)
+    engine.delete(list(known))
+    return counts | {"removed": len(known)}
+
+
+def watched(tables: Iterator[pa.Table], bar: tqdm) -> Iterator[pa.Table]:
+    """Tables, whose rows a bar counts once they were taken."""
+    for table in tables:
+        yield table
+        bar.update(len(table))
 
 
 def bulk_tables(folder: Path) -> Iterator[pa.Table]:
     """The shards of a folder of vectors: `_id`, the columns to show (`price` as a number) and `vector` (float32).
 
     Raises:
-        DataError: if a shard has other columns than the first.
+        DataError: if a shard has other columns than the first, or one is called `_digest`.
     """
     schema = None
     for vectors, table in iterate_shown(folder):
         table = with_large_strings(table)
+        if DIGEST in table.column_names:
+            raise DataError(f"{folder}: column {DIGEST!r}: its name is taken by the engines' own; rename it")
         if "price" in table.column_names:
             place = table.column_names.index("price")
             table = table.set_column(place, "price", numbers_of(table.column("price")))
@@ -116,116 +229,6 @@ def write_parquet(tables: Iterator[pa.Table], output: Path) -> int:
             pq.write_table(table, partial / f"products-{number:05d}.parquet")
             count += len(table)
     return count
-
-
-def write_lance(tables: Iterator[pa.Table], output: Path) -> int:
-    """Writes a Lance dataset; returns the number of products.
-
-    Raises:
-        DataError: if `pylance` is not installed, or a column has a name that Lance does not take.
-    """
-    lance = import_lance()
-    tables = iter(tables)
-    first = next(tables)
-    for name in first.column_names:
-        if name in LANCE_NAMES or {".", "`"} & set(name):
-            raise DataError(f"column {name!r}: Lance takes no such name; rename it, or write --to parquet")
-
-    faults = []
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        yield from first.to_batches()
-        try:
-            for table in tables:
-                yield from table.to_batches()
-        except DataError as error:  # Lance makes a text of it, traceback and all
-            faults.append(error)
-            raise
-
-    with new_folder(output, WRITER) as partial, cannot_write(output):
-        try:
-            return lance.write_dataset(batches(), str(partial), schema=first.schema, mode="create").count_rows()
-        except (OSError, ValueError) as error:
-            raise (faults[0] if faults else error) from None
-
-
-class LanceEngine:
-    """Products in a Lance dataset, searched as [`ProductIndex`] is: all vectors are compared, so what is found is
-    exact, with and without filters.
-
-    Args:
-        path (`str`): the folder that [`write_lance`] wrote.
-
-    Raises:
-        DataError: if `pylance` is not installed, or there is no Lance dataset.
-    """
-
-    def __init__(self, path: str):
-        lance = import_lance()
-        try:
-            self.dataset = lance.dataset(str(path))
-        except (ValueError, OSError) as error:
-            raise DataError(
-                f"{path}: is no Lance dataset; write one with training.scale.engines --to lance"
-            ) from error
-        fields = self.dataset.schema
-        self.dim = fields.field("vector").type.list_size
-        self.columns = {field.name: field.type for field in fields if field.name != "vector"}
-        self.texts: dict[str, pa.ChunkedArray] = {}
-
-    def search(
-        self, queries: np.ndarray, k: int = 10, where: Mapping[str, Any] | None = None
-    ) -> list[list[SearchResult]]:
-        """The best products for each query; see [`ProductIndex.search`].
-
-        Raises:
-            DataError: if `k` is no positive integer, queries are not finite or not as wide as the vectors, or a column
-                is unknown or compared with what it does not hold.
-        """
-        check_search(queries, k, self.dim)
-        wanted = conditions(where or {}, self.columns)
-        for name in wanted:
-            if is_text(self.columns[name]):
-                wanted[name] = passing_texts(self._distinct(name), where[name])
-        passing = " and ".join(_expression(name, condition) for name, condition in wanted.items()) or None
-        return [self._nearest(query, int(k), passing) for query in np.asarray(queries, dtype=np.float32)]
-
-    def _nearest(self, query: np.ndarray, k: int, passing: str | None) -> list[SearchResult]:
-        nearest = {"column": "vector", "q": query, "k": k, "metric": "dot", "use_index": False}
-        columns = [*self.columns, "_distance"]
-        found = self.dataset.to_table(columns, filter=passing, nearest=nearest, prefilter=True).to_pylist()
-        return [SearchResult(row.pop("_id"), 1 - row.pop("_distance"), row) for row in found]
-
-    def _distinct(self, name: str) -> pa.ChunkedArray:
-        """The texts of a column, each once; read when it is first filtered by."""
-        if name not in self.texts:
-            self.texts[name] = pa.chunked_array([self.dataset.to_table([name]).column(0).unique()])
-        return self.texts[name]
-
-
-def _expression(name: str, wanted: Condition) -> str:
-    """A condition in Lance's SQL."""
-    values = [_literal(one) for one in wanted if not isinstance(one, tuple)]
-    parts = [f"`{name}` in ({', '.join(values)})"] if values else []
-    parts += [bounds_expression(f"`{name}`", *one) for one in wanted if isinstance(one, tuple)]
-    return f"({' or '.join(parts)})" if parts else "false"
-
-
-def _literal(value: str | bool | float) -> str:
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
-
-
-def import_lance() -> Any:
-    """The module `lance`.
-
-    Raises:
-        DataError: if `pylance` is not installed.
-    """
-    try:
-        import lance
-    except ImportError as error:
-        raise DataError(f"lance is not installed; run: {ENGINES_INSTALL}") from error
-    return lance
 
 
 if __name__ == "__main__":

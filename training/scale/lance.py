@@ -1,8 +1,8 @@
 """Lance: products in a folder, searched as [`ProductIndex`] is, exactly, without a server.
 
-A write is a new version of the dataset, which appears whole or not at all, whenever the process dies; who searches goes
-on with the older version until then. Many processes may search and several may write. Old versions are removed by the
-next writes, ten minutes after they were made at the earliest.
+A write is a new version of the dataset, which appears whole or not at all, whenever the process dies; who searches
+goes on with the older version until then. Many processes may search and several may write. Old versions are removed by
+the next writes, ten minutes after they were made at the earliest.
 
 LanceDB opens the same folder: for `lance:runs/myshop/products.lance` by
 `lancedb.connect("runs/myshop").open_table("products")`, tried by hand with lancedb 0.40, which is no dependency.

@@ -2,17 +2,22 @@
 
 Of the engines that are distributed (search and storage on nodes of their own) Milvus is the one whose embedded form
 comes from the package registry (`milvus-lite`) and is spoken to by the same client: what is tested in a file on a
-laptop is what a cluster is asked, only the address differs. Qdrant's local mode is Python code of its own and its
-server no package. A cluster has not been tried here.
+laptop is what a cluster is asked, only the address differs. A cluster has not been tried here.
+
+The user part of an address is its token, `milvus:http://user:password@host:19530` or `milvus:http://key@host:19530`;
+without one the environment variable `MMFUSION_ENGINE_TOKEN` is.
 """
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import numpy as np
 import pyarrow as pa
@@ -21,16 +26,26 @@ import pyarrow.compute as pc
 from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.index_filters import LEVEL, RANGE, numbers_of, plain_texts
-from training.common.errors import Problems
-from training.scale.filters import Condition, bounds_expression, check_search, conditions, is_text
+from training.scale.engine import (
+    COLLECTION,
+    DIGEST,
+    ENGINES_INSTALL,
+    LONGEST_ID,
+    TEXT,
+    Engine,
+    ProductSchema,
+    shown,
+    stored_products,
+)
+from training.scale.filters import Condition, bounds_expression, is_text
 
-ENGINES_INSTALL = "pip install -e '.[engines]'"
+TOKEN = "MMFUSION_ENGINE_TOKEN"
+SCHEMA, NOTE = "mmfusion.schema", "mmfusion.note."  # properties of a collection
 ROWS_TOGETHER = 1000
-MAX_ID_BYTES = 512
+MOST_FOUND = 16_384  # by one search
 MAX_TEXT_BYTES = 65_535  # of a field of text in Milvus
 MAX_NAME_BYTES = 100  # of a column; a field's name has up to 255 letters, and may be spelled in hexadecimal
 NUMBERS, PLAIN = "__number", "__plain"
-TEXT = pa.large_string()
 PLAIN_NAME = re.compile(r"(?!column_)[A-Za-z_][A-Za-z0-9_]{0,199}")
 RESERVED_NAMES = set(
     "and or not in like is null exists true false iso interval rowid timestamp _seq _partition".split()
@@ -38,23 +53,20 @@ RESERVED_NAMES = set(
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
 
 
-class MilvusEngine:
-    """Products in a collection of Milvus, searched as [`ProductIndex`] is.
+class MilvusEngine(Engine):
+    """Products in a collection of Milvus.
 
     In a file the vectors are compared one by one (FLAT), so what is found is exact, with and without filters; a server
     builds an HNSW graph. Each column is a field, see [`field_name`], and each column of text has two more to filter
     by: its texts in their plain form, and the numbers that they are, for ranges. No other collection is touched: what
-    is loaded goes to `NAME_mmfusion_1` or `_2`, and the alias `NAME` leads to it.
+    is loaded goes to `NAME_mmfusion_1` or `_2`, and the alias `NAME` leads to it; so searches go on while another one
+    is loaded. Schema and notes are properties of the collection.
 
     Args:
-        uri (`str`): its address such as `http://milvus:19530`, or a file such as `shop.db` for the embedded one, which
-            one process at a time can open.
+        place (`str`): the server's address such as `http://milvus:19530`, or a file such as `shop.db` for the embedded
+            one, which one process at a time can open.
         collection (`str`, *optional*, defaults to `"products"`): an alias, which leads to the collection that was
-            loaded last; so searches go on while another one is loaded.
-        token (`str`, *optional*): user and password, or key.
-
-    Attributes:
-        problems (`Problems`): texts that were cut, counted.
+            loaded last.
 
     Raises:
         DataError: if `pymilvus` is not installed, the engine can't be reached, the file is something else, or the
@@ -63,47 +75,66 @@ class MilvusEngine:
 
     _open: Counter[str] = Counter()  # engines of this process by embedded file, which share its server
 
-    def __init__(self, uri: str, collection: str = "products", token: str = ""):
+    def __init__(self, place: str, collection: str = COLLECTION):
+        super().__init__(place, collection)
         try:
             import pymilvus
         except ImportError as error:
             raise DataError(f"pymilvus is not installed; run: {ENGINES_INSTALL}") from error
         check_collection(collection)
-        self.milvus, self.uri, self.collection, self.problems = pymilvus, uri, collection, Problems()
-        self.file = embedded_file(uri)
+        self.milvus, self.name = pymilvus, shown(place)
+        self.file = embedded_file(place)
         for package in ("pymilvus", "milvus_lite", "grpc._server")[: 3 if self.file else 1]:
             logging.getLogger(package).setLevel(logging.CRITICAL)  # they log a traceback of each error that they raise
+        if not self._is_new():
+            try:
+                with self._errors():
+                    if self._behind_alias():
+                        self.client.load_collection(self.collection)
+            except DataError:
+                self.close()
+                raise
+
+    @cached_property
+    def client(self) -> Any:
+        """The connection; an embedded engine that is new is made when it is first written to."""
+        uri, token = split_token(self.place)
+        if self.file:
+            Path(self.file).parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.client = pymilvus.MilvusClient(uri, token=token)
-        except (pymilvus.MilvusException, OSError) as error:
+            client = self.milvus.MilvusClient(uri, token=token or os.environ.get(TOKEN, ""))
+        except (self.milvus.MilvusException, OSError, ValueError) as error:
             hint = "; is it open in another process?" if self.file else ""
-            raise DataError(f"{uri}: milvus can't be reached: {one_line(error)}{hint}") from error
+            reason = one_line(error)
+            reason = reason.replace(token, "***") if token else reason
+            raise DataError(f"{self.name}: milvus can't be reached: {reason}{hint}") from None
         self._open[self.file] += 1
-        try:
-            with self._errors():
-                if self._behind_alias():
-                    self.client.load_collection(self.collection)
-        except DataError:
-            self.close()
-            raise
+        return client
 
-    def load(self, tables: Iterable[pa.Table], dim: int, shards: int = 1) -> int:
-        """Loads [`bulk_tables`] into a new collection and then leads the alias to it; returns the number of products.
-        After an error all is as it was.
+    def read_schema(self) -> ProductSchema | None:
+        with self._errors():
+            if not (name := self._replaceable()):
+                return None
+            properties = self.client.describe_collection(name)["properties"]
+        if SCHEMA not in properties:
+            older = f"the collection {self.collection!r} was loaded by an older version"
+            raise DataError(f"{self.name}: {older}; drop it by training.scale.engines --drop and load it again")
+        return ProductSchema.loads(properties[SCHEMA])
 
-        Raises:
-            DataError: if there is nothing to load, a product can't be stored (see [`check_products`]), or the name is
-                a collection's or an alias's that was not loaded so.
-        """
+    def check(self, schema: ProductSchema) -> None:
+        for name in schema.columns:
+            field_name(name)
+
+    def load(self, tables: Iterable[pa.Table], schema: ProductSchema) -> int:
+        self.check(schema)
         name, number = None, 0
         with self._errors():
             older = self._replaceable()
             try:
                 for table in tables:
-                    check_products(table)
-                    if name is None:
-                        name = self._create(older, table.schema, dim, shards)
-                    number += self._insert(name, table)
+                    ready = stored_products(table, schema)
+                    name = name or self._create(older, schema)
+                    number += self._insert(name, ready)
                 if name is None:
                     raise DataError("there are no products to load")
                 self.client.flush(name)
@@ -119,63 +150,80 @@ class MilvusEngine:
         return number
 
     def upsert(self, table: pa.Table) -> None:
-        """Adds products or takes them in place of older ones; a table as [`bulk_tables`] gives. Columns that it does
-        not have become null.
+        ready = stored_products(table, self.schema)
+        with self._errors():
+            self._insert(self._loaded(), ready)
 
-        Raises:
-            DataError: if a column is unknown or holds something else, or a product can't be stored.
-        """
+    def delete(self, product_ids: Sequence[str]) -> None:
+        ids = [one for one in product_ids if len(one.encode()) <= LONGEST_ID]
         with self._errors():
             name = self._loaded()
-            columns, _ = self._columns()
-            if unknown := sorted({*table.column_names} - {*columns, "vector"}):
-                raise DataError(f"{self.uri}: has no column {unknown[0]!r}; it has {', '.join(columns)}")
-            check_products(table)
-            self._insert(name, _cast(table, {**columns, "vector": table.schema.field("vector").type}))
+            for start in range(0, len(ids), ROWS_TOGETHER):
+                self.client.delete(name, ids=ids[start : start + ROWS_TOGETHER])
 
-    def remove(self, product_ids: Sequence[str]) -> None:
-        """Removes products; unknown ids are no error."""
+    def count(self) -> int:
         with self._errors():
-            self.client.delete(self._loaded(), ids=list(product_ids))
+            found = self.client.query(self._loaded(), output_fields=["count(*)"], consistency_level="Strong")
+        return found[0]["count(*)"]
 
-    def search(
-        self, queries: np.ndarray, k: int = 10, where: Mapping[str, Any] | None = None
-    ) -> list[list[SearchResult]]:
-        """The best products for each query; see [`ProductIndex.search`]. Filters are the engine's.
-
-        Raises:
-            DataError: if `k` is no positive integer, queries are not finite or not as wide as the vectors, a column is
-                unknown or compared with what it does not hold, or nothing was loaded.
-        """
+    def digests(self) -> dict[str, int]:
+        digests = {}
         with self._errors():
-            columns, dim = self._columns()
-            check_search(queries, k, dim)
-            wanted = conditions(where or {}, columns)
-            if not len(queries):
-                return []
-            for name in wanted:
-                if is_text(columns[name]):
-                    wanted[name] = self._with_ranges(name, wanted[name])
-            params = {} if self.file else {"ef": max(100, 2 * k)}
-            found = self.client.search(
-                self.collection,
-                data=np.asarray(queries, dtype=np.float32).tolist(),
-                anns_field="vector",
-                limit=int(k),
-                filter=filter_expression(wanted, columns),
-                output_fields=[field_name(name) for name in columns if name != "_id"],
-                search_params={"metric_type": "IP", "params": params},
+            rows = self.client.query_iterator(
+                self._loaded(), ROWS_TOGETHER, output_fields=["_id", DIGEST], consistency_level="Strong"
             )
-        return [[self._result(hit) for hit in hits] for hits in found]
+            while some := rows.next():
+                digests |= {row["_id"]: row[DIGEST] for row in some}
+            rows.close()
+        return digests
+
+    def read_note(self, name: str) -> str | None:
+        with self._errors():
+            if not (collection := self._replaceable()):
+                return None
+            return self.client.describe_collection(collection)["properties"].get(NOTE + name)
+
+    def write_note(self, name: str, text: str) -> None:
+        with self._errors():
+            self.client.alter_collection_properties(self._loaded(), {NOTE + name: text})
+
+    def drop(self) -> None:
+        with self._errors():
+            if name := self._replaceable():
+                self.client.drop_alias(self.collection)
+                self.client.drop_collection(name)
 
     def close(self) -> None:
         """Ends the connection, and the embedded server with its last one."""
-        self.client.close()
+        if (client := self.__dict__.pop("client", None)) is None:
+            return
+        client.close()
         self._open[self.file] -= 1
         if self.file and not self._open[self.file]:
             from milvus_lite.server_manager import server_manager_instance
 
             server_manager_instance.release_server(self.file)
+
+    def find(
+        self, queries: np.ndarray, k: int, wanted: dict[str, Condition], texts: Sequence[str] | None
+    ) -> list[list[SearchResult]]:
+        columns = self.schema.columns
+        with self._errors():
+            for name in wanted:
+                if is_text(columns[name]):
+                    wanted[name] = self._with_ranges(name, wanted[name])
+            k = k if k <= MOST_FOUND else min(k, max(1, self.count()))
+            params = {} if self.file else {"ef": max(100, 2 * k)}
+            found = self.client.search(
+                self.collection,
+                data=queries.tolist(),
+                anns_field="vector",
+                limit=k,
+                filter=filter_expression(wanted, columns),
+                output_fields=[field_name(name) for name in columns if name != "_id"],
+                search_params={"metric_type": "IP", "params": params},
+            )
+        return [[self._result(hit) for hit in hits] for hits in found]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -183,14 +231,15 @@ class MilvusEngine:
         try:
             yield
         except self.milvus.MilvusException as error:
-            raise DataError(f"{self.uri}: milvus: {one_line(error.message)}") from error
+            raise DataError(f"{self.name}: milvus: {one_line(error.message)}") from error
 
-    def _create(self, older: str | None, schema: pa.Schema, dim: int, shards: int) -> str:
+    def _create(self, older: str | None, schema: ProductSchema) -> str:
         """Makes an empty collection, of the one of two names that the alias does not lead to, and gives the name."""
         milvus_schema = self.client.create_schema(auto_id=False)
-        milvus_schema.add_field("_id", self.milvus.DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
-        milvus_schema.add_field("vector", self.milvus.DataType.FLOAT_VECTOR, dim=dim)
-        for name, kind in stored_columns(schema).items():
+        milvus_schema.add_field("_id", self.milvus.DataType.VARCHAR, is_primary=True, max_length=LONGEST_ID)
+        milvus_schema.add_field("vector", self.milvus.DataType.FLOAT_VECTOR, dim=schema.dim)
+        milvus_schema.add_field(DIGEST, self.milvus.DataType.INT64)
+        for name, kind in schema.columns.items():
             options = {"max_length": MAX_TEXT_BYTES} if kind == TEXT else {}
             if name != "_id":
                 milvus_schema.add_field(field_name(name), self._types()[kind], nullable=True, **options)
@@ -206,12 +255,12 @@ class MilvusEngine:
         if self.client.has_collection(name):  # of a load that was killed
             self._check_own(name)
             self.client.drop_collection(name)
-        self.client.create_collection(name, schema=milvus_schema, index_params=index, num_shards=shards)
+        properties = {SCHEMA: schema.dumps()}
+        self.client.create_collection(name, schema=milvus_schema, index_params=index, properties=properties)
         return name
 
     def _insert(self, collection: str, table: pa.Table) -> int:
         """Puts a table's products into a collection."""
-        table = _cast(table, {**stored_columns(table.schema), "vector": table.schema.field("vector").type})
         for start in range(0, len(table), ROWS_TOGETHER):
             part, fields = table.slice(start, ROWS_TOGETHER), {}
             for name, column in zip(part.column_names, part.columns, strict=True):
@@ -219,7 +268,7 @@ class MilvusEngine:
                     fields[number_field(name)] = numbers_of(column)
                     column = self._cut(column, name, part.column("_id"))
                     fields[plain_field(name)] = _cut_texts(plain_texts(column))
-                fields[field_name(name)] = column
+                fields[name if name == DIGEST else field_name(name)] = column
             self.client.upsert(collection, pa.table(fields).to_pylist())
         return len(table)
 
@@ -232,17 +281,6 @@ class MilvusEngine:
         kind = f"text of more than {MAX_TEXT_BYTES:,} bytes (cut)"
         self.problems.add(kind, f"product {first}, column {name}", count)
         return _cut_texts(column)
-
-    def _columns(self) -> tuple[dict[str, pa.DataType], int]:
-        """What the columns that were loaded hold, and the width of the vectors."""
-        kinds = {number: kind for kind, number in self._types().items()}
-        fields = {field["name"]: field for field in self.client.describe_collection(self._loaded())["fields"]}
-        dim = fields.pop("vector")["params"]["dim"]
-        if plain_field("_id") not in fields:
-            older = f"the collection {self.collection!r} was loaded by an older version"
-            raise DataError(f"{self.uri}: {older}; load it again with training.scale.engines")
-        shown = {name: field for name, field in fields.items() if not name.endswith((NUMBERS, PLAIN))}
-        return {column_name(name): kinds[field["type"]] for name, field in shown.items()}, dim
 
     def _with_ranges(self, name: str, wanted: Condition) -> Condition:
         """A condition of texts with the bounds of `5-20` where nothing is that text; see [`passes`]."""
@@ -266,28 +304,35 @@ class MilvusEngine:
             pa.float64(): kinds.DOUBLE,
         }
 
+    def _is_new(self) -> bool:
+        """Whether there is no embedded engine yet."""
+        return bool(self.file) and not Path(self.file).exists()
+
     def _own_names(self) -> tuple[str, str]:
         return f"{self.collection}_mmfusion_1", f"{self.collection}_mmfusion_2"
 
     def _behind_alias(self) -> str | None:
         """The collection that the alias leads to."""
+        if self._is_new():
+            return None
         if self.collection not in self.client.list_aliases()["aliases"]:
             return None
         return self.client.describe_alias(self.collection)["collection_name"]
 
     def _loaded(self) -> str:
         """The collection that was loaded last."""
-        if not (name := self._behind_alias()):
-            raise DataError(
-                f"{self.uri}: there is no collection {self.collection!r}; load it with training.scale.engines"
-            )
-        self._check_own(name)
+        if not (name := self._replaceable()):
+            raise self._nothing()
         return name
 
     def _replaceable(self) -> str | None:
-        """The collection that the alias leads to, if there is one."""
+        """The collection that the alias leads to, if there is one.
+
+        Raises:
+            DataError: if it, or what has the alias's name, is somebody else's.
+        """
         name = self._behind_alias()
-        if name or self.client.has_collection(self.collection):
+        if name or not self._is_new() and self.client.has_collection(self.collection):
             self._check_own(name or self.collection)
         return name
 
@@ -296,8 +341,8 @@ class MilvusEngine:
         fields = {field["name"] for field in self.client.describe_collection(name)["fields"]}
         if name not in self._own_names() or not fields >= {"_id", "vector"}:
             raise DataError(
-                f"{self.uri}: the collection {name!r} was not loaded by training.scale.engines and is left as it is; "
-                "give another --collection"
+                f"{self.name}: the collection {name!r} was not loaded by training.scale.engines and is left as it is; "
+                "give another name behind # in the address"
             )
 
 
@@ -309,7 +354,7 @@ def check_collection(name: str) -> None:
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", name):
         raise DataError(
-            f"--collection {name[:210]!r}: give letters, digits and underscores, no digit first, and at most 200"
+            f"collection {name[:210]!r}: give letters, digits and underscores, no digit first, and at most 200"
         )
 
 
@@ -322,66 +367,27 @@ def embedded_file(uri: str) -> str | None:
     if "://" in uri or uri.startswith("unix:"):
         return None
     if not uri.endswith(".db"):
-        raise DataError(f"{uri}: is neither an address such as http://milvus:19530 nor a file whose name ends in .db")
+        raise DataError(
+            f"{shown(uri)}: is neither an address such as http://milvus:19530 nor a file whose name ends in .db"
+        )
     path = Path(uri)
-    if not path.parent.is_dir():
-        raise DataError(f"{uri}: there is no folder {path.parent}")
     names = {file.name for file in path.iterdir()} if path.is_dir() else set()
     if path.exists() and not (path.is_dir() and (not names or names >= {"LOCK", "collections"})):
-        raise DataError(f"{uri}: is there, and is no database of milvus; give another --output")
+        raise DataError(f"{uri}: is there, and is no database of milvus; give another --to")
     return str(path.absolute())
 
 
-def check_products(table: pa.Table) -> None:
-    """Looks for what Milvus can't hold.
+def split_token(uri: str) -> tuple[str, str]:
+    """An address without its user part, and that part.
 
-    Raises:
-        DataError: if an id or a vector is missing, an id is no string or longer than MAX_ID_BYTES, a vector is not
-            finite, or a column has a name or holds values that can't be stored.
+    >>> split_token("http://root:Milvus@host:19530")
+    ('http://host:19530', 'root:Milvus')
     """
-    for name in ("_id", "vector"):
-        if name not in table.column_names or table.column(name).null_count:
-            raise DataError(f"products to load need the column {name!r}, a value in each row")
-    ids = table.column("_id")
-    if not is_text(ids.type):
-        raise DataError(f"products to load need strings as _id, not {ids.type}")
-    long = ids.filter(pc.greater(pc.binary_length(ids), MAX_ID_BYTES))
-    if len(long):
-        first = long[0].as_py()
-        raise DataError(f"product {first[:40]!r}...: its _id has more than the {MAX_ID_BYTES} bytes that milvus takes")
-    finite = np.isfinite(pc.list_flatten(table.column("vector")).to_numpy())
-    if not finite.all():
-        first = ids[int(np.argmin(finite)) * len(ids) // len(finite)].as_py()
-        raise DataError(f"product {first!r}: its vector is not finite; run training.embed again")
-    columns = stored_columns(table.schema)
-    for name in columns:
-        field_name(name)
-    _cast(table.select(list(columns)), columns)
-
-
-def stored_columns(schema: pa.Schema) -> dict[str, pa.DataType]:
-    """How columns but the vector are stored: truth values, 64-bit integers, floats, and all else as text."""
-    return {field.name: _stored(field.type) for field in schema if field.name != "vector"}
-
-
-def _stored(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_integer(kind):
-        return pa.int64()
-    if pa.types.is_floating(kind):
-        return kind if kind == pa.float64() else pa.float32()
-    return kind if pa.types.is_boolean(kind) else TEXT
-
-
-def _cast(table: pa.Table, columns: Mapping[str, pa.DataType]) -> pa.Table:
-    """A table with columns of these types; null where it has none."""
-    cast = {}
-    for name, kind in columns.items():
-        column = table.column(name) if name in table.column_names else pa.nulls(len(table), kind)
-        try:
-            cast[name] = column.cast(kind)
-        except pa.ArrowException as error:
-            raise DataError(f"column {name!r} can't be stored as {kind}: {one_line(error)}") from error
-    return pa.table(cast)
+    if "://" not in uri:
+        return uri, ""
+    parts = urlsplit(uri)
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=host)), unquote(user)
 
 
 def field_name(column: str) -> str:

@@ -142,6 +142,11 @@ class ProductIndex:
         return self.graph.dim
 
     @property
+    def hybrid(self) -> bool:
+        """Whether the index has words, so that searches take `texts`."""
+        return self.words is not None
+
+    @property
     def width(self) -> int:
         """Rows that a search keeps in view: more finds more and takes longer. It was chosen when the index was built,
         see [`~ProductIndex.choose_width`]; one that is set holds until the index is opened again, and sets

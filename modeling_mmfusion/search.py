@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from .checksums import check_whole
+from .errors import ProductIndexError
 from .exported import OnnxTowers
 from .fingerprint import stored_fingerprint
 from .index import ProductIndex, SearchResult
@@ -19,6 +20,35 @@ from .query_mmfusion import MMFusionQueryModel
 
 BATCH_SIZE = 64  # queries that are embedded and searched together
 AWAY = 0.6  # of the way from a query to itself with what it does not want, and in the other direction
+
+
+class ProductSearch(Protocol):
+    """What [`Searcher`] searches: [`ProductIndex`], or products that are kept in another way."""
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+
+    @property
+    def blocks(self) -> Mapping[str, int]:
+        """Widths of the vectors' blocks by name, in their order; empty if not known."""
+
+    @property
+    def model(self) -> str:
+        """Fingerprint of the model that made the vectors."""
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether searches take `texts`."""
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> list[list[SearchResult]]:
+        """The best products for each query; see [`ProductIndex.search`]."""
 
 
 class Searcher:
@@ -33,22 +63,26 @@ class Searcher:
         tower (`str`, *optional*, defaults to `"torch"`): `torch`, `onnx` or `int8`; see [`SearchArguments`].
         spelling (`bool`, *optional*, defaults to `True`): whether misspelled words are corrected;
             `processor.correction` tells to what.
+        index (`ProductSearch`, *optional*): what is searched in place of `run/index`, such as an engine; the run then
+            needs only `model/`. `SearchResult.contributions` come from [`ProductIndex`] alone.
 
     Raises:
         DataError: if the model is missing or damaged.
         ProductIndexError: if the index is missing or damaged, or was built with another model.
     """
 
-    def __init__(self, run: str | Path, tower: str = "torch", spelling: bool = True):
+    def __init__(
+        self, run: str | Path, tower: str = "torch", spelling: bool = True, index: ProductSearch | None = None
+    ):
         self.folder = Path(run) / "model"
         check_model_name(self.folder)
         check_whole(self.folder)
-        self.index = ProductIndex.load(Path(run) / "index", view=True)
+        self.index = ProductIndex.load(Path(run) / "index", view=True) if index is None else index
         self.processor, self.tower, fingerprint = load_query_tower(self.folder, tower)
-        self.index.check_model(fingerprint, name=self.folder)
-        if spelling:
+        check_same_model(self.index, fingerprint, self.folder)
+        if spelling and isinstance(self.index, ProductIndex):
             self.index.teach(self.processor)
-        else:
+        elif not spelling:
             self.processor.spelling_words = ""
         if tower == "torch":
             self.tower.config.truncate_dim = self.index.dim
@@ -121,13 +155,33 @@ class Searcher:
             yield from ((results, self.shares(vector)) for results, vector in zip(found, vectors, strict=True))
 
     def _texts(self, texts: list[str], hybrid: bool) -> list[str] | None:
-        if not hybrid or not any(texts) or self.index.words is None:
+        if not hybrid or not any(texts) or not self.index.hybrid:
             return None
         return [self.processor.query_text(text) for text in texts]
 
     def shares(self, vector: np.ndarray) -> dict[str, float]:
         """The share of each block in a query's vector."""
         return block_shares(vector, self.index.blocks)
+
+
+def check_same_model(index: ProductSearch, model: str, name: Path) -> None:
+    """Refuses a model whose queries don't fit.
+
+    Args:
+        index (`ProductSearch`): what is searched.
+        model (`str`): the model's fingerprint.
+        name (`Path`): the model's folder.
+
+    Raises:
+        ProductIndexError: if the vectors are another model's.
+    """
+    if isinstance(index, ProductIndex):
+        index.check_model(model, name=name)
+    elif index.model != model:
+        raise ProductIndexError(
+            f"the products that are searched have vectors of another model ({index.model or 'unknown'}) than {name} "
+            f"({model}); embed them with this model and load them again"
+        )
 
 
 def turn_away(

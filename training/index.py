@@ -31,6 +31,7 @@ from modeling_mmfusion.index_graph import SearchWidth
 from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS
 from training.common.cli import run
 from training.common.files import beside
+from training.features.product_columns import PICTURE
 from training.features.shards import iterate_shown, read_sampled_queries, read_vectors_manifest
 
 MEASURED_AGAIN = 0.2  # share of the products
@@ -171,8 +172,10 @@ def synchronise(index: ProductIndex, folder: Path, threads: int = 1) -> dict[str
     A product whose vector is the same but whose columns changed, such as the price, costs next to nothing.
     """
     counts = dict.fromkeys(("added", "updated", "shown anew", "removed", "unchanged"), 0)
-    gone = set(index.catalogue.rows)
+    gone, columns_there = set(index.catalogue.rows), index.catalogue.table.column_names
     for vectors, table in tqdm(iterate_shown(folder), desc="update", unit="shard", leave=False):
+        if PICTURE in table.column_names and PICTURE not in columns_there:  # built when no names were kept
+            table = table.drop_columns(PICTURE)
         ids = table.column("_id").to_pylist()
         gone.difference_update(ids)
         is_known = np.array([product_id in index for product_id in ids])

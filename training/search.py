@@ -6,9 +6,12 @@
     python -m training.search --image mug.jpg                       # products that look like this
     python -m training.search "but in red" --image mug.jpg --json
     python -m training.search --queries queries.txt > answers.jsonl   # a query a line, an answer a line
+    python -m training.search "green striped mug" --engine lance:runs/quickstart/products.lance
 
-The run folder holds model/ and index/. Only the query tower is loaded, unless a picture is searched for; with --tower
-int8 the 8-bit one that `training.export --quantize-query int8` wrote.
+The run folder holds model/ and index/; with --engine, which searches what training.scale.engines loaded, model/ is
+enough. Engines tell no contributions of the vectors' blocks, and there are no warnings of values that no product has.
+Only the query tower is loaded, unless a picture is searched for; with --tower int8 the 8-bit one that
+`training.export --quantize-query int8` wrote.
 """
 
 import json
@@ -22,13 +25,14 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.index import SearchResult
+from modeling_mmfusion.index import ProductIndex, SearchResult
 from modeling_mmfusion.index_filters import parse_where
 from modeling_mmfusion.prices import price_text
 from modeling_mmfusion.processing_mmfusion import load_picture
 from modeling_mmfusion.search import Searcher
 from training.common.cli import run
 from training.common.errors import Problems
+from training.scale.engine import open_engine
 
 
 @dataclass
@@ -52,6 +56,8 @@ class SearchArguments:
         width: How widely the graph is searched: more finds more and takes longer; what was chosen for the index if not
             given.
         tower: The query tower: torch, or onnx or int8 of model/onnx, which training.export wrote.
+        engine: Address of an engine to search in place of index/, such as lance:products.lance; see
+            training/scale/engine.py. Words count where the engine has hybrid search.
     """
 
     query: str = ""
@@ -66,10 +72,11 @@ class SearchArguments:
     queries: str | None = None
     width: PositiveInt | None = None
     tower: Literal["torch", "onnx", "int8"] = "torch"
+    engine: str | None = None
 
 
 def main(arguments: SearchArguments) -> None:
-    """Searches and prints."""
+    """Looks at what is given, opens what is searched, and answers."""
     if not arguments.queries and not arguments.query.strip() and not arguments.image:
         raise DataError("the query is empty; type what a shopper would, or give --image or --queries")
     try:
@@ -77,11 +84,22 @@ def main(arguments: SearchArguments) -> None:
     except DataError as error:
         raise DataError(f"--where {error}") from error
     image = read_image(arguments.image) if arguments.image else None
-    searcher = Searcher(arguments.run, arguments.tower, arguments.spelling)
+    if arguments.engine is None:
+        answer(Searcher(arguments.run, arguments.tower, arguments.spelling), arguments, where, image)
+        return
     if arguments.width:
-        searcher.index.width = arguments.width
-    for sentence in searcher.index.unknown_values(where):
-        print(f"warning: {sentence}", file=sys.stderr, flush=True)
+        raise DataError("--width is of our own index; leave it out with --engine")
+    with open_engine(arguments.engine) as engine:
+        answer(Searcher(arguments.run, arguments.tower, arguments.spelling, engine), arguments, where, image)
+
+
+def answer(searcher: Searcher, arguments: SearchArguments, where: dict[str, Any], image: Any) -> None:
+    """Searches and prints."""
+    if isinstance(searcher.index, ProductIndex):
+        if arguments.width:
+            searcher.index.width = arguments.width
+        for sentence in searcher.index.unknown_values(where):
+            print(f"warning: {sentence}", file=sys.stderr, flush=True)
     if arguments.queries:
         answer_file(searcher, arguments, where)
         return

@@ -143,7 +143,7 @@ def targets(world: Path) -> dict[str, Target]:
     search = ["training.search", "red mug", "--json", "--hybrid", "--k", "5", "--run"]
     ask = {"positional": "query"}
     stored = below("run/vectors", "*.json", "*.npy", "shards/*", ".mmfusion.json")
-    to = ["training.scale.engines", "--vectors", "run/vectors", "--output", "out"]
+    to = ["training.scale.engines", "--vectors", "run/vectors"]
     embed = ["training.embed", "--data", "shop", "--split", "test", "--output", "out", "--shard_size", "5"]
     evaluate = ["training.evaluate", "--data", "shop", "--report", "out/report.json"]
     train = ["training.train", "--recipe", "recipe.yaml", "--output", "out"]
@@ -162,7 +162,7 @@ def targets(world: Path) -> dict[str, Target]:
         "search, file": Target(
             [*search[:1], "--queries", "queries.jsonl", "--run", "run"], ["queries.jsonl"], printed, False, ask
         ),
-        "index": Target(["training.index", "--vectors", "run/vectors", "--output", "out"], stored, searched),
+        "index": Target(["training.index", "--vectors", "run/vectors"], stored, searched),
         "index, queries": Target(
             ["training.index", "--vectors", "run/vectors", "--output", "out", "--queries", "queries.npy"],
             ["queries.npy"],
@@ -221,8 +221,8 @@ def targets(world: Path) -> dict[str, Target]:
             model[:2],
             None,
         ),
-        "engines, parquet": Target([*to, "--to", "parquet"], stored, rows),
-        "engines, lance": Target([*to, "--to", "lance"], stored[:2], counted),
+        "engines, parquet": Target([*to, "--to", "parquet:out"], stored, rows),
+        "engines, lance": Target([*to, "--to", "lance:out"], stored[:2], counted),
         "planning": Target(
             ["training.scale.planning", "--results", "bench_search.json", "--embedding", "bench_embed.json"],
             ["bench_search.json", "bench_embed.json"],

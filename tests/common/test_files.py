@@ -62,7 +62,7 @@ FOLDERS = {
     ),
     "training.index": lambda given: index.main(index.IndexArguments(given.vectors, str(given.output))),
     "training.scale.engines": lambda given: engines.main(
-        engines.EngineArguments(given.vectors, output=str(given.output))
+        engines.EngineArguments(given.vectors, f"parquet:{given.output}")
     ),
     "training.rerank": lambda given: rerank.main(
         rerank.RerankArguments(given.model, str(given.shop), train=True, output=str(given.output))
@@ -103,7 +103,7 @@ FOLDERS = {
 FILES = {"training.audit", "training.evaluate", "training.mine", "training.evaluation.sheet"}
 FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "scaling", "training_speed")}
 FILES |= {f"training.benchmarks.{name}" for name in ("service_load", "space_load", "styles")}
-OUTPUTS = {"output", "work", "report", "results", "run_file", "per_query", "examples", "plot"}
+OUTPUTS = {"output", "to", "work", "report", "results", "run_file", "per_query", "examples", "plot"}
 READ = {"training.scale.planning", "training.benchmarks.results", "hub_card.check", "hub_card.push", "training.search"}
 
 

@@ -46,7 +46,7 @@ def folder(towers, tmp_path_factory):
 COMMANDS = {
     "index": ["training.index", "--vectors", "vectors"],
     "parquet": ["training.scale.engines", "--vectors", "vectors"],
-    "lance": ["training.scale.engines", "--vectors", "vectors", "--to", "lance"],
+    "lance": ["training.scale.engines", "--vectors", "vectors", "--to", "lance:products.lance"],
     "embed": ["training.embed", "--model", "model", "--data", "shop", "--output", "others"],
     "prepare": ["training.prepare", "--products", "products.csv", "--output", "data", "--synthesise", "1"],
     "demo shop": ["training.demo.shop", "--products", "40", "--queries", "20", "--output", "demo"],

@@ -162,7 +162,7 @@ def test_readmes_commands_for_catalogues_of_any_size(shop, run):
         answer = run(command)
         assert ProductIndex.load(shop / "runs/myshop/index").__len__() == PRODUCTS, command
     assert len([line for line in answer.splitlines() if line.startswith("{")]) == 2
-    for to in ("parquet", "lance"):
+    for to in (None, f"lance:{shop / 'runs/myshop/products.lance'}"):
         assert engines.main(EngineArguments(str(shop / "runs/myshop/vectors"), to)) == PRODUCTS
 
 

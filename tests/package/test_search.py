@@ -25,6 +25,9 @@ from training.features.shards import (
     read_vectors_manifest,
     write_vectors_manifest,
 )
+from training.scale.engine import ProductSchema, open_engine, stored_columns
+from training.scale.engines import EngineArguments, bulk_tables
+from training.scale.engines import main as to_engine
 
 
 def write_run(folder, model, processor, shop, **options):
@@ -88,6 +91,50 @@ def test_misspelled_words_are_read_as_the_products_spell_them(run, capsys):
     assert "read_as" not in json.loads(capsys.readouterr().out)
     search.main(search.SearchArguments("plian shrit", str(run)))
     assert capsys.readouterr().out.startswith("plain shirt   (")
+
+
+def test_an_engine_is_searched_in_place_of_the_index(run, tmp_path, capsys):
+    pytest.importorskip("lance")
+    address = f"lance:{tmp_path}/products.lance"
+    to_engine(EngineArguments(str(run / "vectors"), address))
+    own = search.Searcher(run)
+    (run / "index").rename(tmp_path / "elsewhere")
+    with open_engine(address) as engine:
+        searcher = search.Searcher(run, index=engine)
+        for where in (None, {"category": "mugs"}):
+            expected, shares = own.search("red mug", 4, where, hybrid=False)
+            found, its_shares = searcher.search("red mug", 4, where)
+            assert [one.product_id for one in found] == [one.product_id for one in expected]
+            assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-3)
+            assert its_shares == shares and len(shares) > 1
+        assert len(next(searcher.search_many(["red mug"], 3))[0]) == 3, "hybrid where it can be, else by vectors"
+        assert not found[0].contributions and expected[0].contributions
+    capsys.readouterr()
+    search.main(search.SearchArguments("red mug", str(run), engine=address, json=True, where="category=nobody's"))
+    answered = capsys.readouterr()
+    assert json.loads(answered.out)["results"] == [] and "warning" not in answered.err
+    search.main(search.SearchArguments("red mug", str(run), k=2, engine=address))
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    with pytest.raises(DataError, match="--width is of our own index"):
+        search.main(search.SearchArguments("red mug", str(run), engine=address, width=9))
+    with pytest.raises(DataError, match="there is no collection 'products'"):
+        search.main(search.SearchArguments("red mug", str(run), engine=f"lance:{tmp_path}/none.lance"))
+
+
+def test_an_engine_with_another_models_vectors_is_refused(run, tmp_path):
+    pytest.importorskip("lance")
+    table = next(bulk_tables(run / "vectors"))
+    dim = table.schema.field("vector").type.list_size
+    with open_engine(f"lance:{tmp_path}/products.lance") as engine:
+        engine.load([table], ProductSchema(dim, stored_columns(table.schema), "another", {}))
+        with pytest.raises(ProductIndexError, match=r"vectors of another model \(another\) than") as error:
+            search.Searcher(run, index=engine)
+        assert "\n" not in str(error.value)
+    index = ProductIndex.load(run / "index")
+    assert search.Searcher(run, index=index).processor.correction("plian shrit") == "plain shirt"
+    index.model = "another"
+    with pytest.raises(ProductIndexError, match="was built with another model"):
+        search.Searcher(run, index=index)
 
 
 def test_a_query_is_turned_away_from_what_it_does_not_want(run):

@@ -1,109 +1,87 @@
 """Vectors on their way to engines; embedded Milvus and Lance find exactly what comparing all vectors finds."""
 
 import fcntl
-import subprocess
-import sys
-from contextlib import closing
+import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from engine_contract import (
+    COUNT,
+    DIM,
+    EngineContract,
+    digests_by_id,
+    found_ids,
+    schema_of,
+    shop_columns,
+    small_table,
+    unit_vectors,
+)
 from helpers import drawn_catalogue
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import ProductIndex
-from modeling_mmfusion.index_filters import parse_where, passes
-from modeling_mmfusion.index_products import with_large_strings
+from modeling_mmfusion.index_filters import parse_where
 from training.features.shards import vector_column, write_shard, write_vectors_manifest
 from training.scale import engines
-from training.scale.engines import LanceEngine, MilvusEngine, bulk_tables
-
-COUNT, DIM = 5000, 64
-BRANDS = ["Çelik", "日本", 'a "quoted" one', "back\\slash", "it's", "new\nline\r\ttab", "plain", None]
-
-FILTERS = (
-    None,
-    {"price": (0, 0.4)},  # 5 of 5,000 products
-    {"price": (0, 4.9)},  # 50
-    {"price": (None, 49.9)},  # 500
-    *({"brand": brand} for brand in BRANDS if brand),
-    {"brand": ["Çelik", "new\nline\r\ttab"], "in_stock": True},
-    {"brand": None},
-    {"brand": [None, "nobody's"]},
-    {"brand": []},
-    {"size": (36, 38.5)},  # of strings
-    {"size": "36"},
-    {"größe": "日本"},
-    {"in": "it's"},
-    {"pages": (-1.5, 2)},
-    {"pages": -3},
-    {"pages": (2**40, None)},
-    {"weight": 0.1},
-    {"weight": (1, 2)},
-    {"weight": (None, None)},
-    {"used": True},  # strings
-    {"in_stock": (1, None)},
-    {"_id": ["sku-00007", "sku-00008"]},
-    {"column_1": 'says "ç"'},
-    {"column_1": ' SAYS  "Ç" '},
-    {"brand": ["ÇELIK", "IT'S"]},
-    {"used": [True, "NO"]},
-    {"used": "false"},
-    {"_id": "SKU-00009"},
-    {"size": "36-40"},  # no such text, so a range of numbers
-    {"size": ["xl", "36-40"]},
-    {"pages": ["1", 2, 2.5, "5-9"]},
-    {"in stock": [300, -1, 7]},
-    {"weight": ["1-2", "4.5"]},
-    {"in_stock": "yes"},
-    {"brand": float("nan")},
-    {"category": "home"},
-    {"category": "HOME>Kitchen"},
-    {"category": ["Home > Kitchen > Mugs", "Home_x"]},
-    {"category": "100%"},
-    {"category": 'a "b"\\c'},
-    {"category": "Home > Kit"},
-    {"category": "ｈｏｍｅ　>　kitchen"},
-)
-CATEGORIES = ["Home", "home > Kitchen", "Home  >  KITCHEN > Mugs", "Homeware > Kitchen", "home_x", "homeax > y", None]
-CATEGORIES += ["100% > Wool", "100a > Wool", 'A "B"\\C > D', "Home > Kitsch", "Home >Kitchen", "Home > !"]
+from training.scale.engine import open_engine, shown, stored_products, vectors_of
+from training.scale.engines import bulk_tables
 
 
-def shop_columns() -> dict[str, pa.Array]:
-    """Columns of all types that training.embed keeps, some of names that are no identifiers."""
-    numbers = range(COUNT)
-    return {
-        "_id": pa.array([f"sku-{number:05d}" for number in numbers]),
-        "brand": pa.array([BRANDS[number % 8] for number in numbers], pa.large_string()),
-        "price": pa.array([number / 10 for number in numbers]),
-        "in_stock": pa.array([bool(number % 3) for number in numbers]),
-        "size": pa.array([["36", " 38.5", "XL", "44", None][number % 5] for number in numbers]),
-        "größe": pa.array([BRANDS[number % 7] for number in numbers]),
-        "in": pa.array([BRANDS[number % 8] for number in numbers]),
-        "in stock": pa.array([number % 200 for number in numbers], pa.uint8()),
-        "pages": pa.array([None if number % 11 == 0 else number % 7 - 3 for number in numbers], pa.int32()),
-        "weight": pa.array([None if number % 9 == 0 else number % 50 / 10 for number in numbers], pa.float32()),
-        "used": pa.array([["true", "False", "TRUE", "no", None][number % 5] for number in numbers]),
-        "column_1": pa.array([['says "ç"', '{"a": [1]}'][number % 2] for number in numbers]),
-        "category": pa.array([CATEGORIES[number % len(CATEGORIES)] for number in numbers]),
-        "nothing": pa.nulls(COUNT, pa.string()),
-    }
+@pytest.fixture
+def milvus_is_there():
+    pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
 
 
-def unit_vectors(count: int, seed: int) -> np.ndarray:
-    vectors = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+class TestLance(EngineContract):
+    @pytest.fixture(scope="class")
+    def address_of(self, tmp_path_factory):
+        pytest.importorskip("lance")
+        folder = tmp_path_factory.mktemp("lance")
+        return lambda name: f"lance:{folder}/{name}.lance"
+
+    def somebody_elses(self, address):
+        import lance
+
+        folder = Path(address.removeprefix("lance:"))
+        lance.write_dataset(pa.table({"a": [1]}), str(folder))
+        return lambda: contents(folder)
 
 
-def write_vectors(target: Path, vectors: np.ndarray, products: pa.Table, shards: int = 2) -> Path:
+class TestMilvus(EngineContract):
+    @pytest.fixture(scope="class")
+    def address_of(self, tmp_path_factory):
+        pytest.importorskip("pymilvus")
+        pytest.importorskip("milvus_lite")
+        folder = tmp_path_factory.mktemp("milvus")
+        return lambda name: f"milvus:{folder}/{name}.db"
+
+    def somebody_elses(self, address):
+        with open_engine(f"{address}#other") as engine:
+            engine.client.create_collection("products", 4)
+        return lambda: collections(address)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def collections(address: str) -> list[str]:
+    """The names of all collections of a Milvus."""
+    with open_engine(f"{address}#other") as engine:
+        return sorted(engine.client.list_collections())
+
+
+def write_vectors(target: Path, vectors: np.ndarray, products: pa.Table, shards: int = 2, model: str = "m") -> Path:
     """A folder of vectors, as training.embed writes it."""
     table = products.append_column("hash", pa.array(["a"] * len(vectors)))
     table = table.append_column("vector", vector_column(vectors))
     rows = len(vectors) // shards
     facts = [write_shard(target, number, "key", table.slice(rows * number, rows), {}) for number in range(shards)]
-    write_vectors_manifest(target, {"model": "m", "count": len(vectors), "dim": vectors.shape[1]}, facts)
+    write_vectors_manifest(target, {"model": model, "count": len(vectors), "dim": vectors.shape[1]}, facts)
     return target
 
 
@@ -119,74 +97,10 @@ def folder(tmp_path):
     return write_vectors(tmp_path / "vectors", vectors, products)
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    """5,000 products with all kinds of columns."""
-    target = tmp_path_factory.mktemp("shop") / "vectors"
-    return write_vectors(target, unit_vectors(COUNT, 0), pa.table(shop_columns()))
-
-
-@pytest.fixture(scope="module")
-def milvus(shop):
-    """A database that a process of its own loaded; it printed one line, and nothing went wrong."""
-    pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
-    command = [sys.executable, "-m", "training.scale.engines", "--vectors", str(shop), "--to", "milvus"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    output = str(shop.parent / "milvus.db")
-    assert done.returncode == 0 and done.stdout == f"milvus: 5,000 products in {output}\n"
-    assert "Traceback" not in done.stderr and "ERROR" not in done.stderr
-    return output
-
-
-@pytest.fixture(scope="module")
-def lance(shop):
-    pytest.importorskip("lance")
-    assert engines.main(engines.EngineArguments(str(shop), "lance")) == COUNT
-    return str(shop.parent / "products.lance")
-
-
-def brute_force(shop: Path, queries: np.ndarray, k: int, where: dict | None) -> list[list[tuple[str, float, dict]]]:
-    """Ids, scores and products by comparing all vectors of the products that pass."""
-    table = pa.concat_tables(bulk_tables(shop)).combine_chunks()
-    vectors = table.column("vector").combine_chunks().flatten().to_numpy().reshape(COUNT, DIM)
-    products = with_large_strings(table.drop_columns("vector"))
-    wanted = {name: value for name, value in (where or {}).items() if value is not None}
-    wanted = {
-        name: [one for one in value if one is not None] if isinstance(value, list) else value
-        for name, value in wanted.items()
-    }
-    passing = np.flatnonzero(passes(products, wanted))
-    passing = passing[:0] if where and None in where.values() else passing
-    scores = queries @ vectors[passing].T
-    best = [passing[np.argsort(-row, kind="stable")[:k]] for row in scores]
-    ids = products.column("_id").to_pylist()
-    rows = [products.take(pa.array(one, pa.int64())).drop_columns("_id").to_pylist() for one in best]
-    return [
-        list(zip([ids[row] for row in one], query @ vectors[one].T, shown, strict=True))
-        for query, one, shown in zip(queries, best, rows, strict=True)
-    ]
-
-
-def check_exact(engine: MilvusEngine | LanceEngine, shop: Path, where: dict | None) -> None:
-    queries = unit_vectors(20, 1)
-    found, expected = engine.search(queries, 10, where), brute_force(shop, queries, 10, where)
-    for results, best in zip(found, expected, strict=True):
-        assert [result.product_id for result in results] == [product_id for product_id, _, _ in best]
-        assert [result.score for result in results] == pytest.approx([score for _, score, _ in best], abs=1e-5)
-        assert [result.product for result in results] == [product for _, _, product in best]
-
-
 def test_bulk_files_hold_vectors_and_products(folder, tmp_path):
-    pytest.importorskip("lance")
-    import lance
-
-    for to in ("parquet", "lance"):
-        arguments = engines.EngineArguments(str(folder), to, str(tmp_path / to))
-        assert engines.main(arguments) == engines.main(arguments) == 400
-    parquet = pq.read_table(tmp_path / "parquet")
-    found = lance.dataset(str(tmp_path / "lance")).to_table()
-    assert found.to_pylist() == parquet.to_pylist() and len(found) == 400
+    arguments = engines.EngineArguments(str(folder), f"parquet:{tmp_path}/bulk")
+    assert engines.main(arguments) == engines.main(arguments) == 400
+    parquet = pq.read_table(tmp_path / "bulk")
     row = parquet.slice(10, 1).to_pylist()[0]
     assert (
         row["_id"] == "sku-010"
@@ -196,10 +110,10 @@ def test_bulk_files_hold_vectors_and_products(folder, tmp_path):
     assert parquet.column("price").null_count == 45, "prices that are no number"
 
 
-def test_parquet_holds_columns_of_all_types(shop, tmp_path):
-    arguments = engines.EngineArguments(str(shop), "parquet", str(tmp_path / "bulk"))
-    assert engines.main(arguments) == COUNT
-    found = pq.read_table(arguments.output).drop_columns("vector").to_pylist()
+def test_parquet_holds_columns_of_all_types(tmp_path):
+    vectors = write_vectors(tmp_path / "vectors", unit_vectors(COUNT, 0), pa.table(shop_columns()))
+    assert engines.main(engines.EngineArguments(str(vectors))) == COUNT
+    found = pq.read_table(tmp_path / "bulk").drop_columns("vector").to_pylist()
     assert found == pa.table(shop_columns()).to_pylist()
 
 
@@ -216,175 +130,149 @@ def test_shards_that_differ_in_their_columns_are_one_line(tmp_path):
             assert len(pa.concat_tables(bulk_tables(tmp_path / name))) == 2
             continue
         with pytest.raises(DataError, match=message):
-            engines.main(engines.EngineArguments(str(tmp_path / name), "parquet", str(tmp_path / "bulk")))
+            engines.main(engines.EngineArguments(str(tmp_path / name), f"parquet:{tmp_path}/bulk"))
 
 
 @pytest.mark.slow
-def test_milvus_finds_the_same_products(folder, tmp_path):
-    pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
-    arguments = engines.EngineArguments(str(folder), "milvus", str(tmp_path / "new" / "shop.db"))
+@pytest.mark.parametrize("name", ["lance:{}/new/products.lance", "milvus:{}/new/shop.db"])
+def test_filters_find_what_the_index_finds(name, folder, tmp_path):
+    pytest.importorskip("lance" if name.startswith("lance") else "milvus_lite")
+    address = name.format(tmp_path)
     for _ in range(2):  # the second replaces the first
-        assert engines.main(arguments) == 400
-    table = pa.concat_tables(engines.bulk_tables(folder)).combine_chunks()
-    vectors = np.array(table.column("vector").to_pylist(), dtype=np.float32)
+        assert engines.main(engines.EngineArguments(str(folder), address)) == 400
+    table = pa.concat_tables(bulk_tables(folder)).combine_chunks()
+    vectors = vectors_of(table)
     index = ProductIndex.build(vectors, table.drop_columns("vector"))
-    engine = engines.MilvusEngine(arguments.output)
-    try:
-        assert len(engine.client.list_collections()) == 1
-        for where in (
-            None,
-            {"category": ["mugs", 'a "b"'], "price": (5, 30)},
-            {"in_stock": True, "category": "LAMPS"},
-        ):
+    typed = ["category=MUGS|lamps; price<30", 'category=a "B"', "price=10-20; in_stock=yes"]
+    with open_engine(address) as engine:
+        for where in (None, *map(parse_where, typed), {"in_stock": True, "category": "LAMPS"}):
             expected, found = index.search(vectors[:10], 5, where), engine.search(vectors[:10], 5, where)
             assert [[r.product_id for r in one] for one in found] == [[r.product_id for r in one] for one in expected]
             assert found[3][1].score == pytest.approx(expected[3][1].score, abs=1e-5)
             assert found[3][1].product == expected[3][1].product
-        engine.remove(["sku-003", "unknown"])
-        engine.upsert(table.slice(4, 1).set_column(1, "title", [["New title"]]))
-        assert engine.search(vectors[3:4], 1)[0][0].product_id != "sku-003"
-        assert engine.search(vectors[4:5], 1)[0][0].product["title"] == "New title"
-    finally:
-        engine.close()
 
 
-@pytest.mark.slow
-def test_milvus_is_exact_in_another_process_than_the_one_that_loaded(milvus, shop):
-    with closing(MilvusEngine(milvus)) as engine:
-        for where in FILTERS:
-            check_exact(engine, shop, where)
-        assert [len(results) for results in engine.search(unit_vectors(1, 1), 2 * COUNT)] == [COUNT]
+def products_and_vectors(target: Path, ids: list[str], titles: list[str], seeds: list[int], model: str = "m") -> str:
+    """A folder of vectors, each drawn by a seed."""
+    vectors = np.concatenate([unit_vectors(1, seed) for seed in seeds])
+    table = pa.table({"_id": ids, "title": titles})
+    table = table.append_column("hash", pa.array(ids)).append_column("vector", vector_column(vectors))
+    facts = [write_shard(target, 0, "key", table, {})]
+    write_vectors_manifest(target, {"model": model, "count": len(ids), "dim": DIM, "blocks": {"text": DIM}}, facts)
+    return str(target)
 
 
-def test_lance_is_exact(lance, shop):
-    engine = LanceEngine(lance)
-    for where in FILTERS:
-        check_exact(engine, shop, where)
+@pytest.mark.parametrize("name", ["lance:{}/products.lance", "milvus:{}/shop.db#things"])
+def test_a_sync_writes_what_is_new_or_changed_and_deletes_what_is_gone(name, tmp_path, capfd):
+    pytest.importorskip("lance" if name.startswith("lance") else "milvus_lite")
+    address = name.format(tmp_path)
+    older = products_and_vectors(tmp_path / "a", ["a", "b", "c", "d"], ["A", "B", "C", "D"], [1, 2, 3, 4])
+    newer = products_and_vectors(tmp_path / "b", ["b", "c", "d", "e"], ["B", "new", "D", "E"], [2, 3, 40, 5])
+    with pytest.raises(DataError, match="there is no collection '(products|things)'; load it"):
+        engines.main(engines.EngineArguments(older, address, sync=True))
+    assert engines.main(engines.EngineArguments(older, address)) == 4
+    assert re.search(r": 4 products, [\d,]+ a second\n$", capfd.readouterr().out)
+    for counts in ("1 added, 2 updated, 1 unchanged, 1 removed", "0 added, 0 updated, 4 unchanged, 0 removed"):
+        assert engines.main(engines.EngineArguments(newer, address, sync=True)) == 4
+        assert capfd.readouterr().out == f"{address}: {counts}\n"
+    with open_engine(address) as engine:
+        assert engine.digests() == digests_by_id(next(bulk_tables(Path(newer)))) and engine.model == "m"
+        assert engine.blocks == {"text": DIM} and found_ids(engine, unit_vectors(1, 40)[0], 1) == ["d"]
+    assert engines.main(engines.EngineArguments(to=address, drop=True)) == 0
+    with open_engine(address) as engine:
+        assert engine.read_schema() is None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["milvus", "lance"])
-def test_filters_find_what_the_index_finds(name, request, shop):
-    engine = {"milvus": MilvusEngine, "lance": LanceEngine}[name](request.getfixturevalue(name))
-    table = pa.concat_tables(bulk_tables(shop)).combine_chunks()
-    vectors = table.column("vector").combine_chunks().flatten().to_numpy().reshape(COUNT, DIM)
-    index = ProductIndex.build(vectors, table.drop_columns("vector"))
-    typed = [
-        "category=home>KITCHEN|homeware",
-        "brand=ÇELIK; price<300",
-        "size=36-40; in_stock=yes",
-        "pages=1|2",
-        "used=TRUE",
-    ]
-    for where in [*map(parse_where, typed), *(where for where in FILTERS if where and None not in where.values())]:
-        found, expected = (one.search(unit_vectors(3, 2), 10, where) for one in (engine, index))
-        assert [[one.product_id for one in row] for row in found] == [
-            [one.product_id for one in row] for row in expected
-        ], where
-    assert len(engine.search(unit_vectors(1, 1), COUNT, {"category": "Home"})[0]) == sum(
-        (CATEGORIES[number % len(CATEGORIES)] or "").lower().split(">")[0].strip() == "home" for number in range(COUNT)
-    )
-    if name == "milvus":
-        engine.close()
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "other"}, r"its vectors are of another model \(other\) than the collection's \(m\)"),
+        ({"dim": 8}, "its vectors have 8 dimensions, the collection's 64"),
+        ({"column": "colour"}, "there is no column 'colour'.*load it without --sync"),
+        ({"_id": "x" * 513}, "its _id has more than the 512 bytes"),
+    ],
+)
+def test_a_sync_that_does_not_fit_writes_nothing(change, message, tmp_path):
+    pytest.importorskip("lance")
+    address, column = f"lance:{tmp_path}/products.lance", change.get("column", "title")
+    older = write_vectors(tmp_path / "a", unit_vectors(2, 0), pa.table({"_id": ["a", "b"], "title": ["A", "B"]}))
+    products = pa.table({"_id": ["new", change.get("_id", "b")], column: ["N", "B"]})
+    vectors = unit_vectors(2, 1)[:, : change.get("dim", DIM)]
+    newer = write_vectors(tmp_path / "b", vectors, products, model=change.get("model", "m"))
+    engines.main(engines.EngineArguments(str(older), address))
+    before = contents(tmp_path / "products.lance")
+    with pytest.raises(DataError, match=message):
+        engines.main(engines.EngineArguments(str(newer), address, sync=True))
+    assert contents(tmp_path / "products.lance") == before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["milvus", "lance"])
-def test_what_a_search_can_not_do_is_one_line(name, request):
-    engine = {"milvus": MilvusEngine, "lance": LanceEngine}[name](request.getfixturevalue(name))
-    queries = unit_vectors(2, 1)
-    assert engine.search(queries[:0]) == []
-    for k in (0, -1, 2.5, True, None):
-        with pytest.raises(DataError, match="k is .*give a positive integer"):
-            engine.search(queries, k)
-    for wrong in (queries * np.nan, queries * np.inf, queries[0]):
-        with pytest.raises(DataError, match="finite"):
-            engine.search(wrong)
-    with pytest.raises(DataError, match="queries have 8 dimensions, the vectors have 64"):
-        engine.search(queries[:, :8])
-    with pytest.raises(DataError, match="there is no column 'colour' to filter by; there are _id, brand,.*größe"):
-        engine.search(queries, where={"colour": "red"})
-    for where in (
-        {"price": "cheap"},
-        {"price": True},
-        {"price": (1, 2, 3)},
-        {"price": ("low", None)},
-        {"price": (float("nan"), 2)},
-        {"in_stock": "perhaps"},
-        {"pages": ["1", "many"]},
+@pytest.mark.parametrize(
+    ("products", "to", "message"),
+    [
+        ({"_id": ["a", "b" * 600]}, "milvus:{}/shop.db", "its _id has more than"),
+        ({"_id": ["a", "b" * 600]}, "lance:{}/shop.lance", "its _id has more than"),
+        ({"_id": ["a", "a"]}, "lance:{}/shop.lance", "product 'a' comes twice; run training.embed again"),
+        ({"_id": ["a", "b"], "a.b": [1, 2]}, "lance:{}/shop.lance", "'a.b': Lance takes no such name; rename it"),
+        ({"_id": ["a", "b"], "c": [1, 2], "C": [1, 2]}, "lance:{}/shop.lance", "no two that differ in case alone"),
+        ({"_id": ["a", "b"], "x" * 101 + "-": [1, 2]}, "milvus:{}/shop.db", "its name has more than 100 bytes"),
+        ({"_id": ["a", "b"], "_digest": [1, 2]}, "lance:{}/shop.lance", "'_digest': its name is taken"),
+        ({"_id": ["a", "b"]}, "milvus:{}/shop.db#bad name", "collection 'bad name': give letters"),
+        ({"_id": ["a", "b"]}, "milvus:{}/shop.sqlite", "is neither an address"),
+        ({"_id": ["a", "b"]}, "lance:{}/shop.lance#other", "has no collections; give each a folder of its own"),
+        ({"_id": ["a", "b"]}, "{}/shop.lance", "names no engine; an address begins with lance, milvus,"),
+        ({"_id": ["a", "b"]}, "lance:", "lance:: tells of no place"),
+    ],
+)
+def test_a_load_that_is_refused_writes_nothing(products, to, message, tmp_path):
+    pytest.importorskip("pymilvus")
+    pytest.importorskip("lance")
+    vectors = write_vectors(tmp_path / "vectors", unit_vectors(2, 0), pa.table(products), shards=2)
+    with pytest.raises(DataError, match=message) as error:
+        engines.main(engines.EngineArguments(str(vectors), to.format(tmp_path)))
+    assert "\n" not in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["vectors"]
+
+
+@pytest.mark.parametrize("options", [{"sync": True}, {"drop": True}, {"to": "parquet:"}])
+def test_files_are_written_anew_alone(options, folder):
+    with pytest.raises(DataError, match="^files are written anew|^--drop wants the address"):
+        engines.main(engines.EngineArguments(str(folder), **options))
+    with pytest.raises(DataError, match="are two things"):
+        engines.main(engines.EngineArguments(str(folder), "lance:x", sync=True, drop=True))
+
+
+def test_passwords_are_in_no_message(folder, monkeypatch):
+    for address, said in (
+        ("postgresql://me:s3cret@host/shop?password=s3cret", "postgresql://me:***@host/shop?password=***"),
+        ("milvus:http://root:s3:cr@t/s3cret@host:1#a", "milvus:http://root:***@host:1#a"),
+        ("milvus:https://s3cret@host:1", "milvus:https://***@host:1"),
+        ("qdrant:http://host:6333?api_key=s3cret", "qdrant:http://host:6333?api_key=***"),
+        ("lance:runs/my@shop", "lance:runs/my@shop"),
+        ("postgresql://me@host/shop", "postgresql://me@host/shop"),
     ):
-        with pytest.raises(DataError, match="can't filter column .*, which holds"):
-            engine.search(queries, where=where)
-    if name == "milvus":
-        engine.close()
+        assert shown(address) == said
+    pytest.importorskip("pymilvus")
+    monkeypatch.setenv("MMFUSION_ENGINE_TOKEN", "also:s3cret")
+    for user in ("root:s3cret@", "s3cret@", ""):
+        with pytest.raises(DataError, match="nowhere.*milvus can't be reached") as error:
+            engines.main(engines.EngineArguments(str(folder), f"milvus:http://{user}nowhere.invalid:19530"))
+        assert "s3cret" not in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.slow
-def test_a_milvus_file_is_free_after_the_last_engine_of_a_process_is_closed(milvus):
-    first, second = MilvusEngine(milvus), MilvusEngine(milvus)
+def test_a_milvus_file_is_free_after_the_last_engine_of_a_process_is_closed(milvus_is_there, tmp_path):
+    address = f"milvus:{tmp_path}/shop.db"
+    first = open_engine(address)
+    first.load([small_table()], schema_of(small_table()))
+    second = open_engine(address)
     first.close()
-    assert len(second.search(unit_vectors(1, 1))[0]) == 10
-    with open(Path(milvus, "LOCK")) as lock:
+    assert len(second.search(np.eye(1, 4))[0]) == 3
+    with open(tmp_path / "shop.db" / "LOCK") as lock:
         with pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         second.close()
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with pytest.raises(DataError, match="is it open in another process?"):
-            MilvusEngine(milvus)
-
-
-def small_table(**columns) -> pa.Table:
-    """Three products."""
-    ids = columns.pop("_id", ["a", "b", "c"])
-    vectors = np.eye(3, 4, dtype=np.float32)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(columns.pop("vectors", vectors).ravel()), 4)
-    return pa.table({"_id": ids, **columns, "vector": vectors})
-
-
-BROKEN = np.eye(3, 4, dtype=np.float32)
-BROKEN[1, 2] = np.nan
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (small_table(_id=["a", "b", "ü" * 300]), "product 'ü.*: its _id has more than the 512 bytes"),
-        (small_table(_id=["a", None, "c"]), "need the column '_id', a value in each row"),
-        (small_table(_id=[1, 2, 3]), "need strings as _id, not int64"),
-        (small_table(vectors=BROKEN), "product 'b': its vector is not finite"),
-        (small_table(many=pa.array([2**64 - 1, 0, 1], pa.uint64())), "column 'many' can't be stored as int64"),
-        (small_table(tags=[["a"], ["b"], None]), "column 'tags' can't be stored as large_string"),
-        (small_table(**{"x" * 101 + "-": [1, 2, 3]}), "its name has more than 100 bytes"),
-    ],
-)
-def test_what_milvus_can_not_hold_is_refused_and_all_is_as_it_was(table, message, tmp_path):
-    pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
-    with closing(MilvusEngine(str(tmp_path / "shop.db"))) as engine:
-        engine.load([small_table(brand=["x", "y", "z"])], 4)
-        before = engine.client.list_collections()
-        with pytest.raises(DataError, match=message):
-            engine.load([small_table(brand=["x", "y", "z"]), table], 4)
-        with pytest.raises(DataError):
-            engine.upsert(table)
-        assert engine.client.list_collections() == before
-        assert [one.product["brand"] for one in engine.search(np.eye(1, 4), 1)[0]] == ["x"]
-
-
-def test_a_load_that_is_refused_writes_nothing(tmp_path):
-    pytest.importorskip("pymilvus")
-    long = pa.table({"_id": ["a", "b" * 600], "title": ["A", "B"]})
-    for name, products, message, options in (
-        ("long", long, "its _id has more than", {}),
-        ("name", long.slice(0, 1), "--collection 'bad name': give letters", {"collection": "bad name"}),
-        ("where", long.slice(0, 1), "is neither an address", {"output": str(tmp_path / "shop.sqlite")}),
-    ):
-        vectors = write_vectors(tmp_path / name, unit_vectors(len(products), 0), products, shards=1)
-        output = options.pop("output", str(tmp_path / "shop.db"))
-        with pytest.raises(DataError, match=message):
-            engines.main(engines.EngineArguments(str(vectors), "milvus", output, **options))
-        assert not list(tmp_path.glob("shop*"))
+            open_engine(address)
 
 
 def test_what_somebody_else_made_is_no_milvus_to_replace(tmp_path):
@@ -394,71 +282,72 @@ def test_what_somebody_else_made_is_no_milvus_to_replace(tmp_path):
     for path in (file, notes):
         path.write_text("mine")
     for path in (file, notes.parent):
-        with pytest.raises(DataError, match="is no database of milvus; give another --output"):
-            MilvusEngine(str(path))
+        with pytest.raises(DataError, match="is no database of milvus; give another --to"):
+            open_engine(f"milvus:{path}")
     assert file.read_text() == notes.read_text() == "mine" and list(notes.parent.iterdir()) == [notes]
 
 
 @pytest.mark.slow
-def test_collections_that_somebody_else_made_stay(tmp_path):
-    pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
-    uri, table = str(tmp_path / "shop.db"), small_table()
-    with closing(MilvusEngine(uri)) as engine:
+def test_collections_of_milvus_that_somebody_else_made_stay(milvus_is_there, tmp_path):
+    address, table = f"milvus:{tmp_path}/shop.db", small_table()
+    with open_engine(address) as engine:
         for name in ("products", "accounts", "other_mmfusion_1"):
             engine.client.create_collection(name, 4)
         engine.client.create_alias("accounts", "people")
-        before = engine.client.list_collections()
-    for name in ("products", "people", "other"):
-        with closing(MilvusEngine(uri, name)) as engine:
-            with pytest.raises(DataError, match="was not loaded by training.scale.engines and is left as it is"):
-                engine.load([table], 4)
-            for change in (engine.upsert, lambda _: engine.remove(["a"]), lambda _: engine.search(np.eye(1, 4))):
-                with pytest.raises(DataError, match="training.scale.engines"):
-                    change(table)
-            assert engine.client.list_collections() == before
-    with closing(MilvusEngine(uri, "new")) as engine:
-        assert engine.load([table], 4) == 3
+    before = collections(address)
+    for name in ("products", "people"):
+        with open_engine(f"{address}#{name}") as engine:
+            for change in (
+                lambda engine: engine.load([table], schema_of(table)),
+                lambda engine: engine.upsert(table),
+                lambda engine: engine.delete(["a"]),
+                lambda engine: engine.search(np.eye(1, 4)),
+                lambda engine: engine.drop(),
+            ):
+                with pytest.raises(DataError, match="was not loaded by training.scale.engines and is left as it is"):
+                    change(engine)
+    with open_engine(f"{address}#other") as engine, pytest.raises(DataError, match="is left as it is"):
+        engine.load([table], schema_of(table))
+    assert collections(address) == before
+    with open_engine(f"{address}#new") as engine:
+        assert engine.load([table], schema_of(table)) == 3
+        engine.drop()
+    assert collections(address) == before
 
 
-def test_a_load_that_was_killed_is_cleared_away_by_the_next(tmp_path):
-    pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
-    table = small_table()
-    with closing(MilvusEngine(str(tmp_path / "shop.db"))) as engine:
-        engine.load([table], 4)
-        fields = {"primary_field_name": "_id", "id_type": "string", "max_length": 512, "vector_field_name": "vector"}
-        engine.client.create_collection("products_mmfusion_2", 4, **fields)
-        assert len(engine.search(np.eye(1, 4))[0]) == 3
-        assert engine.load([table.slice(1)], 4) == 2
-        assert len(engine.search(np.eye(1, 4))[0]) == 2 and len(engine.client.list_collections()) == 1
-
-
-def test_text_that_milvus_cuts_is_counted(tmp_path, capfd):
-    pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
+def test_text_that_milvus_cuts_is_counted(milvus_is_there, tmp_path, capfd):
     products = pa.table({"_id": ["a", "b", "c"], "title": ["x" + "ü" * 40_000, "y", None], "text": ["z" * 70_000] * 3})
     vectors = write_vectors(tmp_path / "vectors", unit_vectors(3, 0), products, shards=1)
-    arguments = engines.EngineArguments(str(vectors), "milvus", str(tmp_path / "shop.db"))
+    arguments = engines.EngineArguments(str(vectors), f"milvus:{tmp_path}/shop.db")
     assert engines.main(arguments) == 3
     out = capfd.readouterr().out
     assert "warning: 4 x text of more than 65,535 bytes (cut); first: product a, column title" in out
-    with closing(MilvusEngine(arguments.output)) as engine:
+    with open_engine(arguments.to) as engine:
         found = {one.product_id: one.product for one in engine.search(unit_vectors(1, 0), 3)[0]}
     assert found["a"]["title"] == "x" + "ü" * 32_767 and found["c"] == {"title": None, "text": "z" * 65_535}
+    arguments.sync = True
+    assert engines.main(arguments) == 3 and "0 updated, 3 unchanged" in capfd.readouterr().out
 
 
-def test_a_column_that_lance_does_not_take_is_one_line(tmp_path):
+def test_a_folder_of_lances_with_notes_of_somebody_elses_is_not_dropped(tmp_path):
     pytest.importorskip("lance")
-    for name in ("a.b", "a`b", "_rowid", "_distance"):
-        with pytest.raises(DataError, match="Lance takes no such name; rename it"):
-            engines.write_lance(iter([small_table(**{name: ["x", "y", "z"]})]), tmp_path / "lance")
-        assert not (tmp_path / "lance").exists()
-    with pytest.raises(DataError, match="is no Lance dataset; write one with training.scale.engines --to lance"):
-        LanceEngine(str(tmp_path / "lance"))
+    with open_engine(f"lance:{tmp_path}/products.lance") as engine:
+        engine.load([small_table()], schema_of(small_table()))
+        (tmp_path / "products.lance" / "notes.txt").write_text("mine")
+        with pytest.raises(DataError, match="holds notes.txt, which mmfusion did not write"):
+            engine.drop()
+        assert engine.count() == 3
+        (tmp_path / "products.lance" / "notes.txt").unlink()
+        engine.drop()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_engine_that_is_not_there_is_one_line(folder):
-    pytest.importorskip("pymilvus")
-    with pytest.raises(DataError, match="nowhere.*milvus can't be reached"):
-        engines.MilvusEngine("http://nowhere.invalid:19530")
+def test_products_that_no_engine_stores_are_one_line():
+    schema = schema_of(small_table())
+    for table, message in (
+        (small_table(vectors=np.eye(3, 5)), "vectors of 5 dimensions, the collection has 4"),
+        (small_table(_id=["a", "b", "a"]), "product 'a' comes twice"),
+        (pa.table({"_id": ["a"], "vector": [[1.0, 0, 0, 0]]}), "fixed-size lists of floats as vector"),
+    ):
+        with pytest.raises(DataError, match=message):
+            stored_products(table, schema)

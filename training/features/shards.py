@@ -29,12 +29,12 @@ from modeling_mmfusion.json_files import parse_json
 from training.catalogue.stream import ROW, id_keys
 from training.common.errors import Problems
 from training.common.files import sha256_of, write_bytes, write_json
+from training.features.product_columns import PICTURE, picture_names
 
 FORMAT = 2
 MANIFEST = "manifest.json"
 QUERIES = "queries.npy"
 OWN_COLUMNS = ("_id", "hash", "vector")
-PICTURES = "image"
 ROW_BITS = 32
 OPEN_SHARDS = 4
 
@@ -141,23 +141,23 @@ def unkept_columns(schema: pa.Schema) -> dict[str, str]:
     for field in schema:
         if field.name in OWN_COLUMNS[1:]:
             reasons[field.name] = "its name is taken by the vectors' own columns; rename it"
-        elif field.name != PICTURES and _holds_bytes(field.type):
+        elif field.name != PICTURE and _holds_bytes(field.type):
             reasons[field.name] = "it holds bytes"
     return reasons
 
 
 def kept_columns(table: pa.Table) -> pa.Table:
-    """The columns of products that are kept beside their vectors: `_id` and all but the pictures and what
-    [`unkept_columns`] tells of.
+    """The columns of products that are kept beside their vectors: `_id`, `image` as the first picture's name, and all
+    but what [`unkept_columns`] tells of; see `product_columns.py`.
 
     Strings, numbers and truth values stay what they are; times become text and decimals numbers; lists and structures
     become JSON.
     """
-    left_out = {PICTURES, ROW, *unkept_columns(table.schema)}
+    left_out = {ROW, *unkept_columns(table.schema)}
     columns = {"_id": table.column("_id")}
     for name in table.column_names:
         if name not in left_out:
-            columns[name] = _plain(table.column(name))
+            columns[name] = picture_names(table.column(name)) if name == PICTURE else _plain(table.column(name))
     return pa.table(columns)
 
 

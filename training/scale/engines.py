@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.index_filters import numbers_of
 from modeling_mmfusion.index_products import with_large_strings
 from training.common.cli import run
 from training.common.files import beside, cannot_write, check_folder, new_folder
+from training.features.product_columns import with_numeric_price
 from training.features.shards import iterate_shown, read_vectors_manifest
 from training.scale.engine import (
     DIGEST,
@@ -197,7 +197,8 @@ def watched(tables: Iterator[pa.Table], bar: tqdm) -> Iterator[pa.Table]:
 
 
 def bulk_tables(folder: Path) -> Iterator[pa.Table]:
-    """The shards of a folder of vectors: `_id`, the columns to show (`price` as a number) and `vector` (float32).
+    """The shards of a folder of vectors: `_id`, the columns to show and `vector` (float32); see
+    `training/features/product_columns.py`.
 
     Raises:
         DataError: if a shard has other columns than the first, or one is called `_digest`.
@@ -207,9 +208,7 @@ def bulk_tables(folder: Path) -> Iterator[pa.Table]:
         table = with_large_strings(table)
         if DIGEST in table.column_names:
             raise DataError(f"{folder}: column {DIGEST!r}: its name is taken by the engines' own; rename it")
-        if "price" in table.column_names:
-            place = table.column_names.index("price")
-            table = table.set_column(place, "price", numbers_of(table.column("price")))
+        table = with_numeric_price(table)
         flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
         table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
         schema = schema or table.schema

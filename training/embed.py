@@ -5,9 +5,9 @@
 
 The whole catalogue is embedded, whatever its splits; they are for training and measuring. The output folder, vectors/
 beside the model if it is not given, gets manifest.json and shards/ with `_id`, `hash`, `vector` and all columns of the
-catalogue, of pictures the name alone, to be shown and filtered by. The same command again embeds only what is new: after a crash
-the shards that were not written yet, later the products whose text or pictures changed. Products that left the
-catalogue leave the shards. training.scale.embed_ray does the same on many machines.
+catalogue, of pictures the name alone, to be shown and filtered by. The same command again embeds only what is new:
+after a crash the shards that were not written yet, later the products whose text or pictures changed. Products that
+left the catalogue leave the shards. training.scale.embed_ray does the same on many machines.
 
 On a CPU towers that training.export wrote are faster than torch; --backend auto takes them if they are there.
 """

@@ -1,4 +1,4 @@
-"""What [`MilvusEngine`] and [`LanceEngine`] are asked, checked before they are: queries, `k`, and filters.
+"""What engines are asked, checked before they are: queries, `k`, and filters.
 
 Filters are those of `modeling_mmfusion/index_filters.py`: letter case, surplus space and Unicode's forms don't count,
 and `Home > Kitchen` finds what is below it. No engine's language can say that of a column, so Lance is asked for those

@@ -79,7 +79,12 @@ ANSWERS = [
     (200, "application/json", "[1]", "answers 200 and what is no {name}'s JSON"),
     (200, "application/json", "null", "answers 200 and what is no {name}'s JSON"),
     (200, "application/json", '{"products_mmfusion_1": 3}', "answers as no {name} does, without 'mappings'"),
-    (200, "application/json", '{"products_mmfusion_1": {"mappings": []}}', "answers as no {name} does"),
+    (
+        200,
+        "application/json",
+        '{"products_mmfusion_1": {"mappings": []}}',
+        "the index 'products_mmfusion_1' was not loaded",
+    ),
     (301, "text/plain", "moved", "answers 301 and what is no"),
     (500, "application/json", '{"error": "it\\nbroke"}', "{name} answers 500: it broke$"),
     (400, "application/json", '{"error": {"root_cause": [], "reason": "no"}}', "{name} answers 400: no$"),

@@ -111,9 +111,9 @@ class OpenSearchEngine(Engine):
         found: dict[str, int] = {}
         body = {"size": MAX_RESULTS, "_source": False, "docvalue_fields": ["digest"], "sort": [{"id": "asc"}]}
         while True:
-            hits = self.client.part(self.client.ask("POST", f"/{name}/_search", body), "hits", "hits")
+            hits = self.client.rows(self.client.ask("POST", f"/{name}/_search", body), "hits", "hits")
             for hit in hits:
-                found[self.client.part(hit, "_id")] = self.client.part(hit, "fields", "digest", 0)
+                found[self.client.part(hit, "_id")] = self.client.number(hit, "fields", "digest", 0)
             if len(hits) < MAX_RESULTS:
                 return found
             body["search_after"] = self.client.part(hits[-1], "sort")
@@ -170,20 +170,20 @@ class OpenSearchEngine(Engine):
         """
         lines = ([line({}), line(body)] for body in bodies)
         for answer in self.client.ask_lines(f"/{self.collection}/_msearch", lines):
-            for one in self.client.part(answer, "responses"):
+            for one in self.client.rows(answer, "responses"):
                 self.client.check(one)
                 yield one
 
     def hits(self, bodies: Iterable[dict]) -> list[list[dict]]:
         """The products that searches find."""
-        found = [self.client.part(answer, "hits", "hits") for answer in self.answers(bodies)]
+        found = [self.client.rows(answer, "hits", "hits") for answer in self.answers(bodies)]
         for hit in (hit for hits in found for hit in hits):
             self.client.part(hit, "_id")
         return found
 
     def score(self, hit: dict) -> float:
         """The inner product that a hit's score tells."""
-        return inner_product(self.client.part(hit, "_score"))
+        return inner_product(self.client.number(hit, "_score"))
 
     def result(self, hit: dict, score: float) -> SearchResult:
         """A product that was found."""
@@ -218,7 +218,7 @@ class OpenSearchEngine(Engine):
 
     def _count(self, query: dict | None) -> int:
         name, _ = self._loaded()
-        return int(self.client.part(self.client.ask("POST", f"/{name}/_count", {"query": query}), "count"))
+        return self.client.number(self.client.ask("POST", f"/{name}/_count", {"query": query}), "count")
 
     def _own_names(self) -> tuple[str, str]:
         return f"{self.collection}_mmfusion_1", f"{self.collection}_mmfusion_2"

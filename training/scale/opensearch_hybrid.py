@@ -101,10 +101,12 @@ class WordStatistics:
         self.engine = engine
         parts = [words[start : start + MAX_CLAUSES] for start in range(0, len(words), MAX_CLAUSES)]
         for part, answer in zip(parts, engine.answers(map(_statistics, parts)), strict=True):
-            count = engine.client.part(answer, "hits", "total", "value")
-            self.length = engine.client.part(answer, "aggregations", "length", "value") or 1.0
-            for word, bucket in zip(part, engine.client.part(answer, "aggregations", "words", "buckets"), strict=True):
-                having = engine.client.part(bucket, "doc_count")
+            count = engine.client.number(answer, "hits", "total", "value")
+            self.length = (
+                engine.client.part(answer, "aggregations", "length", "value") or 1.0
+            )  # null if there are none
+            for place, word in enumerate(part):
+                having = engine.client.number(answer, "aggregations", "words", "buckets", place, "doc_count")
                 self.idf[word] = float(np.log1p((count - having + 0.5) / (having + 0.5)))
 
     def matches(self, words: list[str], hit: dict) -> float:

@@ -91,6 +91,18 @@ class RestClient:
                 raise DataError(f"{self.address}: answers as no {self.engine} does, without {name!r}") from error
         return answer
 
+    def number(self, answer: Any, *names: Any) -> Any:
+        """The number that an answer holds there."""
+        if not isinstance(found := self.part(answer, *names), (int, float)):
+            raise DataError(f"{self.address}: answers as no {self.engine} does, with {names[-1]!r} {found!r:.40}")
+        return found
+
+    def rows(self, answer: Any, *names: Any) -> list:
+        """The list that an answer holds there."""
+        if not isinstance(found := self.part(answer, *names), list):
+            raise DataError(f"{self.address}: answers as no {self.engine} does, with {names[-1]!r} {found!r:.40}")
+        return found
+
     def check(self, answer: Any) -> None:
         """Looks at one of several answers in one.
 

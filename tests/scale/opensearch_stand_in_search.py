@@ -1,6 +1,7 @@
 """What the stand-ins of OpenSearch and Elasticsearch find: queries over documents, compared one by one."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,7 +80,7 @@ class Index:
         self.documents = list(self.found.values())
         self.ids = list(self.found)
         self.vectors = np.array([one["vector"] for one in self.documents], dtype=np.float32)
-        self.words = [Counter(one["words"].split()) for one in self.documents]
+        self.words = [Counter(re.findall(r"\S{1,255}", one["words"])) for one in self.documents]  # cut, as there
 
 
 class Search:

@@ -3,7 +3,8 @@
 Both are asked the same but for the vectors' field and the query for neighbours. Similarity is the inner product as it
 is, not of unit vectors: it takes the zero vector of a product of which nothing is known, and its scores can be turned
 back. Vectors are kept as float32 in an HNSW graph (`hnsw`); Elasticsearch would keep them as bits from 384 dimensions
-on, of which our short blocks lose most. The oldest OpenSearch that takes `ef_search` in a query is 2.16, the
+on, or in 8 bits of one scale for all numbers; our unequal blocks, strongest directions first, lose most neighbours so.
+The oldest OpenSearch that takes `ef_search` in a query is 2.16, the
 oldest Elasticsearch with such scores 8.11.
 
 No server could be had where this was written: requests follow the published interfaces, and were tried on a stand-in
@@ -255,13 +256,10 @@ class OpenSearchEngine(Engine):
             DataError: if it is somebody else's.
         """
         for name, facts in found.items():
-            meta = self.client.part(facts, "mappings").get("_meta")
-            if (
-                len(found) > 1
-                or name not in self._own_names()
-                or not isinstance(meta, dict)
-                or meta.get("writer") != WRITER
-            ):
+            fields = self.client.part(facts, "mappings")
+            meta = fields.get("_meta") if isinstance(fields, dict) else None
+            ours = isinstance(meta, dict) and meta.get("writer") == WRITER
+            if len(found) > 1 or name not in self._own_names() or not ours:
                 raise DataError(
                     f"{self.place}: the index {name!r} was not loaded by training.scale.engines and is left as it is; "
                     "give another name behind the #"

@@ -4,8 +4,7 @@ Both are asked the same but for the vectors' field and the query for neighbours.
 is, not of unit vectors: it takes the zero vector of a product of which nothing is known, and its scores can be turned
 back. Vectors are kept as float32 in an HNSW graph (`hnsw`); Elasticsearch would keep them as bits from 384 dimensions
 on, or in 8 bits of one scale for all numbers; our unequal blocks, strongest directions first, lose most neighbours so.
-The oldest OpenSearch that takes `ef_search` in a query is 2.16, the
-oldest Elasticsearch with such scores 8.11.
+The oldest OpenSearch that takes `ef_search` in a query is 2.16, the oldest Elasticsearch with such scores 8.11.
 
 No server could be had where this was written: requests follow the published interfaces, and were tried on a stand-in
 that checks them strictly (`tests/scale/opensearch_stand_in.py`).

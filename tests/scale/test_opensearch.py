@@ -116,7 +116,7 @@ def test_hybrid_search_finds_what_no_vector_finds(engine, word):
     table = worded(300)
     vectors = np.eye(2, 16, dtype=np.float32)[[0] * 299 + [1]]
     vectors[299] *= -1
-    table = with_vectors({"_id": table.column("_id"), "title": ["mug"] * 299 + ["zebra"]}, vectors)
+    table = with_vectors({"_id": table.column("_id"), "title": ["mug"] * 299 + [word]}, vectors)
     engine.load([table], schema_of(table))
     [best, *_] = engine.search(np.eye(1, 16), 10, texts=[word])[0]
     assert best.product_id == "p000"  # what all are nearest to still weighs more than a word of a far one

@@ -89,7 +89,8 @@ def main(arguments: StyleBenchArguments) -> dict:
         Path(folder).name: summary(measured_on(folder, measured), queries_of(folder, arguments.split, measured), ours)
         for folder in folders.values()
     }
-    write_json(Path(arguments.results), results | {"environment": environment()})
+    results["environment"] = environment()
+    write_json(Path(arguments.results), results)
     text = "\n\n".join(format_styles_benchmark(results))
     write_text(Path(arguments.results).with_suffix(".md"), text + "\n")
     print(text, flush=True)

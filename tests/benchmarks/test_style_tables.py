@@ -88,15 +88,14 @@ def test_tests_are_corrected_over_all_of_a_catalogue():
 def test_the_small_table_has_ours_a_mark_and_the_best_other(arguments):
     found = bench.summary(*values_and_queries(), "m")
     results = {"metric": "ndcg@10", "split": "test", "ours": "m", "left_out": ["Left out: nothing."]}
-    results["catalogues"] = {"one": found, "two": {"as asked": found["as asked"], "odd": found["typo 1"]}}
+    results["catalogues"] = {"one": found, "two": {"german": found["as asked"], "odd": found["typo 1"]}}
     small = bench.format_shown_styles(results).splitlines()
     assert small[0] == "| ndcg@10, test | one | two |"
-    assert small[2:] == ["| as asked | 0.650 < 0.660 | 0.650 < 0.660 |", "| typo 1 | 0.450 < 0.460 |  |"]
+    assert small[2:] == ["| typo 1 | 0.450 < 0.460 |  |", "| german |  | 0.650 < 0.660 |"]
     first, _, legend = bench.format_styles_benchmark(results)
     row = first.splitlines()[-1]
     assert row.startswith("| typo 1 | 40 | 0.450 [") and row.endswith("| 100% (.050), 0% |") and "-31% [" in row
     assert row.count("↑") == 2 and row.count("=") == 1 and legend.endswith("\nLeft out: nothing.")
-    assert len(bench.SHOWN) <= 10, "so that README has room for it"
 
 
 def write_baseline(folder, shop) -> None:

@@ -36,7 +36,7 @@ from training.styles import StylesArguments
 
 VIEWS = ("fused", "hybrid", "text", "image")  # of the first model
 TESTED = VIEWS[:2]
-SHOWN = ("as asked", "title", "head", "typo 1", "split", "plural", "units", "negation", "german")
+SHOWN = ("title", "head", "typo 1", "split", "plural", "negation", "german")  # in README
 SIGNS = {"better": ">", "worse": "<", "no difference": "="}
 LEGEND = (
     "In brackets 95% intervals (bootstrap over queries), in per cent what a style costs beside the queries that its "

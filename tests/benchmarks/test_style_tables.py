@@ -155,6 +155,7 @@ def test_what_cant_be_compared_is_refused_before_anything_is_made(arguments, sav
     other = write_shop(tmp_path / "elsewhere" / "shop")
     for change, message in (
         ({"models": {}}, "--models: names no model"),
+        ({"data": []}, "--data: names no catalogue"),
         ({"models": {"words": "bm25", "ours": str(saved)}}, "--models: the first is measured as ours, but bm25 is no"),
         ({"models": {"ours": str(saved), "gone": "runs/gone/model"}}, "runs/gone/model"),
         ({"data": [str(shop), str(other)]}, "--data: two catalogues are called shop"),

@@ -105,6 +105,8 @@ def check_arguments(arguments: StyleBenchArguments) -> None:
     """
     if not arguments.models:
         raise DataError("--models: names no model to compare")
+    if not arguments.data:
+        raise DataError("--data: names no catalogue")
     for number, models in enumerate(arguments.models.values()):
         for model in map(resolve_tower, seeds_of(models)):
             if model not in BM25:

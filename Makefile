@@ -26,6 +26,8 @@ MULTISHOP_MODELS = {mmfusion: [$(call each_seed,runs/multishop-%/model)], text o
 	text 0.5 + image 0.5: runs/multishop_mean0.5/model, text 0.7 + image 0.3: runs/multishop_mean0.7/model, \
 	text 0.9 + image 0.1: runs/multishop_mean0.9/model, sum: runs/multishop_sum/model, \
 	concat: runs/multishop_concat/model, zero-shot text: minilm, bm25 tuned: bm25-tuned}
+STYLES_MODELS ?= {mmfusion: runs/multishop-0/model, bm25 tuned: bm25-tuned, zero-shot text: minilm}
+STYLES_BASELINE ?= runs/baseline-0
 FASHION_SEEDS ?= 0,1,2
 FASHION_VARIANTS ?= experts,gated,weighted_mean,text only,image only,sum,concat
 RECIPE_SEEDS ?= 0,1,2
@@ -38,7 +40,7 @@ WORKERS = -n auto --dist loadfile --no-loadscope-reorder
 # Where this is set, every import of torch and transformers compiles their files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test test-fast space screenshots load hub release results ablation recipe multishop judged left-out bench catalogue
+.PHONY: help quickstart test test-fast space screenshots load hub release results ablation recipe multishop styles judged left-out bench catalogue
 .PHONY: lint format lock clean
 
 help:  ## list the targets
@@ -116,6 +118,11 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 	$(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" \
 		--baseline "$(call each_seed,runs/baseline-%/report.json)" --models "$(MULTISHOP_MODELS)" \
 		--views "{text only: text, image only: image}" --results hub_card/results/multishop.json
+	$(PYTHON) -m training.benchmarks.results --copy=false
+
+styles: $(VENV)/installed  ## measure styles of queries, and how often fusion harms, on all four shops (after `make multishop`)
+	$(PYTHON) -m training.benchmarks.styles --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --models "$(STYLES_MODELS)" \
+		--baseline "$(STYLES_BASELINE)" --output runs/styles --results hub_card/results/styles.json
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 judged: $(VENV)/installed  ## judge what six systems find on HM by the grades in hub_card/results/ (after `make results`)

@@ -87,7 +87,8 @@ def main(arguments: EvaluateArguments) -> dict:
     if arguments.examples:
         shown = {view: values[metrics[0]] for view, values in found.values.items() if view in VIEWS}
         title = f"{arguments.model} on {arguments.data}, {arguments.split}: {metrics[0]}"
-        write_examples(Path(arguments.examples), split, shown, found.rankings, found.shares, title)
+        page = {"by": arguments.examples_by, "queries": arguments.examples_count}
+        write_examples(Path(arguments.examples), split, shown, found.rankings, found.shares, title, **page)
     return report
 
 

@@ -6,7 +6,7 @@
 Beside the split's own queries there are known items, short heads, typing errors, lost and surplus spaces, the other
 number of nouns, other spellings of units, negations, and German, French and Spanish ones, as
 `training/catalogue/query_styles.py` tells. The columns `style` and `source` say what each is and of which query it
-was made.
+was made. A folder that was made of the same catalogue with the same options is kept.
 """
 
 from collections import Counter
@@ -18,19 +18,25 @@ import datasets
 from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 
+from modeling_mmfusion.checksums import check_whole, sha256_of
 from modeling_mmfusion.errors import DataError
+from training.catalogue import query_styles
 from training.catalogue.layout import RetrievalSplit, load_split, load_table, rows_of
 from training.catalogue.query_styles import LISTED, POSITIVE, Styled, styled_queries
 from training.catalogue.translations import LANGUAGES
 from training.catalogue.writing import write_card, write_split
 from training.common.cli import Seed, run
-from training.common.files import check_folder, new_folder
+from training.common.environment import digest
+from training.common.files import check_folder, new_folder, read_json, write_json
 from training.evaluation.styles import AS_ASKED
+from training.learning.provenance import data_fingerprint
 
 WRITER = "training.styles"
 STYLES = (AS_ASKED, "title", "head", "typo 1", "typo 2", "joined", "split", "plural", "units", LISTED)
 STYLES += ("negation", POSITIVE, *LANGUAGES)
 COLUMNS = {name: datasets.Value("string") for name in ("style", "source")}
+REPORT = "styles_report.json"
+MAKERS = ("query_styles", "known_items", "product_facts", "translations", "typos", "units", "word_forms")
 
 
 @dataclass
@@ -55,12 +61,17 @@ class StylesArguments:
 def main(arguments: StylesArguments) -> dict:
     """Writes the catalogue, prints and returns how many queries each style has and which styles it lacks."""
     check_folder(arguments.output, WRITER)
+    made_of = fingerprint(arguments)
+    if kept := kept_report(arguments.output, made_of):
+        print(f"kept {arguments.output}, which was made of the same", flush=True)
+        return kept
     table, source = load_table(arguments.data, "queries", arguments.split)
     if taken := sorted(COLUMNS.keys() & set(table.column_names)):
         raise DataError(f"{source}: has a column {taken[0]} already; give the catalogue that it was made of")
     split = load_split(arguments.data, arguments.split)
     styled = styled_queries(split, arguments.queries, arguments.seed)
     counts = Counter({AS_ASKED: len(split.queries)}) + Counter(query.style for query in styled)
+    found = {"made_of": made_of, "queries": dict(counts), "left_out": left_out(counts)}
     with new_folder(arguments.output, WRITER) as folder:
         write_split(
             folder,
@@ -73,10 +84,30 @@ def main(arguments: StylesArguments) -> dict:
         )
         name = Path(arguments.output).resolve().name
         write_card(folder, name, "unknown", [arguments.split], _card(arguments, counts))
+        write_json(folder / REPORT, found)
     print(style_table(counts), flush=True)
     split.problems.report()
     print(f"wrote {arguments.output}", flush=True)
-    return {"queries": dict(counts), "left_out": left_out(counts)}
+    return found
+
+
+def kept_report(output: str, made_of: str) -> dict | None:
+    """What an earlier call returned, if it was made of the same and all that it wrote is there."""
+    try:
+        check_whole(Path(output), marked=True)
+        found = read_json(Path(output, REPORT))
+    except (DataError, FileNotFoundError):
+        return None
+    return found if found["made_of"] == made_of else None
+
+
+def fingerprint(arguments: StylesArguments) -> str:
+    """A digest of all that the catalogue follows from: the split's content, the options, and the code that words
+    queries."""
+    room = Path(query_styles.__file__).parent
+    code = [sha256_of(room / name) for name in ("translations.csv", *(f"{name}.py" for name in MAKERS))]
+    options = (arguments.split, str(arguments.queries), str(arguments.seed))
+    return digest(data_fingerprint(arguments.data, arguments.split), *options, *code)
 
 
 def corpus_rows(split: RetrievalSplit) -> Iterator[dict]:

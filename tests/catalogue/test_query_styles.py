@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -42,7 +43,7 @@ def split(tmp_path):
         for row, (_, *told) in enumerate(PRODUCTS):
             score = 2 if told == [kind, colour] else int((colour, told) == ("blue", ["mug", "navy"]))
             qrels += [{"query-id": name, "corpus-id": f"p{row}", "score": score}] if score else []
-    return load_split(write_shop(tmp_path, corpus, queries, qrels, splits=("test",)), "test")
+    return load_split(write_shop(tmp_path / "shop", corpus, queries, qrels, splits=("test",)), "test")
 
 
 def made(split, style, count=50):
@@ -134,8 +135,15 @@ def test_the_written_catalogue_keeps_what_it_was_made_of(split, tmp_path, capsys
     assert all(query["slice"] is None for query in found.queries[len(own) :])
     assert told["queries"]["typo 1"] == 3 and told["left_out"] == []
     first = (tmp_path / "styled/test/queries.parquet").read_bytes()
+    file = tmp_path / "styled/test/queries.parquet"
+    made = file.stat().st_mtime_ns
+    assert styles.main(arguments) == told and file.stat().st_mtime_ns == made, "kept, for nothing has changed"
+    assert styles.main(replace(arguments, queries=2))["queries"]["typo 1"] == 2
     styles.main(arguments)
-    assert (tmp_path / "styled/test/queries.parquet").read_bytes() == first
+    assert file.stat().st_mtime_ns != made and file.read_bytes() == first
+    file.unlink()
+    styles.main(arguments)
+    assert file.read_bytes() == first, "made anew, for it was not whole"
     with pytest.raises(DataError, match="has a column source already"):
         styles.main(StylesArguments(str(tmp_path / "styled"), output=str(tmp_path / "again")))
 

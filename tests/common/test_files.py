@@ -18,6 +18,7 @@ from modeling_mmfusion.checksums import MARK, check_whole
 from modeling_mmfusion.errors import DataError, ProductIndexError
 from training import convert, embed, evaluate, export, index, judge, mine, prepare, quickstart, rerank, styles, train
 from training.benchmarks import ablate, baseline_trainer, compare, dual_encoder, leave_one_out, search_speed
+from training.benchmarks import styles as style_tables
 from training.common.files import (
     beside,
     cannot_write,
@@ -78,6 +79,9 @@ FOLDERS = {
         )
     ),
     "training.benchmarks.compare": lambda given: compare.main(compare.CompareArguments(output=str(given.output))),
+    "training.benchmarks.styles": lambda given: style_tables.main(
+        style_tables.StyleBenchArguments({"ours": given.model}, [str(given.shop)], output=str(given.output))
+    ),
     "training.benchmarks.baseline_trainer": lambda given: baseline_trainer.main(
         baseline_trainer.BaselineArguments([str(given.shop)], output=str(given.output))
     ),
@@ -102,7 +106,7 @@ FOLDERS = {
 # Every command that writes files of names that are given.
 FILES = {"training.audit", "training.evaluate", "training.mine", "training.evaluation.sheet"}
 FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "scaling", "training_speed")}
-FILES |= {f"training.benchmarks.{name}" for name in ("service_load", "space_load", "styles")}
+FILES |= {f"training.benchmarks.{name}" for name in ("service_load", "space_load")}
 OUTPUTS = {"output", "to", "work", "report", "results", "run_file", "per_query", "examples", "plot"}
 READ = {"training.scale.planning", "training.benchmarks.results", "hub_card.check", "hub_card.push", "training.search"}
 

@@ -31,11 +31,27 @@ def test_the_page_shows_wins_before_losses_and_text_as_text(tmp_path):
     assert page.count("no picture") == page.count("unreadable") == 9 and "data:image/jpeg;base64," in page
 
 
+def test_the_page_of_harm_shows_what_text_alone_finds_better(tmp_path):
+    split = load_split(write_shop(tmp_path / "shop"), "test")
+    values = {"fused": np.full(12, 0.5), "text": np.full(12, 0.5), "image": np.ones(12)}
+    values["text"][[3, 5, 7]] = [0.9, 0.6, 0.1]
+    rankings = {view: [np.arange(12)] * 12 for view in values}
+    page = tmp_path / "page.html"
+    for count, shown in ((2, ["red shirt", "blue shirt"]), (1, ["red shirt"])):
+        write_examples(page, split, values, rankings, {"text": np.ones(12)}, "ours", by="harm", queries=count)
+        assert re.findall(r"<h3>(.*?)</h3>", page.read_text()) == shown
+    assert "Fusion harms most" in page.read_text() and "wins" not in page.read_text()
+    assert "12 queries: fused is worse than text for 2, better for 1" in page.read_text()
+
+
 def test_examples_come_with_an_evaluation(model, processor, shop, tmp_path):
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     file = tmp_path / "examples.html"
     evaluate.main(EvaluateArguments(str(tmp_path / "model"), str(shop), examples=str(file)))
     assert "lexical" in file.read_text() or "is better" in file.read_text()
+    options = {"examples": str(file), "examples_by": "harm", "examples_count": 40}
+    evaluate.main(EvaluateArguments(str(tmp_path / "model"), str(shop), **options))
+    assert "Fusion harms most" in file.read_text()
     with pytest.raises(DataError, match="--examples compares the fused view with others"):
         evaluate.main(EvaluateArguments("bm25", str(shop), views=["bm25"], examples=str(file)))

@@ -129,6 +129,10 @@ def test_bm25_is_tuned_on_dev_alone(tmp_path, capsys):
     write_card(tmp_path / "bare", "Shop", "apache-2.0", ["test"], "For tests.")
     report = evaluate.main(EvaluateArguments("bm25-tuned", str(tmp_path / "bare"), metrics=["ndcg@10"]))
     assert report["views"] == plain["views"] and "no split dev to tune BM25 on" in capsys.readouterr().err
+    options = {"metrics": ["ndcg@10"], "tune_on": str(tmp_path / "shop")}
+    assert evaluate.main(EvaluateArguments("bm25-tuned", str(tmp_path / "bare"), **options))["bm25"]["stemmed"]
+    with pytest.raises(DataError, match="--tune-on: only bm25-tuned is tuned, bm25 is not"):
+        evaluate.main(EvaluateArguments("bm25", str(tmp_path / "bare"), **options))
 
 
 def test_the_hybrid_view_is_what_the_index_finds(saved, shop, tmp_path):

@@ -1,20 +1,13 @@
-"""What a style costs and how often fusion harms, in the report and in tables."""
-
-import json
+"""What a style costs and how often fusion harms, as a report tells it."""
 
 import numpy as np
 import pytest
 from helpers import shop_rows, write_shop
 
-from modeling_mmfusion.errors import DataError
 from training import evaluate, styles
-from training.benchmarks import compare
-from training.benchmarks import styles as style_tables
-from training.benchmarks.compare import CompareArguments
-from training.benchmarks.styles import StyleTableArguments
 from training.catalogue.layout import load_split
 from training.evaluation.report import format_report, make_report
-from training.evaluation.styles import harm_rates
+from training.evaluation.styles import harm_rates, style_costs
 
 
 @pytest.fixture
@@ -46,43 +39,41 @@ def test_costs_are_those_beside_the_sources_alone(styled_shop):
     assert report["slice_sizes"]["text"] == 12 and report["slice_sizes"]["style head"] == 3
     assert report["slice_sizes"]["head"] < 12, "the most frequent ones, of those as asked alone"
     harm = report["harm"]
-    assert harm["all"] == {"share": pytest.approx(2 / 15), "loss": pytest.approx(0.2)}
-    assert harm["text"]["share"] == pytest.approx(2 / 12) and harm["style head"] == {"share": 0, "loss": 0}
+    assert harm["all"] == pytest.approx({"share": 2 / 15, "loss": 0.2, "better": 10 / 15, "gain": 0.19})
+    assert harm["text"]["share"] == pytest.approx(2 / 12) and set(harm["style head"].values()) == {0}
     table = format_report(report | {"data": "shop", "split": "test"})
     assert "| head | 3 | 0.300 (-40%) | 0.300 (-50%) | 0% (0.000) |" in table and "ndcg@10 style head" not in table
     assert "all 13% (0.200), text 17% (0.200)" in table
 
 
-@pytest.fixture
-def split_folder(shop, tmp_path):
-    styles.main(styles.StylesArguments(str(shop), output=str(tmp_path / "styled")))
-    return tmp_path / "styled"
-
-
-def test_harm_counts_losses_alone():
-    harm = harm_rates(np.array([0.5, 0.2, 1.0]), np.array([0.5, 0.6, 0.0]), {"a": np.array([False, True, True])})
+def test_harm_and_help_are_counted_apart():
+    fused, text = np.array([0.5, 0.2, 1.0, 0.0]), np.array([0.5, 0.6, 0.0, 1e-12])
+    harm = harm_rates(fused, text, {"a": np.array([False, True, True, False])})
     assert harm == {
-        "all": {"share": pytest.approx(1 / 3), "loss": pytest.approx(0.4)},
-        "a": {"share": pytest.approx(1 / 2), "loss": pytest.approx(0.4)},
+        "all": pytest.approx({"share": 1 / 4, "loss": 0.4, "better": 1 / 4, "gain": 1.0}),
+        "a": pytest.approx({"share": 1 / 2, "loss": 0.4, "better": 1 / 2, "gain": 1.0}),
     }
 
 
-def test_a_model_of_one_view_has_costs_and_no_harm_and_gets_a_column(split_folder, tmp_path, capsys):
-    report = evaluate.main(evaluate.EvaluateArguments("bm25", str(split_folder)))
+def test_a_costs_interval_is_that_of_pairs():
+    rng = np.random.default_rng(0)
+    source = rng.uniform(0.2, 1.0, 200)
+    queries = [{"_id": f"q{row}", "style": "as asked", "source": None} for row in range(200)]
+    queries += [{"_id": f"t{row}", "style": "typo 1", "source": f"q{row}"} for row in range(200)]
+    cost = style_costs({"text": np.concatenate([source, 0.8 * source])}, queries)["typo 1"]["text"]
+    assert cost["cost"] == pytest.approx(-0.2) and cost["cost_ci95"] == pytest.approx([-0.2, -0.2])
+    noisy = style_costs({"text": np.concatenate([source, rng.permutation(0.8 * source)])}, queries)["typo 1"]["text"]
+    low, high = noisy["cost_ci95"]
+    assert low < -0.21 < noisy["cost"] < -0.19 < high
+    silent = style_costs({"text": np.concatenate([0 * source, source])}, queries)["typo 1"]["text"]
+    assert silent["cost"] is silent["cost_ci95"] is None and silent["source_mean"] == 0
+    rare = np.zeros(200)
+    rare[0] = 1.0
+    low, high = style_costs({"text": np.concatenate([rare, rare])}, queries)["typo 1"]["text"]["cost_ci95"]
+    assert low == high == 0, "draws without the one query that finds anything have no cost"
+
+
+def test_a_model_of_one_view_has_costs_and_no_harm(shop, tmp_path):
+    styles.main(styles.StylesArguments(str(shop), output=str(tmp_path / "styled")))
+    report = evaluate.main(evaluate.EvaluateArguments("bm25", str(tmp_path / "styled")))
     assert "harm" not in report and report["styles"]["typo 1"]["bm25"]["cost"] < 0
-    files = {"output": str(tmp_path / "kept"), "results": str(tmp_path / "table.json")}
-    compare.main(CompareArguments({"words": "bm25", "again": "bm25"}, {}, [str(split_folder)], **files))
-    capsys.readouterr()
-    style_tables.main(StyleTableArguments(files["results"], output=str(tmp_path / "styles.md")))
-    found = report["styles"]["typo 1"]["bm25"]
-    cell = f"{found['mean']:.3f} ({found['cost']:+.0%})"
-    text = (tmp_path / "styles.md").read_text()
-    assert text in capsys.readouterr().out and f"| typo 1 | {found['n']} | {cell} | {cell} |" in text
-    with pytest.raises(DataError, match="has no row 'rrf'; use bm25; again"):
-        style_tables.main(StyleTableArguments(files["results"], "bm25; rrf"))
-    results = json.loads((tmp_path / "table.json").read_text())
-    for cells in results["rows"].values():
-        del cells[str(split_folder)]["styles"]
-    (tmp_path / "table.json").write_text(json.dumps(results))
-    with pytest.raises(DataError, match="no query has a style"):
-        style_tables.main(StyleTableArguments(files["results"]))

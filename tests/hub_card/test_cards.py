@@ -51,6 +51,23 @@ def test_a_models_card_shows_exactly_the_runs_numbers(release):
     assert [entry["value"] for entry in entries] == [fused[name]["mean"] for name in of_quality(fused)]
 
 
+def test_a_card_shows_its_reports_styles(release, tmp_path):
+    report = json.loads((release.run / "report.json").read_text())
+    views = {view: {"n": 1200, "mean": 0.489, "cost": -0.4312} for view in report["views"]}
+    report["styles"] = {"as asked": {view: {"n": 12, "mean": 0.75, "cost": None} for view in views}, "typo 1": views}
+    report["harm"] = {"style typo 1": {"share": 0.1249, "loss": 0.083}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    release.build("model", tmp_path / "model", reports=[str(tmp_path / "report.json")])
+    card = ModelCard.load(tmp_path / "model" / "README.md").text
+    count = len(views)
+    assert "| style | queries |" + "".join(f" {view} |" for view in views) + " harm |\n" in card
+    assert (
+        "| as asked | 12 |" + " 0.750 |" * count + "  |\n| typo 1 | 1,200 |" + " 0.489 (-43%) |" * count + " 12% |\n"
+        in card
+    )
+    assert "| style |" not in ModelCard.load(release.hub / "model" / "README.md").text
+
+
 def report_texts(report: dict) -> str:
     """Texts with numbers in a report: platform and versions; p-values are shown with four places."""
     ps = [f"{found['p_holm']:.4f}" for pair in report["comparisons"].values() for found in pair.values()]

@@ -35,7 +35,7 @@ from modeling_mmfusion.model_folder import prepare_for_inference
 from training.catalogue.layout import RetrievalSplit, load_split
 from training.common.cli import Seed, run
 from training.common.environment import digest, environment
-from training.common.files import claim_folder, new_file, write_json
+from training.common.files import check_output_file, claim_folder, new_file, write_json
 from training.evaluation.measuring import measure_rankings
 from training.evaluation.product_retrieval.metrics import DEFAULT_METRICS
 from training.evaluation.rankers import best_rows, listing_texts
@@ -54,6 +54,7 @@ UNRELATED = (
     "data",
     "tests",
     "output",
+    "report",
     "picture_learning_rate",
 )  # options that leave a model of the same pairs as it is
 
@@ -72,7 +73,8 @@ class BaselineArguments:
         learning_rate: Peak learning rate of the text encoder; it warms up over a tenth of the steps.
         picture_learning_rate: That of the linear layer over pictures, which starts at random; the rate of our heads.
         seed: Seed of everything random.
-        output: Folder for both models' weights and report.json.
+        output: Folder for both models' weights and each query's values.
+        report: JSON file for the report; null for report.json in the folder.
     """
 
     data: list[str] = field(default_factory=lambda: ["data/hm"])
@@ -85,6 +87,7 @@ class BaselineArguments:
     picture_learning_rate: NonNegativeFloat = 1e-3
     seed: Seed = 0
     output: str = "runs/baseline"
+    report: str | None = None
 
 
 class PictureDataset(InputModule):
@@ -115,6 +118,7 @@ class PictureDataset(InputModule):
 def main(arguments: BaselineArguments) -> dict[str, dict]:
     """Trains both models, measures them, writes the report and returns it."""
     claim_folder(arguments.output, "training.benchmarks.baseline_trainer")
+    report = check_output_file(arguments.report or f"{arguments.output}/report.json", ".json")
     paths = arguments.data
     tests = arguments.tests or paths
     train = [load_split(path, "train") for path in paths]
@@ -132,7 +136,7 @@ def main(arguments: BaselineArguments) -> dict[str, dict]:
         for path, split in zip(tests, held_out, strict=True)
     }
     found = {"baseline": "sentence-transformers", "options": asdict(arguments), "catalogues": reports}
-    write_json(Path(arguments.output) / "report.json", found | {"environment": environment()})
+    write_json(report, found | {"environment": environment()})
     return found
 
 

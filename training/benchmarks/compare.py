@@ -12,7 +12,7 @@ again.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,6 @@ from training.evaluation.measuring import OTHER_VIEWS, views_for_pictures, views
 from training.evaluation.options import EvaluateArguments
 from training.evaluation.report import format_mean
 from training.evaluation.statistics import SIGNIFICANT, over_seeds, paired_difference, with_holm
-from training.evaluation.styles import mean_cost
 from training.features.pretrained import resolve_tower
 from training.learning.provenance import data_fingerprint, files_fingerprint
 
@@ -75,14 +74,11 @@ class Measured:
         queries (`list[list[str]]`): of each seed, the queries' ids.
         values (`dict[str, list[np.ndarray]]`): metric to each seed's values `(queries,)`.
         slices (`list[dict[str, float]]`): of each seed, slice to the mean of `METRIC`.
-        styles (`list[dict[str, dict]]`): of each seed, what each style costs, if the queries have styles; see
-            [`~training.evaluation.styles.style_costs`].
     """
 
     queries: list[list[str]] = field(default_factory=list)
     values: dict[str, list[np.ndarray]] = field(default_factory=dict)
     slices: list[dict[str, float]] = field(default_factory=list)
-    styles: list[dict[str, dict]] = field(default_factory=list)
 
     @property
     def means(self) -> np.ndarray:
@@ -96,16 +92,11 @@ class Measured:
         for metric in report["views"][view]:
             self.values.setdefault(metric, []).append(table[f"{view} {metric}"].to_numpy())
         self.slices.append({part: found[view][METRIC]["mean"] for part, found in report["slices"].items()})
-        self.styles.append({style: found[view] for style, found in report.get("styles", {}).items()})
 
     def summary(self) -> dict:
-        """Each metric's mean with its interval and its seeds' means, the slices' means, and the styles' costs."""
+        """Each metric's mean with its interval and its seeds' means, and the slices' means."""
         slices = {part: float(np.mean([one[part] for one in self.slices])) for part in self.slices[0]}
-        styles = {
-            style: mean_cost([one[style] for one in self.styles]) for found in self.styles[:1] for style in found
-        }
-        summary = {metric: over_seeds(values) for metric, values in self.values.items()} | {"slices": slices}
-        return summary | ({"styles": styles} if styles else {})
+        return {metric: over_seeds(values) for metric, values in self.values.items()} | {"slices": slices}
 
 
 def main(arguments: CompareArguments) -> dict:
@@ -124,7 +115,8 @@ def main(arguments: CompareArguments) -> dict:
                     print(f"{path}: its queries are pictures, so {name} has no number there", flush=True)
                     continue
                 views = known if number == 0 else (arguments.views.get(name, known[0]),)
-                report, per_query = kept_report(arguments, model, path, views)
+                wanted = EvaluateArguments(model, path, arguments.split, views=list(views))
+                report, per_query = kept_report(arguments.output, wanted)
                 for view in report["views"]:
                     measured[row_name(name, view, number)][path].add(report, per_query, view)
     for found in baselines:
@@ -162,15 +154,20 @@ def row_name(name: str, view: str, number: int) -> str:
     return view if view in OTHER_VIEWS else f"{name}, {view}"
 
 
-def kept_report(arguments: CompareArguments, model: str, path: str, views: tuple[str, ...]) -> tuple[dict, Path]:
+def kept_report(folder: str, wanted: EvaluateArguments) -> tuple[dict, Path]:
     """The report of one model on one catalogue and the file of its queries' values, of an earlier call if nothing
-    changed."""
-    key = digest(files_fingerprint(model), data_fingerprint(path, arguments.split), arguments.split, *views)
-    file, per_query = (Path(arguments.output) / f"{key}{suffix}" for suffix in (".json", ".parquet"))
+    changed.
+
+    Args:
+        folder (`str`): keeps both, under a name that follows from model, data and options.
+        wanted (`EvaluateArguments`): `model`, `data`, `split`, `views` and `tune_on` of them.
+    """
+    facts = [files_fingerprint(wanted.model), data_fingerprint(wanted.data, wanted.split), wanted.split, *wanted.views]
+    key = digest(*facts, *([data_fingerprint(wanted.tune_on)] if wanted.tune_on else []))
+    file, per_query = (Path(folder) / f"{key}{suffix}" for suffix in (".json", ".parquet"))
     if file.is_file() and per_query.is_file():
         return read_json(file), per_query
-    options = {"report": str(file), "per_query": str(per_query), "views": list(views)}
-    return evaluate.main(EvaluateArguments(model, path, arguments.split, **options)), per_query
+    return evaluate.main(replace(wanted, report=str(file), per_query=str(per_query))), per_query
 
 
 def ratios(rows: dict[str, dict]) -> dict[str, dict[str, float]]:
@@ -209,9 +206,11 @@ def first_against_others(measured: dict[str, dict[str, Measured]]) -> dict[str, 
 def verdict(results: dict, path: str, name: str) -> str:
     """What the test says of the first row beside another one on a catalogue: `better`, `worse`, `no difference`, or
     `not tested` in a results file that is older than the tests."""
-    if "tests" not in results:
-        return "not tested"
-    test = results["tests"][path][name]
+    return said(results["tests"][path][name]) if "tests" in results else "not tested"
+
+
+def said(test: dict) -> str:
+    """What a corrected test of two systems says of the first: `better`, `worse` or `no difference`."""
     if test["p_holm"] >= SIGNIFICANT:
         return "no difference"
     return "better" if test["diff"] > 0 else "worse"

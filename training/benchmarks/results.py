@@ -3,7 +3,7 @@
     python -m training.benchmarks.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
 Every number there comes from a file in hub_card/results/, and every file there from a run's report.json or from
-`ablate`, `compare`, `leave_one_out`, `training_speed`, `catalogue`, `space_load` or `service_load` in
+`ablate`, `compare`, `styles`, `leave_one_out`, `training_speed`, `catalogue`, `space_load` or `service_load` in
 training/benchmarks/, or from training.judge.
 """
 
@@ -23,6 +23,7 @@ from training.benchmarks.leave_one_out import format_left_out
 from training.benchmarks.search_speed import format_search
 from training.benchmarks.service_load import format_service
 from training.benchmarks.space_load import format_load
+from training.benchmarks.styles import format_shown_styles, format_styles_benchmark
 from training.benchmarks.training_speed import format_figures
 from training.common.cli import run
 from training.common.files import read_json, write_json, write_text
@@ -32,9 +33,9 @@ from training.judge import format_agreement
 from training.scale.planning import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")
-TARGETS = {"best": "multishop", "left out": "left-out", "service": "load"} | {
-    kind: kind for kind in ("results", "ablation", "recipe", "multishop", "bench", "catalogue", "load", "judged")
-}
+KINDS = ("results", "ablation", "recipe", "multishop", "styles", "bench", "catalogue", "load", "judged")
+TARGETS = {"best": "multishop", "shown styles": "styles", "left out": "left-out", "service": "load"}
+TARGETS |= {kind: kind for kind in KINDS}
 MARKERS = {
     kind: (f"<!-- {kind}: written by `make {target}` -->", f"<!-- end of {kind} -->")
     for kind, target in TARGETS.items()
@@ -54,6 +55,7 @@ class ResultsArguments:
         ablations: Results of training.benchmarks.ablate to show, with commas between.
         recipe: Results of training.benchmarks.ablate on the stages to show.
         multishop: Results of training.benchmarks.compare to show.
+        styles: Results of training.benchmarks.styles to show; before they are there its tables stay as they are.
         left_out: Results of training.benchmarks.leave_one_out to show.
         bench: Results of training.benchmarks.training_speed to show.
         embedding: Results of training.benchmarks.embedding to show.
@@ -75,6 +77,7 @@ class ResultsArguments:
     )
     recipe: str = "hub_card/results/recipe_ablation.json"
     multishop: str = "hub_card/results/multishop.json"
+    styles: str = "hub_card/results/styles.json"
     left_out: str = "hub_card/results/leave_one_out.json"
     bench: str = "hub_card/results/bench_train.json"
     embedding: str = "hub_card/results/bench_embed.json"
@@ -119,7 +122,7 @@ def copy_runs(arguments: ResultsArguments) -> None:
 def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
     """The tables by kind; see `MARKERS`."""
     plans = make_plans(SizeArguments(plans=PLANS, results=arguments.search, embedding=arguments.embedding))
-    return {
+    return style_tables(arguments.styles) | {
         "results": [markdown(read_results(RESULTS / f"{name}.json")) for name in arguments.runs],
         "ablation": [format_table(read_results(name)) for name in arguments.ablations],
         "recipe": [format_table(read_results(arguments.recipe))],
@@ -141,6 +144,14 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
             *(format_agreement(read_results(name)) for name in arguments.agreements),
         ],
     }
+
+
+def style_tables(name: str) -> dict[str, list[str]]:
+    """The whole tables of styles, and the small one; none before they are measured."""
+    if not Path(name).exists():
+        return {}
+    results = read_results(name)
+    return {"styles": format_styles_benchmark(results), "shown styles": [format_shown_styles(results)]}
 
 
 def read_results(name: str | Path) -> dict:

@@ -1,4 +1,5 @@
-"""A page to look at: the queries that fusion wins and loses most, with pictures, judgments and block weights."""
+"""A page to look at: the queries that fusion wins and loses most, or harms most, with pictures, judgments and block
+weights."""
 
 import base64
 from html import escape
@@ -10,6 +11,7 @@ import numpy as np
 from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit
 from training.common.files import write_text
+from training.evaluation.styles import LEAST
 
 PICTURE_SIZE = 112
 SHADES = ("#3b6fb6", "#8fb3de", "#d98a3d", "#7a5ba8", "#4f9d8f")  # text, lexical, image, cross, aligned
@@ -35,6 +37,7 @@ def write_examples(
     rankings: dict[str, list[np.ndarray]],
     shares: dict[str, np.ndarray],
     title: str,
+    by: str = "gain",
     queries: int = 12,
     results: int = 5,
 ) -> None:
@@ -47,15 +50,18 @@ def write_examples(
         rankings (`dict[str, list[np.ndarray]]`): rows of the best products for each query in each view.
         shares (`dict[str, np.ndarray]`): the share of each block in each query `(queries,)`.
         title (`str`): heading.
+        by (`str`, *optional*, defaults to `"gain"`): what the queries are chosen by: `gain`, how far fused is above
+            and below the better one of the other views, or `harm`, how far it is below text.
         queries (`int`, *optional*, defaults to 12): queries shown of each kind.
         results (`int`, *optional*, defaults to 5): products shown for a query and view.
     """
-    gains = gains_of_fusion(values)
+    gains = values["fused"] - values["text"] if by == "harm" else gains_of_fusion(values)
     order = np.argsort(-gains, kind="stable")
-    won = [row for row in order[:queries].tolist() if gains[row] > 0]
-    lost = [row for row in order[::-1][:queries].tolist() if gains[row] < 0]
-    parts = [f"<h1>{escape(title)}</h1>", _summary(gains)]
-    for heading, rows in (("Fusion wins most", won), ("Fusion loses most", lost)):
+    won = [row for row in order[:queries].tolist() if gains[row] > LEAST]
+    lost = [row for row in order[::-1][:queries].tolist() if gains[row] < -LEAST]
+    kinds = {"Fusion wins most": won, "Fusion loses most": lost} if by == "gain" else {"Fusion harms most": lost}
+    parts = [f"<h1>{escape(title)}</h1>", _summary(gains, by)]
+    for heading, rows in kinds.items():
         parts.append(f"<h2>{heading}</h2>")
         parts += [_query(split, row, values, rankings, shares, results) for row in rows]
     head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{escape(title)}</title>"
@@ -70,12 +76,12 @@ def gains_of_fusion(values: dict[str, np.ndarray]) -> np.ndarray:
     return values["fused"] - np.max(others, axis=0)
 
 
-def _summary(gains: np.ndarray) -> str:
-    better, worse = int((gains > 1e-9).sum()), int((gains < -1e-9).sum())
-    return (
-        f"<p>{len(gains):,} queries: fused is better than either single view for {better:,}, worse than the better "
-        f"one for {worse:,}. A green frame marks products that are judged relevant.</p>"
-    )
+def _summary(gains: np.ndarray, by: str) -> str:
+    better, worse = int((gains > LEAST).sum()), int((gains < -LEAST).sum())
+    said = f"better than either single view for {better:,}, worse than the better one for {worse:,}"
+    if by == "harm":
+        said = f"worse than text for {worse:,}, better for {better:,}"
+    return f"<p>{len(gains):,} queries: fused is {said}. A green frame marks products that are judged relevant.</p>"
 
 
 def _query(split, row: int, values, rankings, shares, results: int) -> str:

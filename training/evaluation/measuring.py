@@ -253,7 +253,7 @@ def rankers_of(
     if split.query_pictures:
         check_reads_pictures(arguments, views)
     if arguments.model == "bm25-tuned":
-        found.bm25 = tune_bm25(arguments.data, arguments.split)
+        found.bm25 = tune_bm25(arguments.tune_on or arguments.data, arguments.split)
         return {"bm25": WordRanker(settings=found.bm25)}
     if arguments.model == "bm25":
         return {"bm25": WordRanker()}
@@ -354,6 +354,8 @@ def check_baseline(arguments: EvaluateArguments, views: tuple[str, ...]) -> None
         DataError: naming the option.
     """
     known = views_of(arguments.model)
+    if arguments.tune_on and arguments.model != "bm25-tuned":
+        raise DataError(f"--tune-on: only bm25-tuned is tuned, {arguments.model} is not; leave it out")
     if "fused" in known:
         return
     defaults = EvaluateArguments()

@@ -34,12 +34,16 @@ class EvaluateArguments:
         ann: Search by the approximate index instead of exactly.
         judged_only: Rank each query's judged products alone, as ESCI is measured; ndcg@1000 takes whole lists. Any
             order of such a list scores high, so the view random, the mean of 100 random orders, is measured beside.
+        tune_on: Catalogue on whose split dev bm25-tuned is tuned, if it is another one than the one that is measured.
         exclude: Report of training.audit; the near duplicates that it names are left out, with their judgments and the
             queries that have no other relevant product.
         run_file: File to write the rankings of the first view to, in TREC's format. White space, control characters
             and % in ids are written as in addresses (a b as a%20b).
         per_query: Parquet file to write each query's metrics and best ten products in each view to.
         examples: HTML page to write with the queries that fusion wins and loses most, with the catalogue's pictures.
+        examples_by: What the page shows: gain, the queries where fusion is most above and most below the better one of
+            text and image; or harm, those where it is most below text.
+        examples_count: Queries of each kind to show.
     """
 
     model: str = "runs/quickstart/model"
@@ -55,7 +59,10 @@ class EvaluateArguments:
     spelling: bool = True
     ann: bool = False
     judged_only: bool = False
+    tune_on: str | None = None
     exclude: str | None = None
     run_file: str | None = None
     per_query: str | None = None
     examples: str | None = None
+    examples_by: Literal["gain", "harm"] = "gain"
+    examples_count: PositiveInt = 12

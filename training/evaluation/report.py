@@ -31,7 +31,7 @@ def slice_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
             masks[name] = np.array([other is value for other in novel])
     missing = queries_that_miss_pictures(split)
     found = masks | frequency_slices(split) | {"picture missing": missing}
-    found |= {f"{STYLE} {name}": mask for name, mask in style_masks(split).items()}
+    found |= {f"{STYLE} {name}": mask for name, mask in style_masks(split.queries).items()}
     return {name: mask for name, mask in found.items() if mask.any() and (name in masks or not mask.all())}
 
 

@@ -29,6 +29,24 @@ def summarise(values: np.ndarray, samples: int = RESAMPLES, seed: int = 0) -> di
     return {"mean": float(np.mean(values)), "ci95": list(bootstrap_interval(values, samples, seed))}
 
 
+def ratio_interval(
+    values: np.ndarray, others: np.ndarray, samples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """The 95% percentile interval of the mean of `values` over that of `others`, by bootstrap over pairs.
+
+    Args:
+        values (`np.ndarray` of shape `(pairs,)`): such as a metric of changed queries.
+        others (`np.ndarray` of shape `(pairs,)`): such as that of the queries that they were made of; not all 0.
+        samples (`int`, *optional*, defaults to 1000): draws. One whose others are all 0 has no ratio and is left out.
+        seed (`int`, *optional*, defaults to 0): seed of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), samples)
+    sums = counts @ np.asarray(values, dtype=np.float64), counts @ np.asarray(others, dtype=np.float64)
+    low, high = np.percentile(sums[0][sums[1] > 0] / sums[1][sums[1] > 0], [2.5, 97.5])
+    return float(low), float(high)
+
+
 def over_seeds(values: Sequence[np.ndarray]) -> dict:
     """[`summarise`] of each query's mean over seeds, and `seeds`, each one's mean.
 

@@ -7,15 +7,16 @@ they were made of, which have the same judgments.
 import numpy as np
 
 from training.catalogue.layout import RetrievalSplit
+from training.evaluation.statistics import bootstrap_interval, ratio_interval
 
 AS_ASKED = "as asked"  # the style of a catalogue's own queries
 STYLE = "style"  # stands before a style's name among slices, some of which are called alike
-LEAST_LOSS = 1e-9
+LEAST = 1e-9  # difference of a query's values that counts
 
 
-def style_masks(split: RetrievalSplit) -> dict[str, np.ndarray]:
-    """Which queries `(queries,)` are of each style, in the order of the split; nothing if they tell no style."""
-    names = [query.get("style") for query in split.queries]
+def style_masks(queries: list[dict]) -> dict[str, np.ndarray]:
+    """Which queries `(queries,)` are of each style, in their order; nothing if they tell no style."""
+    names = [query.get("style") for query in queries]
     return {name: np.array([other == name for other in names]) for name in dict.fromkeys(names) if name}
 
 
@@ -30,58 +31,44 @@ def styles_and_harm(
     """What a report tells of styles and of harm by the first metric: `styles` ([`style_costs`]) where queries have
     styles, and `harm` ([`harm_rates`]) where both the fused and the text view are measured."""
     found, metric = {}, next(iter(next(iter(values.values()))))
-    if style_masks(split):
-        found["styles"] = style_costs(values, split, metric)
+    if style_masks(split.queries):
+        found["styles"] = style_costs({view: of[metric] for view, of in values.items()}, split.queries)
     if {"fused", "text"} <= values.keys():
         found["harm"] = harm_rates(values["fused"][metric], values["text"][metric], masks)
     return found
 
 
-def style_costs(
-    values: dict[str, dict[str, np.ndarray]], split: RetrievalSplit, metric: str
-) -> dict[str, dict[str, dict]]:
+def style_costs(values: dict[str, np.ndarray], queries: list[dict]) -> dict[str, dict[str, dict]]:
     """What each style costs beside the queries that it was made of.
 
     Args:
-        values (`dict[str, dict[str, np.ndarray]]`): view to metric to values of shape `(queries,)`.
-        split (`RetrievalSplit`): its queries have the columns `style` and `source`.
-        metric (`str`): such as `ndcg@10`.
+        values (`dict[str, np.ndarray]`): view, or system, to a metric's values of shape `(queries,)`.
+        queries (`list[dict]`): each with `_id`, `style` and `source`.
 
     Returns:
-        `dict`: style to view to `mean`, `n` (queries), and of those with a source `n_pairs`, `source_mean` and `cost`,
-        the mean over the sources' less one: -0.2 is a fifth lost. Without sources, or if these find nothing, the cost
-        is `None`.
+        `dict`: style to view to `n` (queries), `mean` and `ci95` (by bootstrap over them), and of those with a source
+        `n_pairs`, `source_mean`, and `cost`, the mean over the sources' less one, with `cost_ci95` (by bootstrap over
+        pairs): -0.2 is a fifth lost. Without sources, or if these find nothing, both are `None`.
     """
-    row_of = {query["_id"]: row for row, query in enumerate(split.queries)}
-    sources = np.array([row_of.get(query.get("source"), -1) for query in split.queries])
+    row_of = {query["_id"]: row for row, query in enumerate(queries)}
+    sources = np.array([row_of.get(query.get("source"), -1) for query in queries])
     found = {}
-    for style, mask in style_masks(split).items():
+    for style, mask in style_masks(queries).items():
         made = np.flatnonzero(mask & (sources >= 0))
-        found[style] = {
-            view: _cost(metrics[metric][mask], metrics[metric][made], metrics[metric][sources[made]])
-            for view, metrics in values.items()
-        }
+        found[style] = {view: _cost(of[mask], of[made], of[sources[made]]) for view, of in values.items()}
     return found
 
 
 def _cost(own: np.ndarray, made: np.ndarray, source: np.ndarray) -> dict:
     before = float(source.mean()) if len(source) else None
     cost = float(made.mean()) / before - 1 if before else None
-    return {"mean": float(own.mean()), "n": len(own), "n_pairs": len(made), "source_mean": before, "cost": cost}
-
-
-def mean_cost(seeds: list[dict]) -> dict:
-    """What a style costs as the mean over seeds of what [`style_costs`] says of one view."""
-    means = [
-        float(np.mean([one[name] for one in seeds])) for name in ("mean", "source_mean") if seeds[0][name] is not None
-    ]
-    costs = [one["cost"] for one in seeds]
-    cost = None if None in costs else float(np.mean(costs))
-    return seeds[0] | dict(zip(("mean", "source_mean"), means, strict=False)) | {"cost": cost}
+    interval = [ratio - 1 for ratio in ratio_interval(made, source)] if before else None
+    found = {"n": len(own), "mean": float(own.mean()), "ci95": list(bootstrap_interval(own)), "n_pairs": len(made)}
+    return found | {"source_mean": before, "cost": cost, "cost_ci95": interval}
 
 
 def harm_rates(fused: np.ndarray, text: np.ndarray, masks: dict[str, np.ndarray]) -> dict[str, dict]:
-    """How often the fused view is worse than text alone.
+    """How often the fused view is worse than text alone, and how often better.
 
     Args:
         fused (`np.ndarray` of shape `(queries,)`): a metric's values of the fused view.
@@ -90,16 +77,17 @@ def harm_rates(fused: np.ndarray, text: np.ndarray, masks: dict[str, np.ndarray]
 
     Returns:
         `dict`: `all` and each slice to `share` (of the queries that are worse) and `loss` (their mean loss, 0 if
-        there are none).
+        there are none), and to `better` and `gain`, the same of those that are better.
     """
-    loss = text - fused
-    everything = {"all": np.ones(len(loss), dtype=bool)}
-    return {name: _harm(loss[mask]) for name, mask in (everything | masks).items()}
+    gains = fused - text
+    everything = {"all": np.ones(len(gains), dtype=bool)}
+    return {name: _harm(gains[mask]) for name, mask in (everything | masks).items()}
 
 
-def _harm(loss: np.ndarray) -> dict[str, float]:
-    worse = loss[loss > LEAST_LOSS]
-    return {"share": len(worse) / len(loss), "loss": float(worse.mean()) if len(worse) else 0.0}
+def _harm(gains: np.ndarray) -> dict[str, float]:
+    worse, better = -gains[gains < -LEAST], gains[gains > LEAST]
+    found = {"share": len(worse) / len(gains), "loss": float(worse.mean()) if len(worse) else 0.0}
+    return found | {"better": len(better) / len(gains), "gain": float(better.mean()) if len(better) else 0.0}
 
 
 def format_styles(report: dict) -> str:

@@ -412,7 +412,7 @@ class PostgresEngine(Engine):
         cursor.execute(statement, (query / length, *values, k), prepare=True)
         names = [column.name for column in cursor.description[2:]]
         return [
-            SearchResult(product_id, -distance * length, dict(zip(names, product, strict=True)))
+            SearchResult(product_id, 0.0 - distance * length, dict(zip(names, product, strict=True)))
             for product_id, distance, *product in cursor.fetchall()
         ]
 

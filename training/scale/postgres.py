@@ -50,6 +50,7 @@ from training.scale.postgres_sql import (
 )
 
 MARK = "mmfusion: "  # how comments of our tables begin; JSON follows
+UNKNOWN = re.compile(r"[\0\ud800-\udfff]")  # what no id that was stored has
 MAX_ID_BYTES = 512
 MAX_NAME_BYTES = 63
 MAX_COLUMNS = 1600
@@ -157,7 +158,7 @@ class PostgresEngine(Engine):
 
     def delete(self, product_ids: Sequence[str]) -> None:
         """Deletes products, all or none; unknown ids are no error."""
-        known = [product_id for product_id in product_ids if "\0" not in product_id]
+        known = [product_id for product_id in product_ids if not UNKNOWN.search(product_id)]
         with self._cursor() as cursor:
             self._locked(cursor, "row exclusive")
             for start in range(0, len(known), ROWS_TOGETHER):
@@ -355,7 +356,7 @@ class PostgresEngine(Engine):
         columns = table_columns(schema)
         types = [re.match(r"\w+", kind)[0] for kind in columns.values()]
         statement = f"copy {target} ({', '.join(map(quoted, columns))}) from stdin (format binary)"
-        with cursor.copy(statement, ()) as copy:
+        with cursor.copy(statement.replace("%%", "%")) as copy:
             copy.set_types(types)
             for start in range(0, len(table), ROWS_TOGETHER):
                 for row in self._rows(table.slice(start, ROWS_TOGETHER)):
@@ -408,7 +409,7 @@ class PostgresEngine(Engine):
         self, cursor: Any, statement: str, values: list[Any], query: np.ndarray, k: int
     ) -> list[SearchResult]:
         """The best products for one query. A distance is the inner product with its sign turned."""
-        length = float(np.linalg.norm(query)) or 1.0
+        length = float(np.linalg.norm(query.astype(np.float64))) or 1.0
         cursor.execute(statement, (query / length, *values, k), prepare=True)
         names = [column.name for column in cursor.description[2:]]
         return [

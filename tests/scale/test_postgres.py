@@ -322,6 +322,14 @@ def test_tables_and_the_extension_may_lie_in_other_schemas(address):
     assert relations(address) == []
 
 
+def test_a_filter_over_a_column_that_went_meanwhile_is_one_line(address):
+    table = small_table(brand=["x", "y", "z"])
+    with open_engine(address) as engine:
+        engine.load([table.drop_columns("brand")], schema_of(table.drop_columns("brand")))
+        with pytest.raises(DataError, match="other products came meanwhile, without a column 'brand'"):
+            engine.find(np.eye(1, 4, dtype=np.float32), 3, {"brand": ["x"]}, None)
+
+
 def test_where_the_graph_gives_too_few_all_are_compared(address, monkeypatch):
     monkeypatch.setattr(postgres, "EXACT_ROWS", 100)
     vectors = unit_vectors(3000, 0)

@@ -13,6 +13,7 @@ A load makes a new table, with the rights that `ALTER DEFAULT PRIVILEGES` gives.
 """
 
 import json
+import logging
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -85,6 +86,7 @@ class PostgresEngine(Engine):
             import psycopg
         except ImportError as error:
             raise DataError(f"psycopg is not installed; run: {ENGINES_INSTALL}") from error
+        logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns where a lost connection rolls nothing back
         self.psycopg, self.turn = psycopg, threading.RLock()
         if not 0 < len(collection.encode()) <= MAX_NAME_BYTES or "\0" in collection:
             raise DataError(f"collection {collection[:70]!r}: a table's name has 1 to {MAX_NAME_BYTES} bytes, no NUL")
@@ -140,8 +142,8 @@ class PostgresEngine(Engine):
                 f"create index on {new} using hnsw (vector halfvec_ip_ops) with (m = 16, ef_construction = 128)"
             )
             self._comment(cursor, new, schema, {})
+            cursor.execute(f"analyze {new}", ())
             self._put_in_place(cursor, new)
-            cursor.execute(f"analyze {self.table}", ())
         return number
 
     def upsert(self, table: pa.Table) -> None:
@@ -208,6 +210,8 @@ class PostgresEngine(Engine):
         k = min(k, MOST_ROWS)
         with self._cursor() as cursor:
             schema, _, version = self._locked(cursor, "access share")
+            if gone := [name for name in wanted if name not in schema.columns]:
+                raise DataError(f"{self.place}: other products came meanwhile, without a column {gone[0]!r}")
             passing, values = self._passing(cursor, schema, wanted)
             exact = self._are_few(cursor, passing, values)
             by_graph, by_all = (search_statement(self.table, schema, version, passing, one) for one in (False, True))

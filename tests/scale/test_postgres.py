@@ -127,9 +127,9 @@ def test_loads_that_are_killed_at_any_moment_leave_products_that_are_whole(work,
 
 
 @pytest.mark.slow
-def test_searches_go_on_while_another_engine_loads_other_columns(address):
-    cheap, dear = small_table(price=[1.5, 2.5, 3.5]), small_table(price=["dear", "dear", "dear"], size=[1, 2, 3])
-    rows = [{"price": 1.5}], [{"price": "dear", "size": 1}]
+def test_searches_go_on_while_another_engine_loads_columns_of_other_types(address):
+    cheap, dear = small_table(price=[1.5, 2.5, 3.5]), small_table(price=["dear", "dear", "dear"])
+    rows = [{"price": 1.5}], [{"price": "dear"}]
     with open_engine(address) as reader, open_engine(address) as writer:
         writer.load([cheap], schema_of(cheap))
 

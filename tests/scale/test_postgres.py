@@ -277,6 +277,9 @@ def test_what_is_too_wide_is_refused_before_anything_is_written(address):
         with pytest.raises(DataError, match="at most 1,600 columns"):
             engine.create(ProductSchema(4, {"_id": TEXT} | {f"c{number}": TEXT for number in range(533)}))
         assert relations(address) == []
+        with pytest.raises(DataError, match="product 'b': its vector has numbers over 65,504; give unit vectors"):
+            engine.load([small_table(vectors=np.diag([1, -1e5, 1, 1])[:3])], schema_of(small_table()))
+        assert relations(address) == []
         engine.create(ProductSchema(4000, {"_id": TEXT} | {f"c{number}": TEXT for number in range(531)}))
         engine.upsert(with_vectors({"_id": ["a"], "c7": ["x"]}, np.eye(1, 4000)))
         assert found_ids(engine, np.eye(1, 4000)[0], 1, {"c7": "X"}) == ["a"]

@@ -56,6 +56,7 @@ MAX_ID_BYTES = 512
 MAX_NAME_BYTES = 63
 MAX_COLUMNS = 1600
 MAX_DIM = 4000  # of an HNSW graph of halfvec
+LARGEST = 65_504  # of 16-bit floats
 LEAST_PGVECTOR = (0, 8)
 SYSTEM_COLUMNS = {"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"}
 OWN_COLUMN = re.compile(r"vector|_digest|_(plain|number)_\d+")
@@ -353,6 +354,10 @@ class PostgresEngine(Engine):
         ids = table.column("_id")
         if len(wrong := ids.filter(pc.match_substring(ids, "\0"))):
             raise DataError(f"product {wrong[0].as_py()[:40]!r}: its _id has a NUL, which postgresql can't hold")
+        large = np.abs(vectors_of(table)).max(axis=1, initial=0) > LARGEST
+        if large.any():
+            first = ids[int(np.argmax(large))].as_py()
+            raise DataError(f"product {first!r}: its vector has numbers over {LARGEST:,}; give unit vectors")
         return table
 
     def _copy(self, cursor: Any, target: str, table: pa.Table, schema: ProductSchema) -> int:

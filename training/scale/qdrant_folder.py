@@ -1,0 +1,73 @@
+"""A folder of an embedded Qdrant, looked at before it is opened: whether it is one, whole, and free.
+
+`qdrant_client` itself makes a folder out of any, takes a file without content for a collection without points, and
+reads all of a folder before it sees that another process has it open.
+"""
+
+import fcntl
+import json
+from pathlib import Path
+
+from modeling_mmfusion.errors import DataError, one_line
+
+META, LOCK, POINTS = "meta.json", ".lock", "storage.sqlite"
+FILES = {META, LOCK, f"{META}.tmp", "collection"}
+
+
+def check_folder(folder: Path) -> bool:
+    """Whether there is a Qdrant in a folder; not so if nothing or an empty folder is there.
+
+    Raises:
+        DataError: if something else is there, it is damaged, or another process has it open.
+    """
+    try:
+        if not folder.exists():
+            return False
+        if not folder.is_dir():
+            raise DataError(f"{folder}: is a file; an embedded Qdrant is a folder")
+        names = {file.name for file in folder.iterdir()}
+        if not names:
+            return False
+        if META not in names or not names <= FILES:
+            raise DataError(f"{folder}: is there, and is no folder of Qdrant's; give another")
+        check_free(folder)
+        check_whole(folder)
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{folder}: can't be opened: {one_line(error)}") from error
+    return True
+
+
+def check_whole(folder: Path) -> None:
+    """Looks for a list of collections that is none, and for collections in use that have lost their file.
+
+    Raises:
+        DataError: naming the file.
+    """
+    try:
+        meta = json.loads((folder / META).read_text())
+        names = {*meta["aliases"].values()} & {*meta["collections"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{folder / META}: is damaged, or not Qdrant's; delete the folder and load it again"
+        ) from error
+    for name in sorted(names):
+        points = folder / "collection" / name / POINTS
+        if not points.is_file() or not points.stat().st_size:
+            raise DataError(f"{points}: is empty or missing; delete the folder and load it again")
+
+
+def check_free(folder: Path) -> None:
+    """Looks at the lock that an open Qdrant holds.
+
+    Raises:
+        DataError: if another process has it.
+    """
+    if not (folder / LOCK).exists():
+        return
+    with open(folder / LOCK) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{folder}: is open in another process; one at a time can") from error

@@ -1,9 +1,8 @@
 """Qdrant does what every engine must."""
 
+import engine_contract
 import pytest
 from engine_contract import EngineContract
-
-from training.scale.engine import open_engine
 
 pytest.importorskip("qdrant_client")
 
@@ -30,3 +29,10 @@ class TestEmbedded(EngineContract):
             return str(found)
 
         return state
+
+    @pytest.mark.slow
+    def test_filters_find_what_comparing_all_vectors_finds(self, shop, monkeypatch):
+        """Of two queries: an embedded Qdrant looks at each product with each."""
+        draw = engine_contract.unit_vectors
+        monkeypatch.setattr(engine_contract, "unit_vectors", lambda rows, seed: draw(2, seed))
+        super().test_filters_find_what_comparing_all_vectors_finds(shop)

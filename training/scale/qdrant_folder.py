@@ -39,6 +39,11 @@ def check_folder(folder: Path) -> bool:
     return True
 
 
+def points_file(folder: Path, collection: str) -> Path:
+    """Where a collection's points are, a database of sqlite."""
+    return folder / "collection" / collection / POINTS
+
+
 def check_whole(folder: Path) -> None:
     """Looks for a list of collections that is none, and for collections in use that have lost their file.
 
@@ -53,7 +58,7 @@ def check_whole(folder: Path) -> None:
             f"{folder / META}: is damaged, or not Qdrant's; delete the folder and load it again"
         ) from error
     for name in sorted(names):
-        points = folder / "collection" / name / POINTS
+        points = points_file(folder, name)
         if not points.is_file() or not points.stat().st_size:
             raise DataError(f"{points}: is empty or missing; delete the folder and load it again")
 

@@ -110,9 +110,10 @@ def payload_indexes(models: Any, columns: Mapping[str, pa.DataType]) -> dict[str
 
 def query_filter(models: Any, wanted: Mapping[str, Condition], columns: Mapping[str, pa.DataType]) -> Any:
     """What [`conditions`] gives, as Qdrant's filter; `None` if there is none."""
-    must = [
-        models.Filter(should=[*column_conditions(models, name, one, columns[name])]) for name, one in wanted.items()
-    ]
+    must = []
+    for name, one in wanted.items():
+        should = [*column_conditions(models, name, one, columns[name])]
+        must.append(should[0] if len(should) == 1 else models.Filter(should=should))
     return models.Filter(must=must) if must else None
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -277,7 +278,16 @@ class QdrantEngine(Engine):
 
         try:
             return call(*given, **options)
-        except (ApiException, QdrantException, ValueError, RuntimeError, OSError, KeyError, sqlite3.Error) as error:
+        except (
+            ApiException,
+            QdrantException,
+            ValueError,
+            RuntimeError,
+            OSError,
+            KeyError,
+            AssertionError,
+            sqlite3.Error,
+        ) as error:
             kind, said = explained(error)
             said = said.replace(self.key, "***") if self.key else said
             raise kind(f"{self.place}: qdrant: {said}") from (None if self.key else error)
@@ -414,6 +424,8 @@ def explained(error: Exception) -> tuple[type[DataError], str]:
         if isinstance(error.source, httpx.TransportError):
             return DataError, f"can't be reached: {one_line(error.source) or type(error.source).__name__}"
         return DataError, f"answers what no Qdrant server does: {one_line(error.source, 100)}"
+    if isinstance(error, (AssertionError, JSONDecodeError)):
+        return DataError, f"answers what no Qdrant server does: {one_line(error, 100)}"
     if not isinstance(error, UnexpectedResponse):
         return NotThere if re.fullmatch("Collection .* not found", str(error)) else DataError, one_line(error)
     if error.status_code in (401, 403):

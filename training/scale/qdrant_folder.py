@@ -1,6 +1,6 @@
 """A folder of an embedded Qdrant, looked at before it is opened: whether it is one, whole, and free.
 
-`qdrant_client` itself makes a folder out of any, takes a file without content for a collection without points, and
+`qdrant_client` itself makes a folder out of any, takes a file that was cut for a collection of fewer points, and
 reads all of a folder before it sees that another process has it open.
 """
 
@@ -59,8 +59,26 @@ def check_whole(folder: Path) -> None:
         ) from error
     for name in sorted(names):
         points = points_file(folder, name)
-        if not points.is_file() or not points.stat().st_size:
-            raise DataError(f"{points}: is empty or missing; delete the folder and load it again")
+        if not has_all_pages(points):
+            raise DataError(f"{points}: is damaged, empty or missing; delete the folder and load it again")
+
+
+def has_all_pages(database: Path) -> bool:
+    """Whether a file is as long as a database of sqlite says that it is, which sqlite itself does not always see. One
+    with a journal beside it was left in the midst of a change, which sqlite undoes.
+
+    References:
+        The Database Header, https://www.sqlite.org/fileformat.html
+    """
+    if not database.is_file():
+        return False
+    if database.with_name(f"{database.name}-journal").exists():
+        return True
+    with open(database, "rb") as file:
+        header = file.read(32)
+    page_bytes, pages = int.from_bytes(header[16:18]), int.from_bytes(header[28:32])
+    page_bytes = 65_536 if page_bytes == 1 else page_bytes
+    return header.startswith(b"SQLite format 3\0") and 0 < page_bytes * pages <= database.stat().st_size
 
 
 def check_free(folder: Path) -> None:

@@ -232,7 +232,8 @@ class QdrantEngine(Engine):
             part = queries[start : start + QUERIES_TOGETHER].tolist()
             requests = [models.QueryRequest(query=query, **options) for query in part]
             found += self._ask(self.client.query_batch_points, self.collection, requests)
-        return [[result_of(point, columns) for point in one.points] for one in found]
+        ranked = [sorted(one.points, key=lambda point: (-point.score, point.payload["_id"])) for one in found]  # ties
+        return [[result_of(point, columns) for point in one] for one in ranked]
 
     def _server(self) -> Any:
         """A client of the server at the address."""

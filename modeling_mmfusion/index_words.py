@@ -5,7 +5,7 @@ Words find what vectors blur, such as exact model numbers; see [`ProductIndex.se
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from bm25s.tokenization import Tokenized
 
 from .errors import DataError
 from .index_files import WORDS, part_file
+from .index_graph import Places, in_order
 from .spelling_mmfusion import count_words, frequent_words
 from .text_mmfusion import normalize_text, plain_words
 
@@ -50,7 +51,7 @@ def best_rows(
     scores: np.ndarray,
     k: int,
     among: np.ndarray | None = None,
-    places: Callable[[np.ndarray], np.ndarray] | None = None,
+    places: Places | None = None,
 ) -> np.ndarray:
     """The rows of the best `k` of `scores` `(N,)`, best first; ties, to six decimals, go to the lower row.
 
@@ -67,24 +68,6 @@ def best_rows(
     scores, k = np.round(scores, 6), min(k, len(scores))
     rows = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
     return rows[in_order(rows, scores[rows], k, places)]
-
-
-def in_order(
-    rows: np.ndarray, scores: np.ndarray, k: int, places: Callable[[np.ndarray], np.ndarray] | None = None
-) -> np.ndarray:
-    """The order of the best `k` of some rows by their `scores` `(N,)`, best first.
-
-    Args:
-        rows (`np.ndarray` of shape `(N,)`): ties go to the lower one,
-        places (`Callable`, *optional*): or to the one with the lower place among rows, which it is only asked for
-            where there are ties.
-    """
-    order = np.lexsort((rows, -scores))
-    ranked = scores[order]
-    if places is None or not k or not (ranked[1 : k + 1] == ranked[:k][: len(ranked) - 1]).any():
-        return order[:k]
-    order = order[: np.searchsorted(-ranked, -ranked[min(k, len(ranked)) - 1], side="right")]
-    return order[np.lexsort((places(rows[order]), -scores[order]))][:k]
 
 
 def words_weight(query: np.ndarray, blocks: Mapping[str, int]) -> float:
@@ -276,8 +259,8 @@ class ProductWords:
         """Writes the parts, named by the generation, and gives their paths."""
         files = {f"words_{part}": part_file(folder, f"words_{part}", generation) for part in WORDS}
         self.index.save(folder, show_progress=False, **_names(files))
-        files["frequencies"] = part_file(folder, "frequencies", generation)
-        np.save(files["frequencies"], self.frequencies, allow_pickle=False)
+        files["words_frequencies"] = part_file(folder, "words_frequencies", generation)
+        np.save(files["words_frequencies"], self.frequencies, allow_pickle=False)
         files["spelling"] = part_file(folder, "spelling", generation)
         files["spelling"].write_text(self.spelling, encoding="utf-8")
         return files
@@ -288,8 +271,8 @@ class ProductWords:
         folder = files["words_data"].parent
         spelling = files["spelling"].read_text(encoding="utf-8") if "spelling" in files else ""  # none in old ones
         index = bm25s.BM25.load(folder, mmap=True, show_progress=False, **_names(files))
-        if "frequencies" in files:
-            frequencies = np.load(files["frequencies"], allow_pickle=False)
+        if "words_frequencies" in files:
+            frequencies = np.load(files["words_frequencies"], allow_pickle=False)
         else:  # as versions before 0.1 wrote it
             frequencies = np.append(np.diff(index.scores["indptr"]), index.scores["num_docs"])
         return cls(index, frequencies, stemmed, spelling)

@@ -16,6 +16,7 @@ from .model_folder import check_model_name, load_model, load_weights, reading, t
 from .modeling_mmfusion import MMFusionModel
 from .processing_mmfusion import MMFusionProcessor
 from .query_mmfusion import MMFusionQueryModel
+from .sharded import ShardedIndex, open_index
 
 BATCH_SIZE = 64  # queries that are embedded and searched together
 AWAY = 0.6  # of the way from a query to itself with what it does not want, and in the other direction
@@ -28,22 +29,29 @@ class Searcher:
     [`MMFusionSpeller`].
 
     Args:
-        run (`str` or `Path`): run folder with `model/` and `index/`. The index is mapped into memory;
-            `searcher.index.refresh()` opens a newer one.
+        run (`str` or `Path`): run folder with `model/` and `index/`, which may be in shards. The index is mapped into
+            memory; `searcher.index.refresh()` opens a newer one.
         tower (`str`, *optional*, defaults to `"torch"`): `torch`, `onnx` or `int8`; see [`SearchArguments`].
         spelling (`bool`, *optional*, defaults to `True`): whether misspelled words are corrected;
             `processor.correction` tells to what.
+        index (`ProductIndex` or `ShardedIndex`, *optional*): another one than the run's.
 
     Raises:
         DataError: if the model is missing or damaged.
         ProductIndexError: if the index is missing or damaged, or was built with another model.
     """
 
-    def __init__(self, run: str | Path, tower: str = "torch", spelling: bool = True):
+    def __init__(
+        self,
+        run: str | Path,
+        tower: str = "torch",
+        spelling: bool = True,
+        index: ProductIndex | ShardedIndex | None = None,
+    ):
         self.folder = Path(run) / "model"
         check_model_name(self.folder)
         check_whole(self.folder)
-        self.index = ProductIndex.load(Path(run) / "index", view=True)
+        self.index = open_index(Path(run) / "index") if index is None else index
         self.processor, self.tower, fingerprint = load_query_tower(self.folder, tower)
         self.index.check_model(fingerprint, name=self.folder)
         if spelling:
@@ -121,7 +129,7 @@ class Searcher:
             yield from ((results, self.shares(vector)) for results, vector in zip(found, vectors, strict=True))
 
     def _texts(self, texts: list[str], hybrid: bool) -> list[str] | None:
-        if not hybrid or not any(texts) or self.index.words is None:
+        if not hybrid or not any(texts) or not self.index.hybrid:
             return None
         return [self.processor.query_text(text) for text in texts]
 

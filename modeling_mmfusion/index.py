@@ -512,7 +512,8 @@ class ProductIndex:
             newest = ProductIndex(graph, ProductRows(self.products), self.model, self.blocks, self.fields)
             newest.shard = self.shard
             if self.words is not None:
-                newest.index_words()
+                is_told = self.shard is not None and not self._rows_without_words
+                newest.index_words(self.words.counts if is_told else None)
             newest.choose_width(self.measured.wanted, threads=threads)
             newest._own_width = self._own_width
             newest._use_own_width()

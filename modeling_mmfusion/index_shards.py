@@ -153,28 +153,60 @@ def shard_of(product_id: str, shards: int) -> int:
     return int.from_bytes(hashlib.blake2b(product_id.encode(), digest_size=8).digest(), "big") % shards
 
 
+def check_count(shard: Shard) -> Shard:
+    """Refuses more shards than are searched together.
+
+    Raises:
+        ProductIndexError: if there are more than 1,024.
+    """
+    if shard.of > MOST_SHARDS:
+        raise ProductIndexError(f"{shard.of} shards are more than {MOST_SHARDS:,}; give fewer")
+    return shard
+
+
+def check_only_shards(folder: Path) -> None:
+    """Refuses a folder for shards that holds anything else.
+
+    Raises:
+        ProductIndexError: naming the first.
+    """
+    if not folder.is_dir():
+        raise ProductIndexError(f"{folder}: is a file; give a folder for the shards")
+    if foreign := sorted(one.name for one in folder.iterdir() if not FOLDER.fullmatch(one.name)):
+        raise ProductIndexError(f"{folder}: holds other files ({foreign[0]}); give a folder of its own for the shards")
+
+
+def shard_names(folder: Path) -> list[Shard]:
+    """The shards that a folder holds by the names of its folders, in order; none if it is no sharded index.
+
+    Raises:
+        ProductIndexError: if there are those of several numbers of shards.
+    """
+    names = [one.name for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
+    found = [Shard(int(match[1]), int(match[2])) for match in map(FOLDER.fullmatch, names) if match]
+    found = sorted(found, key=lambda shard: shard.number)
+    counts = sorted({shard.of for shard in found})
+    if len(counts) > 1:
+        raise ProductIndexError(
+            f"{folder}: holds shards of {counts[0]} and of {counts[1]}; delete those of one of them"
+        )
+    return found
+
+
 def shard_folders(folder: Path) -> list[Path]:
     """The folders of a sharded index's shards, in order; none if it is no sharded index.
 
     Raises:
         ProductIndexError: if one is missing, or there are those of several numbers of shards.
     """
-    found = {}
-    if folder.is_dir():
-        names = ((FOLDER.fullmatch(one.name), one) for one in folder.iterdir() if one.is_dir())
-        found = {(int(match[2]), int(match[1])): one for match, one in names if match}
-    if not found:
-        return []
-    counts = sorted({count for count, _ in found})
-    if len(counts) > 1:
-        raise ProductIndexError(f"{folder}: holds shards of {counts[0]} and of {counts[1]}; delete those of the older")
-    missing = [number for number in range(counts[0]) if (counts[0], number) not in found]
-    if missing:
-        shard = Shard(missing[0], counts[0])
+    found = shard_names(folder)
+    numbers = {shard.number for shard in found}
+    if missing := [number for number in range(found[0].of if found else 0) if number not in numbers]:
+        shard = Shard(missing[0], found[0].of)
         raise ProductIndexError(
             f"{folder}: {shard.folder} is missing; build it with training.index --shard {shard.number}/{shard.of}"
         )
-    return [found[counts[0], number] for number in range(counts[0])]
+    return [folder / shard.folder for shard in found]
 
 
 def check_together(names: Sequence[str], facts: Sequence[ShardFacts]) -> None:

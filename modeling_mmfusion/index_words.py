@@ -168,8 +168,8 @@ class ProductWords:
 
     Args:
         index (`bm25s.BM25`): document numbers are rows.
-        frequencies (`np.ndarray` of shape `(words + 1,)`): in how many texts each word of the index occurs, and the
-            number of texts; of the whole catalogue where these are a part of it.
+        frequencies (`np.ndarray` of shape `(words + 2,)`): in how many texts each word of the index occurs, the number
+            of texts and their words; of the whole catalogue where these are a part of it.
         stemmed (`bool`, *optional*, defaults to `False`): of which words it is; see [`split_words`].
         spelling (`str`, *optional*, defaults to `""`): the words as they stand, to which queries' are corrected; see
             [`shop_words`].
@@ -211,8 +211,17 @@ class ProductWords:
         index = CountedBM25(counts, k1, b)
         rows = [[places[word] for word in text] for text in tokens.ids]
         index.index((rows, numbers or {"": 0}), create_empty_token=False, show_progress=False)
-        frequencies = np.append(sorted_frequencies(counts), counts.texts)
+        frequencies = np.append(sorted_frequencies(counts), [counts.texts, counts.length])
         return cls(index, frequencies, stemmed, frequent_words(counts.written))
+
+    @property
+    def counts(self) -> WordCounts:
+        """What the scores were made with; of `written` the words' order is right, not how often they occur."""
+        words = sorted(self.index.vocab_dict, key=self.index.vocab_dict.__getitem__)
+        frequencies = Counter(dict(zip(words, self.frequencies[:-2].tolist(), strict=False)))  # "" if there is none
+        spelling = self.spelling.split()
+        written = Counter({word: len(spelling) - rank for rank, word in enumerate(spelling)})
+        return WordCounts(int(self.frequencies[-2]), int(self.frequencies[-1]), frequencies, written)
 
     def scores(self, text: str) -> np.ndarray:
         """The score of each row for a query, `(rows,)`; 0 where they share no word."""
@@ -234,7 +243,7 @@ class ProductWords:
             https://huggingface.co/papers/2210.11934: sums of scores with theoretical bounds.
         """
         scores, places = self.index.scores, self.index.scores["indptr"]
-        count, covered, total = int(self.frequencies[-1]), np.zeros(scores["num_docs"], dtype=np.float32), 0.0
+        count, covered, total = int(self.frequencies[-2]), np.zeros(scores["num_docs"], dtype=np.float32), 0.0
         for word in split_words(text, self.stemmed):
             number = self.index.vocab_dict.get(word)
             start, end = (0, 0) if number is None else places[number : number + 2]
@@ -274,7 +283,7 @@ class ProductWords:
         if "words_frequencies" in files:
             frequencies = np.load(files["words_frequencies"], allow_pickle=False)
         else:  # as versions before 0.1 wrote it
-            frequencies = np.append(np.diff(index.scores["indptr"]), index.scores["num_docs"])
+            frequencies = np.append(np.diff(index.scores["indptr"]), [index.scores["num_docs"], 0])
         return cls(index, frequencies, stemmed, spelling)
 
 

@@ -156,11 +156,11 @@ def ranges_among(wanted: Any) -> list[str]:
 def reading_of(column: pa.ChunkedArray) -> Reading:
     """The reading of a column of texts, but for `ranges`."""
     texts, prices = column.unique().drop_null(), PriceColumn()
+    has_minus = bool(pc.any(pc.starts_with(pc.utf8_trim_whitespace(texts), "-")).as_py())
     if pc.all(pc.match_substring_regex(texts, NUMBER)).as_py() is not False:
-        return Reading(marks="." if pc.any(pc.match_substring(texts, ".")).as_py() else "")
+        return Reading(True, has_minus, "." if pc.any(pc.match_substring(texts, ".")).as_py() else "")
     for text in texts.to_pylist():
         prices.see(text)
-    has_minus = bool(pc.any(pc.starts_with(pc.utf8_trim_whitespace(texts), "-")).as_py())
     return Reading(False, has_minus, "".join(mark for mark in ".," if prices.marks[mark]))
 
 

@@ -35,6 +35,7 @@ MEASURED = 10  # results that recall is measured of
 PSEUDO_QUERIES = 200  # of each kind
 SAMPLED = 1024  # products that they are made of
 Places = Callable[[np.ndarray], np.ndarray]  # the place of each of some rows among them
+MOST_TIED = 10_000  # candidates among which the first of those that tie are looked for
 BLOCK = 16_384  # rows that are looked at together where all are
 SAMPLE = 32_768  # rows that the main directions are taken from
 SKELETON = 0.05  # share of the vectors that are added before those in order
@@ -240,31 +241,29 @@ class VectorGraph:
         np.save(file, np.asarray(self.basis), allow_pickle=False)
 
     def best(
-        self, queries: np.ndarray, k: int, threads: int = 1, places: Places | None = None
+        self, queries: np.ndarray, k: int, threads: int = 1, places: Places | None = None, count: int = 0
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The best `k` rows and their scores for each of `queries` `(Q, dim)`, best first; ties as [`in_order`] has
-        them.
+        """The best `k` rows and their scores for each of `queries` `(Q, dim)`, best first; fewer where the graph finds
+        fewer.
 
-        Fewer where the graph finds fewer.
+        Args:
+            queries (`np.ndarray` of shape `(Q, dim)`): unit vectors, float32.
+            k (`int`): rows.
+            threads (`int`, *optional*, defaults to 1): to search with.
+            places (`Callable`, *optional*): how ties are ordered, see [`in_order`]. The graph is asked for more where
+                all of its last candidates tie with the last of the best, as copies of one product do.
+            count (`int`, *optional*): candidates; [`~VectorGraph.count_for`] says how many if not given.
         """
-        count = min(self.count_for(k), len(self))
-        if not count or not len(queries):
-            return [self.ranked(query, np.zeros(0, dtype=np.int64), k) for query in queries]
-        matches = self.index.search(self._encode(queries), count, threads=threads)
-        rows = np.atleast_2d(matches.keys).astype(np.int64)
-        if len(self.unreachable) or rows.shape[1] < count or np.min(counts_of(matches, rows)) < count:
-            found = self._with_unreachable(matches, rows)
-            return [self.ranked(query, some, k, places) for query, some in zip(queries, found, strict=True)]
-        scores = np.stack([self.scores(query, some) for query, some in zip(queries, rows, strict=True)])
-        order = np.lexsort((rows, -scores), axis=1)
-        query = np.arange(len(rows))[:, None]
-        ranked = scores[query, order]
-        ties = (ranked[:, 1 : k + 1] == ranked[:, :-1][:, :k]).any(axis=1) & (places is not None)
-        order = order[:, :k]
-        best = list(zip(rows[query, order], scores[query, order], strict=True))
-        for place in np.flatnonzero(ties):
-            order = in_order(rows[place], scores[place], k, places)
-            best[place] = rows[place][order], scores[place][order]
+        count = min(count or self.count_for(k) + (places is not None), len(self))
+        best = []
+        for query, rows in zip(queries, self.nearest(queries, count, threads), strict=True):
+            scores = self.scores(query, rows)
+            order = in_order(rows, scores, k, places)
+            best.append((rows[order], scores[order]))
+            reached = scores[~np.isin(rows, self.unreachable)]
+            is_cut = len(reached) > 0 and scores[order[-1]] <= reached.min()  # perhaps in the midst of ties
+            if is_cut and places is not None and count < min(len(self), MOST_TIED):
+                best[-1] = self.best(query[None], k, threads, places, 4 * count)[0]
         return best
 
     def nearest(self, queries: np.ndarray, count: int, threads: int = 1) -> list[np.ndarray]:

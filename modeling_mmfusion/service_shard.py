@@ -33,7 +33,7 @@ from .index import ProductIndex
 from .index_shards import Found
 from .service import Limits, Metrics, answer_errors, as_prometheus, follow
 from .service_forms import as_json
-from .shard_client import MAX_QUERIES, read_filter, read_readings, write_candidates
+from .shard_client import MAX_QUERIES, read_filter, write_candidates
 
 MAX_K = 10_000
 JSON = dict[str, Any]
@@ -94,7 +94,7 @@ class ShardService:
     async def candidates(self, request: CandidatesRequest) -> Response:
         """The best products by vectors and, with `texts`, by words, for each query."""
         index = self._index(request)
-        where, readings = read_filter(request.where), read_readings(request.readings)
+        where, readings = read_filter(request.where, request.readings)
         queries = self._vectors(request.queries)
         found = await run_in_threadpool(index.search_shard, queries, request.k, where, request.texts, readings)
         return as_json({"answer": [write_candidates(one) for one in found]})
@@ -116,12 +116,13 @@ class ShardService:
 
     async def readings(self, request: AboutFilter) -> Response:
         """How this shard's columns are read for a filter."""
-        found = await run_in_threadpool(self._index(request).readings, read_filter(request.where))
+        where, _ = read_filter(request.where, {})
+        found = await run_in_threadpool(self._index(request).readings, where)
         return as_json({"answer": {name: asdict(one) for name, one in found.items()}})
 
     async def unknown(self, request: AboutFilter) -> Response:
         """What a filter asks for that no product of this shard has."""
-        where, readings = read_filter(request.where), read_readings(request.readings)
+        where, readings = read_filter(request.where, request.readings)
         found = await run_in_threadpool(self._index(request).unknown, where, readings)
         return as_json({"answer": [[*key, asdict(one)] for key, one in found.items()]})
 

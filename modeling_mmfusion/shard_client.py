@@ -190,9 +190,17 @@ def as_filter(where: Mapping[str, Any], readings: Readings) -> dict[str, Any]:
     return {"where": conditions, "readings": {name: asdict(one) for name, one in readings.items()}}
 
 
-def read_filter(where: Mapping[str, Any]) -> dict[str, Any]:
-    """The other way round."""
-    return {name: tuple(one["between"]) if isinstance(one, dict) else one for name, one in where.items()}
+def read_filter(where: Mapping[str, Any], readings: Mapping[str, Any]) -> tuple[dict[str, Any], Readings]:
+    """The other way round.
+
+    Raises:
+        DataError: if they have another form.
+    """
+    try:
+        conditions = {name: tuple(one["between"]) if isinstance(one, dict) else one for name, one in where.items()}
+        return conditions, read_readings(readings)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"where or readings: are not as a shard takes them ({one_line(error)})") from error
 
 
 def read_readings(readings: Mapping[str, dict[str, Any]]) -> Readings:

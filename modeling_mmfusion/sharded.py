@@ -85,6 +85,8 @@ class ShardedIndex:
             if not (folders := shard_folders(Path(place))):
                 raise ProductIndexError(f"{place}: holds no shards; build them with training.index --shards")
             return cls([ProductIndex.load(one, view=True) for one in folders], Path(place).resolve())
+        if not all(map(str.strip, places)):
+            raise DataError(f"an address of {len(places)} shards is empty; give all of them with a comma between")
         return cls([open_shard(one.strip()) for one in places])
 
     def __len__(self) -> int:
@@ -289,8 +291,6 @@ def open_shard(place: str) -> ProductIndex | RemoteShard:
     Raises:
         DataError: if it can't be opened.
     """
-    if not place:
-        raise DataError("an address of a shard is empty; give all of them with a comma between")
     return RemoteShard(place) if is_address(place) else ProductIndex.load(place, view=True)
 
 

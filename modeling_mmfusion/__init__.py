@@ -44,8 +44,10 @@ LAZY = {
     "SearchResult": "index",
     "SearchWidth": "index_graph",
     "Searcher": "search",
+    "ShardedIndex": "sharded",
     "load_model": "model_folder",
     "model_fingerprint": "fingerprint",
+    "open_index": "sharded",
     "stored_fingerprint": "fingerprint",
 }
 

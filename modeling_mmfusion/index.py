@@ -9,12 +9,13 @@ The model files never import this one, so a model loads where usearch, pyarrow a
 | `index_filters.py` | conditions, and which rows pass |
 | `index_graph.py` | the graph, and exact vectors that have the last word on its candidates |
 | `index_words.py` | BM25, and how much matching words add to a score |
+| `index_shards.py` | parts of an index, and how what they find becomes one answer; `sharded.py` is the whole |
 | `index_locks.py` | searches and changes of several threads |
 """
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 from threading import RLock
@@ -36,6 +37,7 @@ from .index_files import (
     write_manifest,
     writing,
 )
+from .index_filters import NO_READINGS, Readings, UnknownValue
 from .index_graph import (
     CANDIDATES,
     SAMPLED,
@@ -48,7 +50,8 @@ from .index_graph import (
 )
 from .index_locks import SearchLock
 from .index_products import ProductRows, map_table, write_table
-from .index_words import ProductWords, best_rows, words_weight
+from .index_shards import Candidates, Found, Shard, ShardFacts
+from .index_words import ProductWords, WordCounts, best_rows, words_weight
 from .processing_mmfusion import PRODUCT_FIELDS, MMFusionProcessor
 from .spelling_mmfusion import join_words
 
@@ -57,6 +60,7 @@ MOST_ASKED = 10_000  # candidates that the graph is asked for before all that pa
 HYBRID_DEPTH = 100  # products by vectors and by words that are scored by both
 MANY_FREE = 4096  # rows, from which on it pays to build the index anew
 CHANGED_TOGETHER = 256  # products that searches wait for
+NO_WORDS = "the index has no words for hybrid search; build it with words, as training.index does"
 
 
 @dataclass
@@ -117,6 +121,7 @@ class ProductIndex:
         self.measured = SearchWidth(graph.width, graph.candidates)
         self.catalogue = catalogue
         self.words: ProductWords | None = None
+        self.shard: Shard | None = None  # which part of a catalogue this is
         self.model = model
         self.blocks = dict(blocks or {})
         self.fields = list(fields)
@@ -124,7 +129,7 @@ class ProductIndex:
         self.folder: Path | None = None  # that it was loaded from or saved to
         self.is_view = False
         self._files: dict[str, dict] = {}
-        self._unsaved = {"graph", "products", "vectors", "basis", "words"}
+        self._unsaved = {"graph", "products", "vectors", "basis", "words", "spelling"}
         self._rows_without_words: set[int] = set()  # whose texts are newer than the words
         self._own_width: dict[str, int] = {}  # what was set by hand
         self._lock = SearchLock()
@@ -231,6 +236,8 @@ class ProductIndex:
         recall: float = 0.99,
         queries: np.ndarray | None = None,
         fields: Sequence[str] = PRODUCT_FIELDS,
+        shard: Shard | None = None,
+        counts: WordCounts | None = None,
     ) -> "ProductIndex":
         """Indexes vectors, and chooses how widely the graph is searched; see [`~ProductIndex.choose_width`].
 
@@ -250,6 +257,8 @@ class ProductIndex:
             queries (`np.ndarray` of shape `(Q, dim)`, *optional*): real ones to measure that with.
             fields (`list[str]`, *optional*): the columns whose words are indexed, in order: those of the model's
                 `processor.product_fields`.
+            shard (`Shard`, *optional*): which part of a catalogue this is; it may have no products then.
+            counts (`WordCounts`, *optional*): of the whole catalogue's words, of a shard.
 
         Raises:
             ProductIndexError: if there is nothing to index, the numbers of rows differ, an id is missing, no string
@@ -260,7 +269,7 @@ class ProductIndex:
         check_threads(threads)
         check_recall(recall)
         vectors, products = check_vectors(vectors), table_of(products)
-        if not len(products) or len(products) != len(vectors):
+        if not (len(products) or shard) or len(products) != len(vectors):
             raise ProductIndexError(
                 f"an index needs as many products as vectors and at least one: {len(products)}, {len(vectors)}"
             )
@@ -269,8 +278,9 @@ class ProductIndex:
         if queries is not None:
             check_measured_queries(queries, vectors.shape[1])
         index = cls(VectorGraph.build(vectors, dtype, threads, progress), ProductRows(products), model, blocks, fields)
+        index.shard = shard
         if words:
-            index._index_words()
+            index.index_words(counts)
         index.choose_width(recall, queries, threads)
         index.graph.mend(np.arange(len(vectors)), threads)
         return index
@@ -312,6 +322,58 @@ class ProductIndex:
             found = self._find(queries, k, where, texts, threads)
             return [self._results(query, *one) for query, one in zip(queries, found, strict=True)]
 
+    def search_shard(
+        self,
+        queries: np.ndarray,
+        k: int,
+        where: Mapping[str, Any] | None = None,
+        texts: Sequence[str] | None = None,
+        readings: Readings = NO_READINGS,
+    ) -> list[Candidates]:
+        """What a shard adds to a search of all of them: for each query the best `k` products, or of a hybrid search
+        the best 100 or `k` by vectors and as many by words. [`ShardedIndex`] calls it.
+
+        Args:
+            queries (`np.ndarray` of shape `(Q, dim)`): unit vectors, float32, as [`unit_queries`] makes them.
+            k (`int`): products.
+            where (`Mapping[str, Any]`, *optional*): see [`~ProductIndex.search`].
+            texts (`Sequence[str]`, *optional*): see [`~ProductIndex.search`].
+            readings (`Mapping[str, Reading]`, *optional*): how the whole catalogue's columns are read for `where`.
+        """
+        with self._lock:
+            self._check_search(len(queries), k, where, texts)
+            found = self._candidates(queries, k, where, texts, readings=readings)
+            return [replace(one, ids=self.catalogue.ids(one.rows).to_pylist()) for one in found]
+
+    def results(self, queries: np.ndarray, found: Sequence[Found]) -> list[list[SearchResult]]:
+        """The products of some rows for each of `queries` `(Q, dim)`, with what makes up their scores.
+
+        Args:
+            queries (`np.ndarray` of shape `(Q, dim)`): as they were searched for.
+            found (`Sequence[tuple]`): for each the rows, their scores and the words' part of them, or `None`.
+        """
+        with self._lock:
+            return [self._results(query, *one) for query, one in zip(queries, found, strict=True)]
+
+    @property
+    def facts(self) -> ShardFacts:
+        """What a shard tells of itself."""
+        spelling = "" if self.words is None else self.words.spelling
+        facts = (self.shard, self.model, self.dim, self.blocks, len(self), self.generation, self.hybrid, spelling)
+        return ShardFacts(*facts)
+
+    def readings(self, where: Mapping[str, Any]) -> Readings:
+        """How a shard's columns are read for a filter; those of all shards sum up. See [`column_readings`]."""
+        with self._lock:
+            return self.catalogue.readings(where)
+
+    def unknown(
+        self, where: Mapping[str, Any], readings: Readings = NO_READINGS
+    ) -> dict[tuple[str, int], UnknownValue]:
+        """Each value of a filter that no product of a shard has, by column and its place there."""
+        with self._lock:
+            return self.catalogue.unknown_values(where, readings)
+
     def unknown_values(self, where: Mapping[str, Any]) -> list[str]:
         """A sentence for each value of a filter that no product has, with the nearest that there are.
 
@@ -321,8 +383,7 @@ class ProductIndex:
         Raises:
             ProductIndexError: if a column is unknown or compared with what it does not hold.
         """
-        with self._lock:
-            return self.catalogue.unknown_values(where)
+        return list(map(str, self.unknown(where).values()))
 
     def search_rows(self, queries: np.ndarray, k: int = 10, **options) -> list[tuple[np.ndarray, np.ndarray]]:
         """The rows and scores, best first, that [`~ProductIndex.search`] makes results of.
@@ -419,6 +480,8 @@ class ProductIndex:
             table, _ = self._check_change([{"_id": product_id} for product_id in product_ids])
             self._check_known(table)
             ids = table.column("_id").to_pylist()
+            if ids:
+                self._changes()
             for start in range(0, len(ids), CHANGED_TOGETHER):
                 with self._lock.changing():
                     rows = [self.catalogue.remove(one) for one in ids[start : start + CHANGED_TOGETHER]]
@@ -447,8 +510,10 @@ class ProductIndex:
             rows = np.flatnonzero(self.catalogue.passing({})[: self.catalogue.size])
             graph = VectorGraph.build(self.graph.stored(rows), self.graph.dtype, threads, progress)
             newest = ProductIndex(graph, ProductRows(self.products), self.model, self.blocks, self.fields)
+            newest.shard = self.shard
             if self.words is not None:
-                newest._index_words()
+                is_told = self.shard is not None and not self._rows_without_words
+                newest.index_words(self.words.counts if is_told else None)
             newest.choose_width(self.measured.wanted, threads=threads)
             newest._own_width = self._own_width
             newest._use_own_width()
@@ -474,8 +539,7 @@ class ProductIndex:
             if MANY_FREE <= len(self.catalogue.free) > self.catalogue.size / 2 and not self.is_view:
                 self.compact()
             if self.words and self._rows_without_words:
-                self._index_words()
-                self._unsaved.add("words")
+                self.index_words()
             kept = self._files_to_keep(folder)
             generation = last_generation(folder) + 1
             with writing(folder, generation):
@@ -494,6 +558,8 @@ class ProductIndex:
                     "stemmed": self.words is not None and self.words.stemmed,
                     "files": files,
                 }
+                if self.shard is not None:
+                    manifest["shard"] = asdict(self.shard)
                 write_manifest(folder, manifest)
             remove_older(folder, manifest)
             with self._lock.changing():
@@ -528,6 +594,16 @@ class ProductIndex:
                     raise ProductIndexError(f"{folder}: can't be read: {error}") from error
                 raise
 
+    def newest(self) -> "ProductIndex":
+        """The folder's newest generation, opened as this one was; this index if it is that.
+
+        Raises:
+            ProductIndexError: if the new generation is damaged.
+        """
+        if self.folder is None or read_manifest(self.folder)["generation"] == self.generation:
+            return self
+        return ProductIndex.load(self.folder, self.is_view)
+
     def refresh(self) -> bool:
         """Opens the folder's newest generation if another process has saved one since; whether there was one.
 
@@ -560,47 +636,51 @@ class ProductIndex:
 
         Graphs of few bits hold what is no longer than 1, so queries are scaled to that, and scores back.
         """
-        check_at_least(k, "k", 1)
         check_threads(threads)
-        self._check_texts(texts, len(queries))
-        if where is not None and not isinstance(where, Mapping):
-            raise ProductIndexError(f"where is {where!r}; give conditions by column, such as {{'price': (5, 20)}}")
-        lengths = np.linalg.norm(queries, axis=1)
-        if not np.isfinite(lengths).all():
-            raise ProductIndexError(f"query {int(np.argmin(np.isfinite(lengths)))} holds what is no finite number")
-        lengths[lengths == 0] = 1
-        found = self._find_unit(queries / lengths[:, None], k, where, texts, threads)
+        self._check_search(len(queries), k, where, texts)
+        queries, lengths = unit_queries(queries)
+        found = map(self._best, self._candidates(queries, k, where, texts, threads), [k] * len(queries))
         return [
-            (rows, scores * length, None if part is None else part * length)
-            for (rows, scores, part), length in zip(found, lengths, strict=True)
+            (one.rows, one.sums * length, None if one.words is None else one.words * length)
+            for one, length in zip(found, lengths, strict=True)
         ]
 
-    def _find_unit(
+    def _check_search(
+        self, queries: int, k: int, where: Mapping[str, Any] | None, texts: Sequence[str] | None
+    ) -> None:
+        check_at_least(k, "k", 1)
+        check_where(where)
+        if texts is not None and self.words is None:
+            raise ProductIndexError(NO_WORDS)
+        check_texts(texts, queries)
+
+    def _candidates(
         self,
         queries: np.ndarray,
         k: int,
         where: Mapping[str, Any] | None,
         texts: Sequence[str] | None,
-        threads: int,
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """The same for each of `queries` of length 1."""
+        threads: int = 1,
+        readings: Readings = NO_READINGS,
+    ) -> list[Candidates]:
+        """What is to be ranked for each of `queries` of length 1; without `texts` it is ranked already."""
         depth = k if texts is None else max(k, HYBRID_DEPTH)
         if where:
-            mask = self.catalogue.passing(where)
+            mask = self.catalogue.passing(where, readings)
             found = [self._nearest_passing(query, depth, mask) for query in queries]
         else:
             found = self._nearest(queries, depth, threads)
         if texts is None:
-            return [(rows, scores, None) for rows, scores in found]
-        mask = self.catalogue.passing(where or {}).copy()
+            return [Candidates(rows, scores) for rows, scores in found]
+        mask = self.catalogue.passing(where or {}, readings).copy()
         mask[list(self._rows_without_words)] = False
         both = zip(queries, texts, found, strict=True)
-        return [self._with_words(query, text, nearest, mask, k) for query, text, (nearest, _) in both]
+        return [self._with_words(query, text, nearest, mask, depth) for query, text, (nearest, _) in both]
 
     def _with_words(
-        self, query: np.ndarray, text: str, nearest: np.ndarray, mask: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best rows of the nearest ones and of those whose words match most, their scores and the words' part.
+        self, query: np.ndarray, text: str, nearest: np.ndarray, mask: np.ndarray, depth: int
+    ) -> Candidates:
+        """The nearest rows and those whose words match most, with both scores.
 
         Only words of rows where `mask` is True count; others pass no filter, or have no words yet.
         """
@@ -609,17 +689,24 @@ class ProductIndex:
         matches[: len(known)] = words_weight(query, self.blocks) * known
         matches[~mask] = 0
         matching = np.flatnonzero(matches)
-        rows = best_rows(matches, max(k, HYBRID_DEPTH), matching) if len(matching) else matching
-        rows = np.union1d(nearest, rows)
-        scores = self.graph.scores(query, rows) + matches[rows]
-        best = best_rows(scores, k) if len(rows) else rows
-        return rows[best], scores[best], matches[rows[best]]
+        if len(matching):
+            matching = best_rows(matches, depth, matching, self.catalogue.places)
+        rows = np.union1d(nearest, matching)
+        is_near, is_matching = np.isin(rows, nearest), np.isin(rows, matching)
+        return Candidates(rows, self.graph.scores(query, rows), matches[rows], is_near, is_matching)
+
+    def _best(self, found: Candidates, k: int) -> Candidates:
+        """The best `k` candidates of this index alone, best first."""
+        if found.words is None or not len(found.rows):
+            return found
+        return found.take(best_rows(found.sums, k, places=lambda places: self.catalogue.places(found.rows[places])))
 
     def _nearest(self, queries: np.ndarray, k: int, threads: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = self.graph.best(queries, k, threads)
+        found = self.graph.best(queries, k, threads, self.catalogue.places)
         for place, (rows, _) in enumerate(found):
             if len(rows) < min(k, len(self)):  # the graph lost its way
-                found[place] = self.graph.ranked(queries[place], np.flatnonzero(self.catalogue.passing({})), k)
+                rows = np.flatnonzero(self.catalogue.passing({}))
+                found[place] = self.graph.ranked(queries[place], rows, k, self.catalogue.places)
         return found
 
     def _nearest_passing(self, query: np.ndarray, k: int, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -632,9 +719,9 @@ class ProductIndex:
                 rows = self.graph.nearest(query[None], count)[0]
                 rows = rows[mask[rows]]
                 if len(rows) >= enough:
-                    return self.graph.ranked(query, rows, k)
+                    return self.graph.ranked(query, rows, k, self.catalogue.places)
                 count *= 4
-        return self.graph.ranked(query, np.flatnonzero(mask), k)
+        return self.graph.ranked(query, np.flatnonzero(mask), k, self.catalogue.places)
 
     def _results(
         self, query: np.ndarray, rows: np.ndarray, scores: np.ndarray, words: np.ndarray | None
@@ -656,19 +743,21 @@ class ProductIndex:
         if self.words is not None:
             processor.spelling_words = join_words(self.words.spelling, processor.spelling_words)
 
-    def _index_words(self) -> None:
-        """Indexes the words of all products as they are now."""
-        self.words = ProductWords.build(self.catalogue.texts(self.fields))
+    def index_words(self, counts: WordCounts | None = None) -> None:
+        """Indexes the words of all products as they are now.
 
-    def _check_texts(self, texts: Sequence[str] | None, queries: int) -> None:
-        if texts is None:
-            return
-        if self.words is None:
-            raise ProductIndexError(
-                "the index has no words for hybrid search; build it with words, as training.index does"
-            )
-        if isinstance(texts, str) or len(texts) != queries or not all(isinstance(text, str) for text in texts):
-            raise ProductIndexError(f"texts must be a list of one string for each of the {queries} queries")
+        Args:
+            counts (`WordCounts`, *optional*): of the whole catalogue, of a shard; these products' own if not given.
+        """
+        with self._one_change:
+            words = ProductWords.build(self.texts(), counts=counts)
+            with self._lock.changing():
+                self.words, self._rows_without_words = words, set()
+                self._unsaved |= {"words", "spelling"}
+
+    def texts(self) -> Iterable[str]:
+        """Each row's text, whose words are indexed; `""` for rows that are free."""
+        return self.catalogue.texts(self.fields)
 
     def _check_change(
         self, products: pa.Table | list[dict], vectors: np.ndarray | None = None, threads: int = 1
@@ -692,8 +781,13 @@ class ProductIndex:
         if unknown := [one for one in table.column("_id").to_pylist() if one not in self]:
             raise ProductIndexError(f"product {unknown[0]!r} is not in the index; add it")
 
+    def _changes(self) -> None:
+        """Notes that a shard is no longer as the others know it."""
+        self.shard = self.shard and replace(self.shard, catalogue="")
+
     def _store(self, rows: np.ndarray, products: list[dict], vectors: np.ndarray | None, threads: int) -> None:
         """Stores whole products in their rows, or in the next new ones."""
+        self._changes()
         with self._lock.changing():
             if vectors is not None:
                 self.graph.put(rows, vectors, threads)
@@ -754,6 +848,7 @@ class ProductIndex:
             catalogue = ProductRows(map_table(files["products"]))
             fields = manifest.get("fields", PRODUCT_FIELDS)  # not in indexes of before
             index = cls(graph, catalogue, manifest["model"], manifest["blocks"], fields)
+            index.shard = Shard(**manifest["shard"]) if "shard" in manifest else None
             stemmed = manifest.get("stemmed", False)
             index.words = ProductWords.load(files, stemmed) if "words_data" in files else None
         except (pa.ArrowException, KeyError) as error:
@@ -806,6 +901,42 @@ def check_queries(queries: np.ndarray, dim: int) -> np.ndarray:
     if queries.shape[1] != dim:
         raise ProductIndexError(f"queries have {queries.shape[1]} dimensions, the index has {dim}")
     return np.ascontiguousarray(queries, dtype=np.float32)
+
+
+def unit_queries(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Queries `(Q, dim)` scaled to length 1, as graphs of few bits hold nothing longer, and their lengths `(Q,)`, by
+    which scores are scaled back; zeros stay and have the length 1.
+
+    Raises:
+        ProductIndexError: if one is not finite.
+    """
+    lengths = np.linalg.norm(queries, axis=1)
+    if not np.isfinite(lengths).all():
+        raise ProductIndexError(f"query {int(np.argmin(np.isfinite(lengths)))} holds what is no finite number")
+    lengths[lengths == 0] = 1
+    return queries / lengths[:, None], lengths
+
+
+def check_where(where: Any) -> None:
+    """Refuses conditions that are none.
+
+    Raises:
+        ProductIndexError: if they are no mapping.
+    """
+    if where is not None and not isinstance(where, Mapping):
+        raise ProductIndexError(f"where is {where!r}; give conditions by column, such as {{'price': (5, 20)}}")
+
+
+def check_texts(texts: Any, queries: int) -> None:
+    """Refuses texts that are not one for each of some queries.
+
+    Raises:
+        ProductIndexError: if they are none such.
+    """
+    if texts is None:
+        return
+    if isinstance(texts, str) or len(texts) != queries or not all(isinstance(text, str) for text in texts):
+        raise ProductIndexError(f"texts must be a list of one string for each of the {queries} queries")
 
 
 def check_measured_queries(queries: np.ndarray, dim: int) -> np.ndarray:

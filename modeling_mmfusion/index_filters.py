@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import DataError, ProductIndexError
-from .prices import numbers_of_prices
+from .prices import PriceColumn, numbers_of_prices
 
 NUMBER = r"^\s*-?\d+(\.\d+)?\s*$"
 CONDITION = re.compile(r"\s*([^<>=]+?)\s*(<=|>=|==|=|<|>)\s*(.*?)\s*")
@@ -97,11 +98,82 @@ def both(first: Any, second: Any, condition: str) -> tuple[float | None, float |
     )
 
 
-def passes(table: pa.Table, where: Mapping[str, Any]) -> np.ndarray:
+@dataclass(frozen=True)
+class Reading:
+    """How the texts of a column are compared with numbers, which all of them together decide.
+
+    Readings of parts of a column sum up (`+`) to that of the whole.
+
+    Attributes:
+        is_plain (`bool`): whether all are plain numbers; else they are read as prices.
+        has_minus (`bool`): whether one begins with a minus.
+        marks (`str`): the decimal marks that are beyond doubt, `"."`, `","`, both or none.
+        ranges (`tuple[str, ...]`): values of the filter that look like ranges, `5-20`, and are texts of the column.
+    """
+
+    is_plain: bool = True
+    has_minus: bool = False
+    marks: str = ""
+    ranges: tuple[str, ...] = ()
+
+    def __add__(self, other: "Reading") -> "Reading":
+        marks = "".join(mark for mark in ".," if mark in self.marks + other.marks)
+        ranges = tuple(sorted({*self.ranges, *other.ranges}))
+        return Reading(self.is_plain and other.is_plain, self.has_minus or other.has_minus, marks, ranges)
+
+
+Readings = Mapping[str, Reading]
+NO_READINGS: Readings = {}
+
+
+def column_readings(table: pa.Table, where: Mapping[str, Any]) -> Readings:
+    """The readings of the columns of texts that a filter compares with numbers, or with what looks like a range.
+
+    Args:
+        table (`pyarrow.Table`): products.
+        where (`Mapping[str, Any]`): the filter.
+    """
+    readings = {}
+    for name, wanted in where.items():
+        column = table.column(name)
+        if not pa.types.is_large_string(column.type):
+            continue
+        if isinstance(wanted, tuple):
+            readings[name] = reading_of(column)
+        elif ranges := ranges_among(wanted):
+            texts = plain_texts(column)
+            known = tuple(value for value in ranges if pc.any(_is_or_below(texts, value)).as_py())
+            readings[name] = replace(reading_of(column), ranges=known)
+    return readings
+
+
+def ranges_among(wanted: Any) -> list[str]:
+    """The values of a condition that look like a range, as texts are compared."""
+    values = [plain_text(value) for value in values_of(wanted) if value is not None and value == value]
+    return sorted({value for value in values if RANGE.fullmatch(value)})
+
+
+def reading_of(column: pa.ChunkedArray) -> Reading:
+    """The reading of a column of texts, but for `ranges`."""
+    texts, prices = column.unique().drop_null(), PriceColumn()
+    has_minus = bool(pc.any(pc.starts_with(pc.utf8_trim_whitespace(texts), "-")).as_py())
+    if pc.all(pc.match_substring_regex(texts, NUMBER)).as_py() is not False:
+        return Reading(True, has_minus, "." if pc.any(pc.match_substring(texts, ".")).as_py() else "")
+    for text in texts.to_pylist():
+        prices.see(text)
+    return Reading(False, has_minus, "".join(mark for mark in ".," if prices.marks[mark]))
+
+
+def passes(table: pa.Table, where: Mapping[str, Any], readings: Readings = NO_READINGS) -> np.ndarray:
     """Booleans of shape `(rows,)`: which rows pass each condition. Null passes none.
 
     Strings are compared without regard to letter case, surplus space and Unicode's forms, and a category passes by its
     first levels too: `Home > Kitchen` finds `Home > Kitchen > Mugs`.
+
+    Args:
+        table (`pyarrow.Table`): the products.
+        where (`Mapping[str, Any]`): conditions by column.
+        readings (`Mapping[str, Reading]`, *optional*): how columns are read; as these rows alone have it if not given.
 
     Raises:
         ProductIndexError: if a column holds nothing that could be compared so.
@@ -109,7 +181,7 @@ def passes(table: pa.Table, where: Mapping[str, Any]) -> np.ndarray:
     found = table.column("_id").is_valid()
     for name, wanted in where.items():
         try:
-            matches = _matches(table.column(name), wanted)
+            matches = _matches(table.column(name), wanted, readings.get(name))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             kind = table.column(name).type
             raise ProductIndexError(f"can't filter column {name!r}, which holds {kind}, by {wanted!r}") from error
@@ -117,15 +189,15 @@ def passes(table: pa.Table, where: Mapping[str, Any]) -> np.ndarray:
     return found.to_numpy()
 
 
-def _matches(column: pa.ChunkedArray, wanted: Any) -> pa.ChunkedArray:
+def _matches(column: pa.ChunkedArray, wanted: Any, reading: Reading | None = None) -> pa.ChunkedArray:
     if isinstance(wanted, tuple):
-        return _between(numbers_of(column), *wanted)
+        return _between(numbers_of(column, reading), *wanted)
     values = [value for value in values_of(wanted) if value is not None and value == value]  # nor not-a-number
     kind = column.type
     if pa.types.is_null(kind):
         return pc.is_in(column, value_set=pa.array([], type=kind))
     if pa.types.is_large_string(kind):
-        return _text_matches(column, values)
+        return _text_matches(column, values, reading)
     if pa.types.is_boolean(kind):
         return pc.is_in(column, value_set=pa.array([truth_of(value) for value in values], type=kind))
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
@@ -148,17 +220,24 @@ def _between(numbers: pa.ChunkedArray, low: Any, high: Any) -> pa.ChunkedArray:
     return pc.and_(at_least, pc.less_equal(numbers, float("inf") if high is None else float(number_of(high))))
 
 
-def _text_matches(column: pa.ChunkedArray, values: list) -> pa.ChunkedArray:
+def _text_matches(column: pa.ChunkedArray, values: list, reading: Reading | None = None) -> pa.ChunkedArray:
     """Which texts are one of the values or below it. Where none is, `5-20` is a range of the numbers that they are."""
     texts = plain_texts(column)
     wanted = [plain_text(value) for value in values]
     matches = pc.is_in(texts, value_set=pa.array(wanted, type=texts.type))
     for value in wanted:
-        matches = pc.or_kleene(matches, pc.starts_with(texts, f"{value} {LEVEL} "))
+        matches = pc.or_kleene(matches, _is_or_below(texts, value))
     for found in filter(None, map(RANGE.fullmatch, wanted)):
-        if not pc.any(matches).as_py():
-            matches = pc.fill_null(_between(numbers_of(column), float(found[1]), float(found[2])), False)
+        is_text = pc.any(_is_or_below(texts, found[0])).as_py() if reading is None else found[0] in reading.ranges
+        if not is_text:
+            between = _between(numbers_of(column, reading), float(found[1]), float(found[2]))
+            matches = pc.or_kleene(matches, pc.fill_null(between, False))
     return matches
+
+
+def _is_or_below(texts: pa.ChunkedArray, value: str) -> pa.ChunkedArray:
+    """Which plain texts are a value, or a category below it."""
+    return pc.or_kleene(pc.equal(texts, value), pc.starts_with(texts, f"{value} {LEVEL} "))
 
 
 def plain_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -209,38 +288,93 @@ def number_of(value: Any) -> Any:
     return value
 
 
-def numbers_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def numbers_of(column: pa.ChunkedArray, reading: Reading | None = None) -> pa.ChunkedArray:
     """A column as float64. Texts are read as prices, `12,50 EUR`; those that are no number become null."""
     if not pa.types.is_large_string(column.type):
         return column.cast(pa.float64())
-    is_plain = pc.match_substring_regex(column, NUMBER)
-    if not pc.all(is_plain).as_py():  # nulls apart
-        numbers = pa.array(numbers_of_prices(column.to_pylist()), pa.float64(), from_pandas=True)
-        if pc.any(pc.starts_with(pc.utf8_trim_whitespace(column), "-")).as_py():
-            plain = pc.if_else(is_plain, pc.utf8_trim_whitespace(column), None).cast(pa.float64())
-            return pc.coalesce(plain, numbers)
-        return pa.chunked_array([numbers])
-    return pc.utf8_trim_whitespace(column).cast(pa.float64())
+    reading = reading or reading_of(column)
+    if reading.is_plain:
+        return pc.utf8_trim_whitespace(column).cast(pa.float64())
+    prices = PriceColumn(decimal_mark=reading.marks if len(reading.marks) == 1 else None)
+    found = [prices.read(text) if text else None for text in column.to_pylist()]
+    numbers = pa.array([None if price is None else price.amount for price in found], pa.float64(), from_pandas=True)
+    if reading.has_minus:
+        is_plain = pc.match_substring_regex(column, NUMBER)
+        plain = pc.if_else(is_plain, pc.utf8_trim_whitespace(column), None).cast(pa.float64())
+        return pc.coalesce(plain, numbers)
+    return pa.chunked_array([numbers])
 
 
-def unknown_values(table: pa.Table, where: Mapping[str, Any]) -> list[str]:
-    """A sentence for each value of a filter that no product has, with those that are nearest to it.
+@dataclass
+class UnknownValue:
+    """What a filter asks for and no product has.
+
+    Attributes:
+        sentence (`str`): what that is.
+        value (`str`): the value, as texts are compared; `""` of bounds.
+        near (`tuple[str, ...]`): the most like it that there are, as they are written.
+        extent (`tuple[float, float]`, *optional*): the least and the largest number of the column.
+        is_number (`bool`): whether it was compared with numbers.
+    """
+
+    sentence: str
+    value: str = ""
+    near: tuple[str, ...] = ()
+    extent: tuple[float, float] | None = None
+    is_number: bool = False
+
+    def __str__(self) -> str:
+        if self.near:
+            return f"{self.sentence}; nearest are {', '.join(map(repr, self.near))}"
+        if not self.is_number:
+            return self.sentence
+        if self.extent is None:
+            return f"{self.sentence}; it holds no number"
+        return f"{self.sentence}; there are {self.extent[0]:g} to {self.extent[1]:g}"
+
+    def __add__(self, other: "UnknownValue") -> "UnknownValue":
+        """The same of two parts of the catalogue, neither of which has it."""
+        near = nearest_texts({*self.near, *other.near}, self.value)
+        both = [one.extent for one in (self, other) if one.extent]
+        extent = (min(low for low, _ in both), max(high for _, high in both)) if both else None
+        return replace(self, near=near, extent=extent)
+
+
+def unknown_values(
+    table: pa.Table, where: Mapping[str, Any], readings: Readings = NO_READINGS
+) -> dict[tuple[str, int], UnknownValue]:
+    """Each value of a filter that no product has, with those that are nearest to it, by column and its place there.
 
     Args:
         table (`pyarrow.Table`): the products.
         where (`Mapping[str, Any]`): the filter, which [`passes`] takes.
+        readings (`Mapping[str, Reading]`, *optional*): see [`passes`].
     """
-    sentences = []
+    unknown = {}
     for name, wanted in where.items():
-        column = table.column(name)
+        column, reading = table.column(name), readings.get(name)
         if isinstance(wanted, tuple):
-            if not passes(table, {name: wanted}).any():
-                sentences.append(f"no product has {name} {bounds_text(*wanted)}{extent(column)}")
+            if not passes(table, {name: wanted}, readings).any():
+                extent = extent_of(column, reading)
+                unknown[name, 0] = UnknownValue(
+                    f"no product has {name} {bounds_text(*wanted)}", extent=extent, is_number=True
+                )
             continue
-        for value in values_of(wanted):
-            if not passes(table, {name: value}).any():
-                sentences.append(f"no product has {name} {as_text(value)!r}{nearest(column, value)}")
-    return sentences
+        for place, value in enumerate(values_of(wanted)):
+            if not passes(table, {name: value}, readings).any():
+                unknown[name, place] = unknown_value(name, column, value)
+    return unknown
+
+
+def unknown_value(name: str, column: pa.ChunkedArray, value: Any) -> UnknownValue:
+    """A value that a column does not have."""
+    sentence, kind = f"no product has {name} {as_text(value)!r}", column.type
+    if pa.types.is_large_string(kind):
+        texts = [one for one in column.slice(0, LOOKED_AT).unique().to_pylist() if one]
+        return UnknownValue(sentence, plain_text(value), nearest_texts(texts, plain_text(value)))
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        return UnknownValue(sentence, extent=extent_of(column), is_number=True)
+    return UnknownValue(sentence)
 
 
 def bounds_text(low: Any, high: Any) -> str:
@@ -249,22 +383,18 @@ def bounds_text(low: Any, high: Any) -> str:
     return " ".join(filter(None, parts)) or "that is a number"
 
 
-def extent(column: pa.ChunkedArray) -> str:
-    """Between which numbers a column lies."""
-    found = pc.min_max(numbers_of(column)).as_py()
-    return f"; there are {found['min']:g} to {found['max']:g}" if found["min"] is not None else "; it holds no number"
+def extent_of(column: pa.ChunkedArray, reading: Reading | None = None) -> tuple[float, float] | None:
+    """Between which numbers a column lies; `None` if it has none."""
+    found = pc.min_max(numbers_of(column, reading)).as_py()
+    return None if found["min"] is None else (found["min"], found["max"])
 
 
-def nearest(column: pa.ChunkedArray, value: Any) -> str:
-    """The values of a column that are most like one."""
-    if not pa.types.is_large_string(column.type):
-        return extent(column) if pa.types.is_floating(column.type) or pa.types.is_integer(column.type) else ""
-    distinct = [one for one in column.slice(0, LOOKED_AT).unique().to_pylist() if one]
-    texts = plain_texts(pa.chunked_array([pa.array(distinct, pa.large_string())])).to_pylist()
-    plain = dict(zip(texts, distinct, strict=True))
-    like = difflib.get_close_matches(plain_text(value), most_like(plain, plain_text(value)), NEAREST, 0.3)
-    names = [repr(plain[one]) for one in like]
-    return f"; nearest are {', '.join(names)}" if names else ""
+def nearest_texts(texts: Iterable[str], value: str) -> tuple[str, ...]:
+    """The most like a value, which is plain, of some different texts, three at most."""
+    written = sorted(texts)
+    texts = plain_texts(pa.chunked_array([pa.array(written, pa.large_string())])).to_pylist()
+    plain = dict(zip(texts, written, strict=True))
+    return tuple(plain[one] for one in difflib.get_close_matches(value, most_like(plain, value), NEAREST, 0.3))
 
 
 def most_like(texts: Iterable[str], value: str) -> list[str]:

@@ -5,7 +5,7 @@ many vectors 8 bits for each of their main directions. Beside compressed ones th
 file as float16. Rows are the graph's keys.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ WIDTHS = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)  # of which the leas
 MEASURED = 10  # results that recall is measured of
 PSEUDO_QUERIES = 200  # of each kind
 SAMPLED = 1024  # products that they are made of
+Places = Callable[[np.ndarray], np.ndarray]  # the place of each of some rows among them
+MOST_TIED = 10_000  # candidates among which the first of those that tie are looked for
 BLOCK = 16_384  # rows that are looked at together where all are
 SAMPLE = 32_768  # rows that the main directions are taken from
 SKELETON = 0.05  # share of the vectors that are added before those in order
@@ -118,9 +120,25 @@ def halves_of(queries: np.ndarray) -> np.ndarray:
     return np.stack([high, ((queries - high) / HALVES[1]).astype(np.float16)], axis=1)
 
 
-def inner_products(vectors: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    """Inner products `(N, 2)`, to be weighted by `HALVES`, of float16 vectors `(N, dim)` with halves `(2, dim)`."""
-    return np.asarray(numkong.cdist(vectors, halves, "dot"))
+def inner_products(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Inner products `(N, M)` of vectors `(N, dim)` with others `(M, dim)` of the same precision, each by itself."""
+    return np.asarray(numkong.cdist(vectors, others, "dot"))
+
+
+def in_order(rows: np.ndarray, scores: np.ndarray, k: int, places: Places | None = None) -> np.ndarray:
+    """The order of the best `k` of some rows by their `scores` `(N,)`, best first.
+
+    Args:
+        rows (`np.ndarray` of shape `(N,)`): ties go to the lower one,
+        places (`Callable`, *optional*): or to the one with the lower place among rows, which it is only asked for
+            where there are ties.
+    """
+    order = np.lexsort((rows, -scores))
+    ranked = scores[order]
+    if places is None or not (ranked[1 : k + 1] == ranked[:-1][:k]).any():
+        return order[:k]
+    order = order[: np.searchsorted(-ranked, -ranked[min(k, len(ranked)) - 1], side="right")]
+    return order[np.lexsort((places(rows[order]), -scores[order]))][:k]
 
 
 class VectorGraph:
@@ -222,29 +240,31 @@ class VectorGraph:
         """Writes the directions whose parts the graph holds, as a `.npy` file."""
         np.save(file, np.asarray(self.basis), allow_pickle=False)
 
-    def best(self, queries: np.ndarray, k: int, threads: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The best `k` rows and their scores for each of `queries` `(Q, dim)`, best first; ties go to the lower row.
+    def best(
+        self, queries: np.ndarray, k: int, threads: int = 1, places: Places | None = None, count: int = 0
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The best `k` rows and their scores for each of `queries` `(Q, dim)`, best first; fewer where the graph finds
+        fewer.
 
-        Fewer where the graph finds fewer.
+        Args:
+            queries (`np.ndarray` of shape `(Q, dim)`): unit vectors, float32.
+            k (`int`): rows.
+            threads (`int`, *optional*, defaults to 1): to search with.
+            places (`Callable`, *optional*): how ties are ordered, see [`in_order`]. The graph is asked for more where
+                all of its last candidates tie with the last of the best, as copies of one product do.
+            count (`int`, *optional*): candidates; [`~VectorGraph.count_for`] says how many if not given.
         """
-        count = min(self.count_for(k), len(self))
-        if not count or not len(queries):
-            return [self.ranked(query, np.zeros(0, dtype=np.int64), k) for query in queries]
-        matches = self.index.search(self._encode(queries), count, threads=threads)
-        rows = np.atleast_2d(matches.keys).astype(np.int64)
-        if len(self.unreachable) or rows.shape[1] < count or np.min(counts_of(matches, rows)) < count:
-            found = self._with_unreachable(matches, rows)
-            return [self.ranked(query, some, k) for query, some in zip(queries, found, strict=True)]
-        if self.exact is None:
-            scores = 1 - np.atleast_2d(matches.distances)
-        else:
-            parts = np.empty((*rows.shape, 2), dtype=np.float32)
-            for part, some, halves in zip(parts, rows, halves_of(queries), strict=True):
-                part[:] = inner_products(self.exact.take(some), halves)
-            scores = parts @ HALVES
-        order = np.lexsort((rows, -scores), axis=1)[:, :k]
-        query = np.arange(len(rows))[:, None]
-        return list(zip(rows[query, order], scores[query, order], strict=True))
+        count = min(count or self.count_for(k) + (places is not None), len(self))
+        best = []
+        for query, rows in zip(queries, self.nearest(queries, count, threads), strict=True):
+            scores = self.scores(query, rows)
+            order = in_order(rows, scores, k, places)
+            best.append((rows[order], scores[order]))
+            reached = scores[~np.isin(rows, self.unreachable)]
+            is_cut = len(reached) > 0 and scores[order[-1]] <= reached.min()  # perhaps in the midst of ties
+            if is_cut and places is not None and count < min(len(self), MOST_TIED):
+                best[-1] = self.best(query[None], k, threads, places, 4 * count)[0]
+        return best
 
     def nearest(self, queries: np.ndarray, count: int, threads: int = 1) -> list[np.ndarray]:
         """The candidates for each of `queries` `(Q, dim)`: `count` rows that the graph finds, and the unreachable."""
@@ -296,18 +316,24 @@ class VectorGraph:
             best = np.sort(best, axis=1)[:, -MEASURED:]
         return best[:, 0]
 
-    def ranked(self, query: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best `k` of some rows and their scores, best first; ties go to the lower row."""
+    def ranked(
+        self, query: np.ndarray, rows: np.ndarray, k: int, places: Places | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best `k` of some rows and their scores, best first; ties as [`in_order`] has them."""
         scores = self.scores(query, rows)
-        order = np.lexsort((rows, -scores))[:k]
+        order = in_order(rows, scores, k, places)
         return rows[order], scores[order]
 
     def scores(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The exact inner products of a query `(dim,)` with some rows, float32."""
+        """The exact inner products of a query `(dim,)` with some rows, float32; a row's is the same to the last bit,
+        whichever others there are."""
         parts, halves = [np.zeros(0, dtype=np.float32)], halves_of(query[None])[0]
         for start in range(0, len(rows), BLOCK):
             vectors = self.stored(rows[start : start + BLOCK])
-            found = vectors @ query if self.exact is None else inner_products(vectors, halves) @ HALVES
+            if self.exact is None:
+                found = inner_products(vectors, query[None])[:, 0]
+            else:
+                found = inner_products(vectors, halves) @ HALVES
             parts.append(found.astype(np.float32))
         return np.concatenate(parts)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .errors import ProductIndexError
-from .index_filters import passes, unknown_values
+from .index_filters import NO_READINGS, Readings, UnknownValue, column_readings, passes, unknown_values
 from .processing_mmfusion import join_fields
 
 CACHED_FILTERS = 32
@@ -31,7 +32,7 @@ class ProductRows:
         self.size = table.num_rows
         self.free = np.flatnonzero(self.table.column("_id").is_null().to_numpy()).tolist()[::-1]
         self._rows: dict[str, int] | None = None
-        self._masks: dict[str, tuple[Mapping, np.ndarray]] = {}
+        self._masks: dict[str, tuple[Mapping, Readings, np.ndarray]] = {}
         self._one_at_a_time = Lock()
 
     def __len__(self) -> int:
@@ -70,6 +71,16 @@ class ProductRows:
         kept = [row for row in rows.tolist() if row not in self.changed]
         stored = dict(zip(kept, self.table.take(pa.array(kept, pa.int64())).to_pylist(), strict=True))
         return [stored[row] if row in stored else self._whole(self.changed[row]) for row in rows.tolist()]
+
+    def ids(self, rows: np.ndarray) -> pa.Array:
+        """The ids of some rows."""
+        if not self.changed:
+            return self.table.column("_id").take(pa.array(rows, pa.int64())).combine_chunks()
+        return pa.array([product["_id"] for product in self.take(rows)], pa.large_string())
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """The place of each of some rows among them in the order of their ids, in which ties are found."""
+        return pc.rank(self.ids(rows), sort_keys="ascending", tiebreaker="first").to_numpy()
 
     def _whole(self, product: dict) -> dict:
         return {name: product.get(name) for name in self.table.column_names}
@@ -116,31 +127,46 @@ class ProductRows:
                 ) from error
         return pa.table(columns, schema=self.table.schema)
 
-    def passing(self, where: Mapping[str, Any]) -> np.ndarray:
+    def passing(self, where: Mapping[str, Any], readings: Readings = NO_READINGS) -> np.ndarray:
         """Which rows pass a filter; see [`ProductIndex.search`]. Kept for the next query that filters alike.
+
+        Args:
+            where (`Mapping[str, Any]`): conditions by column.
+            readings (`Mapping[str, Reading]`, *optional*): how the whole catalogue's columns are read, if these rows
+                are a part of it.
 
         Returns:
             Booleans, one a row or more; those beyond the last row are False.
         """
         with self._one_at_a_time:
-            return self._passing(repr(sorted(where.items(), key=str)), where)
+            return self._passing(repr((sorted(where.items(), key=str), readings)), where, readings)
 
-    def _passing(self, key: str, where: Mapping[str, Any]) -> np.ndarray:
+    def _passing(self, key: str, where: Mapping[str, Any], readings: Readings) -> np.ndarray:
         if key not in self._masks:
-            if unknown := sorted(set(where) - set(self.table.column_names), key=str):
-                raise ProductIndexError(f"there is no column {unknown[0]!r} to filter by; there are {self._names()}")
+            self._check_columns(where)
             mask = np.zeros(self.size, dtype=bool)
-            mask[: self.table.num_rows] = passes(self.table, where)
+            mask[: self.table.num_rows] = passes(self.table, where, readings)
             if len(self._masks) >= CACHED_FILTERS:
                 self._masks.pop(next(iter(self._masks)))
-            self._masks[key] = deepcopy(where), mask
+            self._masks[key] = deepcopy(where), readings, mask
             self._update_mask(key, list(self.changed))
-        return self._masks[key][1]
+        return self._masks[key][2]
 
-    def unknown_values(self, where: Mapping[str, Any]) -> list[str]:
+    def _check_columns(self, where: Mapping[str, Any]) -> None:
+        if unknown := sorted(set(where) - set(self.table.column_names), key=str):
+            raise ProductIndexError(f"there is no column {unknown[0]!r} to filter by; there are {self._names()}")
+
+    def readings(self, where: Mapping[str, Any]) -> Readings:
+        """How these rows' columns are read for a filter; see [`column_readings`]."""
+        self._check_columns(where)
+        return column_readings(self.merged(), where)
+
+    def unknown_values(
+        self, where: Mapping[str, Any], readings: Readings = NO_READINGS
+    ) -> dict[tuple[str, int], UnknownValue]:
         """What a filter asks for that no product has; see [`unknown_values`]."""
-        self.passing(where)
-        return unknown_values(self.merged(), where)
+        self.passing(where, readings)
+        return unknown_values(self.merged(), where, readings)
 
     def _change(self, row: int, product: dict) -> None:
         self.changed[row] = product
@@ -150,12 +176,12 @@ class ProductRows:
     def _update_mask(self, key: str, rows: list[int]) -> None:
         if not rows:
             return
-        where, mask = self._masks[key]
+        where, readings, mask = self._masks[key]
         if (more := max(rows) + 1 - len(mask)) > 0:
             mask = np.concatenate([mask, np.zeros(more + len(mask) // 8, dtype=bool)])
         changes = pa.Table.from_pylist([self.changed[row] for row in rows], schema=self.table.schema)
-        mask[rows] = passes(changes, where)
-        self._masks[key] = where, mask
+        mask[rows] = passes(changes, where, readings)
+        self._masks[key] = where, readings, mask
 
     def _names(self) -> str:
         return ", ".join(self.table.column_names)

@@ -17,6 +17,7 @@ from .model_folder import check_model_name, load_model, load_weights, reading, t
 from .modeling_mmfusion import MMFusionModel
 from .processing_mmfusion import MMFusionProcessor
 from .query_mmfusion import MMFusionQueryModel
+from .sharded import ShardedIndex, open_index
 
 BATCH_SIZE = 64  # queries that are embedded and searched together
 AWAY = 0.6  # of the way from a query to itself with what it does not want, and in the other direction
@@ -58,8 +59,8 @@ class Searcher:
     [`MMFusionSpeller`].
 
     Args:
-        run (`str` or `Path`): run folder with `model/` and `index/`. The index is mapped into memory;
-            `searcher.index.refresh()` opens a newer one.
+        run (`str` or `Path`): run folder with `model/` and `index/`, which may be in shards. The index is mapped into
+            memory; `searcher.index.refresh()` opens a newer one.
         tower (`str`, *optional*, defaults to `"torch"`): `torch`, `onnx` or `int8`; see [`SearchArguments`].
         spelling (`bool`, *optional*, defaults to `True`): whether misspelled words are corrected;
             `processor.correction` tells to what.
@@ -77,10 +78,10 @@ class Searcher:
         self.folder = Path(run) / "model"
         check_model_name(self.folder)
         check_whole(self.folder)
-        self.index = ProductIndex.load(Path(run) / "index", view=True) if index is None else index
+        self.index = open_index(Path(run) / "index") if index is None else index
         self.processor, self.tower, fingerprint = load_query_tower(self.folder, tower)
         check_same_model(self.index, fingerprint, self.folder)
-        if spelling and isinstance(self.index, ProductIndex):
+        if spelling and isinstance(self.index, ProductIndex | ShardedIndex):
             self.index.teach(self.processor)
         elif not spelling:
             self.processor.spelling_words = ""

@@ -6,6 +6,8 @@
         -d '{"query": "green striped mug", "k": 3, "where": {"price": {"lte": 20}}}'
     curl localhost:8000/v1/embeddings -H 'content-type: application/json' \\
         -d '{"input": [{"title": "Breton tee", "brand": "Harrow Lane"}], "input_type": "document"}'
+    python -m modeling_mmfusion.serve --shard runs/myshop/index/shard-0-of-2 --port 8001      # on each of the hosts
+    python -m modeling_mmfusion.serve --run runs/myshop --index http://one:8001,http://two:8001
 """
 
 import argparse
@@ -20,7 +22,17 @@ from .errors import DataError
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep a connection, so that they and not we end it
 
 
-def serve(run: str, host: str, port: int, tower: str, queries_only: bool, name: str | None, threads: int) -> None:
+def serve(
+    run: str,
+    host: str,
+    port: int,
+    tower: str,
+    queries_only: bool,
+    name: str | None,
+    threads: int,
+    index: str | None = None,
+    shard: str | None = None,
+) -> None:
     """Serves until it is stopped; see the options of [`main`].
 
     Raises:
@@ -29,12 +41,17 @@ def serve(run: str, host: str, port: int, tower: str, queries_only: bool, name: 
     try:
         import uvicorn
 
+        from .index import ProductIndex
         from .service import create_app
+        from .service_shard import create_shard_app
         from .service_towers import ServedModel
     except ModuleNotFoundError as error:
         raise DataError(f"{error.name} is not installed; run: pip install 'mmfusion[serve]'") from error
     torch.set_num_threads(1)  # a batch takes one; those that share a batch would wait for each other under load
-    app = create_app(ServedModel(run, tower, queries_only), name or Path(run).resolve().name, threads)
+    if shard is not None:
+        app = create_shard_app(ProductIndex.load(shard, view=True))
+    else:
+        app = create_app(ServedModel(run, tower, queries_only, index), name or Path(run).resolve().name, threads)
     uvicorn.run(app, host=host, port=port, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)
 
 
@@ -65,6 +82,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--queries-only", action="store_true", help=queries_help)
     threads_help = "batches of products that are computed at once (default: %(default)s, one a core)"
     parser.add_argument("--threads", type=at_least_one, default=os.cpu_count() or 1, help=threads_help)
+    index_help = "where the index is if it is not the run's: a folder, or all shards' addresses with commas between"
+    parser.add_argument("--index", help=index_help)
+    shard_help = "serve a shard of an index alone, by its folder, to those that search all of them; no model is needed"
+    parser.add_argument("--shard", help=shard_help)
     parser.add_argument("--name", help="the model's name in answers (default: the folder's)")
     try:
         serve(**vars(parser.parse_args(argv)))

@@ -176,7 +176,7 @@ class Service:
         where = conditions_of(request.where)
         [embedded] = await self.embed([fields], "query", request.image_weight)
         vectors = self.served.truncate(embedded.vector[None], index.dim)
-        is_hybrid = request.hybrid and request.query and index.words is not None
+        is_hybrid = request.hybrid and request.query and index.hybrid
         texts = [self.served.processor.query_text(request.query)] if is_hybrid else None
         results = (await run_in_threadpool(index.search, vectors, request.k, where, texts))[0]
         notes = [] if results or not where else await run_in_threadpool(index.unknown_values, where)
@@ -204,25 +204,31 @@ class Service:
 
     async def prometheus(self) -> Response:
         """Counts and times in Prometheus' text format."""
-        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    async def follow(self) -> None:
-        """Takes over what other processes save of the index; one that is another model's or damaged is not taken."""
-        said = ""
-        while self.served.index is not None:
-            await asyncio.sleep(REFRESH_SECONDS)
-            try:
-                await run_in_threadpool(self.served.refresh)
-                said = ""
-            except DataError as error:
-                if str(error) != said:
-                    print(f"warning: the index in memory stays: {error}", file=sys.stderr, flush=True)
-                said = str(error)
+        return as_prometheus(self.metrics)
 
     def close(self) -> None:
         """Ends the threads."""
         for pool in self.pools:
             pool.shutdown(cancel_futures=True)
+
+
+def as_prometheus(metrics: Metrics) -> Response:
+    """Counts and times in Prometheus' text format."""
+    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def follow(refresh: Callable[[], None]) -> None:
+    """Takes over what other processes save of the index; one that is another model's or damaged is not taken."""
+    said = ""
+    while True:
+        await asyncio.sleep(REFRESH_SECONDS)
+        try:
+            await run_in_threadpool(refresh)
+            said = ""
+        except DataError as error:
+            if str(error) != said:
+                print(f"warning: the index in memory stays: {error}", file=sys.stderr, flush=True)
+            said = str(error)
 
 
 class Limits:
@@ -275,7 +281,7 @@ def create_app(served: ServedModel, name: str = "mmfusion", threads: int = 2) ->
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(service.follow())
+        following = asyncio.create_task(follow(served.refresh))
         yield
         following.cancel()
         service.close()
@@ -291,6 +297,13 @@ def create_app(served: ServedModel, name: str = "mmfusion", threads: int = 2) ->
         app.get(path)(function)
     app.get("/metrics", include_in_schema=False)(service.prometheus)
 
+    answer_errors(app)
+    return app
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Makes one sentence in OpenAI's form of whatever goes wrong."""
+
     def answered(error: type[Exception], answer: Callable[[Any], Response]) -> None:
         async def handler(request: Request, raised: Exception) -> Response:
             return answer(raised)
@@ -302,4 +315,3 @@ def create_app(served: ServedModel, name: str = "mmfusion", threads: int = 2) ->
     answered(HTTPException, lambda error: failure(error.status_code, str(error.detail)))
     answered(RequestValidationError, lambda error: failure(400, **sentence_of(error)))
     answered(Exception, lambda error: failure(500, "the service failed; its log says how"))
-    return app

@@ -17,11 +17,11 @@ from .exported import OnnxTowers
 from .fingerprint import stored_fingerprint
 from .fusion_mmfusion import truncate_vectors
 from .index import ProductIndex
-from .index_files import read_manifest
 from .model_folder import check_model_name, load_model
 from .modeling_mmfusion import MMFusionModel
 from .processing_mmfusion import field_text, load_picture, pictures_of
 from .search import load_query_tower, turn_away
+from .sharded import ShardedIndex, open_index
 
 QUERY_FIELDS = ("text", "image")
 MAX_PICTURES = 16  # of one product
@@ -65,16 +65,21 @@ class ServedModel:
             `training.export` wrote.
         queries_only (`bool`, *optional*, defaults to `False`): load the query tower alone. Products and pictures are
             then refused.
+        index (`str` or `Path`, *optional*): another index than the run's, or where its shards are; see [`open_index`].
 
     Raises:
         DataError: if the model is missing or damaged, or the index is, or was built with another model.
     """
 
-    def __init__(self, run: str | Path, tower: str = "torch", queries_only: bool = False):
+    def __init__(
+        self, run: str | Path, tower: str = "torch", queries_only: bool = False, index: str | Path | None = None
+    ):
         run = Path(run)
         self.folder = run / "model" if (run / "model").is_dir() else run
         check_model_name(self.folder)
-        self.index = ProductIndex.load(run / "index", view=True) if (run / "index").is_dir() else None
+        self.index: ProductIndex | ShardedIndex | None = None
+        if index or (run / "index").is_dir():
+            self.index = open_index(index or run / "index")
         self.model: MMFusionModel | None = None
         self.query_tower: MMFusionModel | OnnxTowers
         if not queries_only:
@@ -96,10 +101,9 @@ class ServedModel:
         Raises:
             DataError: if it is damaged or another model's; the one that is open stays.
         """
-        index = self.index
-        if index is None or index.folder is None or read_manifest(index.folder)["generation"] == index.generation:
+        newest = None if self.index is None else self.index.newest()
+        if newest is None or newest is self.index:
             return
-        newest = ProductIndex.load(index.folder, view=True)
         newest.check_model(self.fingerprint)
         newest.teach(self.processor)
         self.index = newest

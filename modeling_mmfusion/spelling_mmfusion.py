@@ -194,7 +194,11 @@ def shop_words(listings: Iterable[str], queries: Iterable[str] = ()) -> str:
         queries (`Iterable[str]`, *optional*): what was asked for; a word that one query alone has may be misspelled.
     """
     asked = {word: count for word, count in count_words(queries).items() if count > 1}
-    counts = count_words(listings) + Counter(asked)
+    return frequent_words(count_words(listings) + Counter(asked))
+
+
+def frequent_words(counts: Counter[str]) -> str:
+    """Counted words, the most frequent first, with spaces between; at most 20,000."""
     return " ".join(sorted(counts, key=lambda word: (-counts[word], word))[:MAX_WORDS])
 
 

@@ -99,6 +99,14 @@ def iterate_shown(folder: str | Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
         yield vectors_of(table), table.drop_columns(["vector", "hash"]).replace_schema_metadata(None)
 
 
+def shown_schema(folder: str | Path) -> pa.Schema:
+    """The schema of all products' columns to show, as [`iterate_shown`] gives them in parts."""
+    manifest = read_vectors_manifest(folder)
+    schemas = [pq.read_schema(Path(folder, "shards", shard["file"])) for shard in manifest["shards"]]
+    shown = [pa.schema([field for field in schema if field.name not in OWN_COLUMNS[1:]]) for schema in schemas]
+    return pa.unify_schemas([pa.schema([("_id", pa.string())]), *shown], promote_options="permissive")
+
+
 def write_sampled_queries(folder: Path, vectors: np.ndarray) -> dict[str, Any] | None:
     """Writes vectors `(Q, dim)` of queries as float16; `file` and `sha256` for the manifest, `None` without any."""
     if not len(vectors):

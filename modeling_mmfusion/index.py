@@ -129,7 +129,7 @@ class ProductIndex:
         self.folder: Path | None = None  # that it was loaded from or saved to
         self.is_view = False
         self._files: dict[str, dict] = {}
-        self._unsaved = {"graph", "products", "vectors", "basis", "words"}
+        self._unsaved = {"graph", "products", "vectors", "basis", "words", "spelling"}
         self._rows_without_words: set[int] = set()  # whose texts are newer than the words
         self._own_width: dict[str, int] = {}  # what was set by hand
         self._lock = SearchLock()
@@ -475,7 +475,7 @@ class ProductIndex:
                 self.compact()
             if self.words and self._rows_without_words:
                 self._index_words()
-                self._unsaved.add("words")
+                self._unsaved |= {"words", "spelling"}
             kept = self._files_to_keep(folder)
             generation = last_generation(folder) + 1
             with writing(folder, generation):

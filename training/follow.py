@@ -16,10 +16,10 @@ whole or grows at its end. An event a line:
 What can't be applied is counted, named by file and line in follow/left_out.jsonl, and left out; half a line at the end
 of a file waits for its rest. Products are embedded where their text or pictures changed, never for prices and stock.
 
-The position in the stream is saved with the products: after a crash the same command goes on, and applies again what
+The position in the stream is saved with the products: after a crash the same command goes on and applies again what
 came after the last save. A file that was truncated or replaced ends the command; one that was applied may be deleted.
-Without --once it waits for more until SIGTERM or Ctrl-C; SIGTERM ends the batch and saves. What was saved is taken over
-by services within seconds.
+Without --once it waits for more until SIGTERM or Ctrl-C; SIGTERM ends the batch and saves. What was saved is taken
+over by services within seconds.
 """
 
 import hashlib
@@ -152,8 +152,8 @@ class Follower:
         return lines
 
     def facts(self) -> dict:
-        """What was done since the start: events by type, those left out, products embedded, events a second, and how far
-        behind the end of the stream it is."""
+        """What was done since the start: events by type, those left out, products embedded, speed, and how far behind
+        the end of the stream it is."""
         seconds, events = time.monotonic() - self.started, sum(self.applier.counts.values())
         facts = {"events": events, **self.applier.counts, "left out": self.totals["left out"]}
         facts |= {"embedded": self.applier.embedded, "products": len(self.target)}
@@ -208,11 +208,9 @@ def tell_end(follower: Follower) -> None:
     follower.problems.report()
     facts, target = follower.facts(), follower.arguments.engine
     where = shown(target) if target else Path(follower.arguments.run, "index")
-    print(
-        f"follow: {facts['events']:,} events applied to {where} ({facts['products']:,} products, {facts['embedded']:,} "
-        f"embedded), {facts['left out']:,} left out, {facts['seconds']:,} s, {facts['events a second']:,} events/s",
-        flush=True,
-    )
+    line = f"follow: {facts['events']:,} events applied to {where}, {facts['left out']:,} left out; "
+    line += f"{facts['products']:,} products, {facts['embedded']:,} embedded; {facts['seconds']:,} s"
+    print(line, flush=True)
 
 
 def append_lines(file: Path, rows: list[dict]) -> None:

@@ -1,12 +1,14 @@
 """Events of products, as JSON: new products and new versions, changed columns, products that are gone.
 
-| event | what |
-|---|---|
-| `{"type": "upsert", "product": {"_id": "a", "title": "Mug", ...}}` | a product with all its fields, new or in place of the older one: fields that it lacks are empty |
-| `{"type": "update", "_id": "a", "colour": "red", ...}` | other values of some columns, of which the vector is not made |
-| `{"type": "price", "_id": "a", "price": 12.5, "currency": "EUR"}` | an update of the price, a number; the currency may be left out |
-| `{"type": "stock", "_id": "a", "in_stock": false}` | an update of `in_stock` |
-| `{"type": "delete", "_id": "a"}` | the product is gone |
+    {"type": "upsert", "product": {"_id": "a", "title": "Mug", "price": 9.9, "image": "a.jpg"}}
+    {"type": "update", "_id": "a", "colour": "red"}
+    {"type": "price", "_id": "a", "price": 12.5, "currency": "EUR"}
+    {"type": "stock", "_id": "a", "in_stock": false}
+    {"type": "delete", "_id": "a"}
+
+An upsert is a product with all its fields, new or in place of the older one: fields that it lacks are empty. An update
+sets some columns, of which the vector is not made, and leaves the others as they are. Price and stock are updates that
+must have a number as `price` (`currency` may be left out), or a truth value as `in_stock`.
 """
 
 import json
@@ -40,7 +42,7 @@ class Event:
     Attributes:
         type (`str`): one of `TYPES`.
         product_id (`str`): the product's id.
-        columns (`dict[str, Any]`): of an upsert all fields but the id; of an update, a price or stock those that change.
+        columns (`dict[str, Any]`): of an upsert all fields but the id, of an update those that change.
         where (`str`): file and line, for messages.
     """
 
@@ -119,8 +121,8 @@ def _is_finite(number: float) -> bool:
 
 
 def as_stored(value: Any, kind: pa.DataType) -> Any:
-    """A value as a column of a kind holds it: text is text, numbers and truth values are what they are, and in a column
-    of texts lists and objects are JSON, as `training.embed` stores them.
+    """A value as a column of a kind holds it; in a column of texts lists and objects are JSON, as `training.embed`
+    stores them.
 
     Raises:
         Unusable: if the column can't hold it.

@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,31 +83,31 @@ class ChangeApplier:
         Raises:
             DataError: if the target can't be written, or the model is damaged.
         """
-        events = [
-            event
-            for line in lines
-            if (event := self._usable(lambda: read_event(line.content, line.where), line.where))
-        ]  # noqa: B023
+        events: list[Event] = []
+        for line in lines:
+            with self._leaving_out(line.where):
+                events.append(read_event(line.content, line.where))
         before = self.target.read(list(dict.fromkeys(event.product_id for event in events)))
         drafts: dict[str, Draft] = {}
         for event in events:
-            if self._usable(lambda: self._draft(event, drafts, before), event.where):  # noqa: B023
+            with self._leaving_out(event.where):
+                self._draft(event, drafts, before)
                 self.counts[event.type] += 1
         gone = [one for one, draft in drafts.items() if draft.row is None and one in before]
         changes = self._changes({one: draft for one, draft in drafts.items() if draft.row is not None}, before)
         self.target.write(gone, changes, position, self.problems)
         self.contents.forget(gone)
 
-    def _usable(self, make: Callable[[], Any], where: str) -> Any:
-        """What a function makes of an event; `None`, and counted, if it can't be used."""
+    @contextmanager
+    def _leaving_out(self, where: str) -> Iterator[None]:
+        """Counts an event that can't be used."""
         try:
-            return make()
+            yield
         except Unusable as fault:
             self.left_out.append((where, str(fault)))
             self.problems.add(f"{fault} (left out)", where)
-            return None
 
-    def _draft(self, event: Event, drafts: dict[str, Draft], before: dict[str, dict]) -> Draft:
+    def _draft(self, event: Event, drafts: dict[str, Draft], before: dict[str, dict]) -> None:
         """Applies an event to its product's draft."""
         one, found = event.product_id, drafts.get(event.product_id)
         row = before.get(one) if found is None else found.row
@@ -123,7 +124,6 @@ class ChangeApplier:
             if not (changed := self._stored(event)):
                 raise Unusable(f"{event.type} of columns that the products don't have")
             drafts[one] = Draft({**row, **changed}, found and found.product, event.where)
-        return drafts[one]
 
     def _stored(self, event: Event) -> dict[str, Any]:
         """The columns of an event that products have, as they are stored."""
@@ -131,9 +131,7 @@ class ChangeApplier:
         for name, value in event.columns.items():
             if name not in self.target.columns or name == "_id":
                 if name != PICTURES:
-                    self.problems.add(
-                        f"field {name[:40]!r} that the products have no column for (not kept)", event.where
-                    )
+                    self.problems.add(f"field {name[:40]!r} that products have no column for (not kept)", event.where)
                 continue
             try:
                 stored[name] = as_stored(value, self.target.columns[name])

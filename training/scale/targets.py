@@ -136,8 +136,8 @@ class EngineTarget:
         """Refuses a model that did not make the vectors."""
         if self.schema.model != fingerprint or (self.schema.blocks and self.schema.blocks != dict(blocks)):
             raise DataError(
-                f"{shown(self.engine.place)}: was loaded with vectors of another model "
-                f"({self.schema.model or 'unknown'}) than {name} ({fingerprint}); load it again with training.scale.engines"
+                f"{shown(self.engine.place)}: was loaded with another model ({self.schema.model or 'unknown'}) than "
+                f"{name} ({fingerprint}); load its vectors with training.scale.engines"
             )
 
     @property

@@ -7,10 +7,11 @@
    a folder of files, cut in the middle of lines. The process that follows it is killed (SIGKILL) at random moments
    while it reads, embeds, changes and saves. What it leaves at the end must be what an index is that is built of the
    final products: the same ids and columns, the same vectors, bit by bit, the same words and results of exact search.
-2. The same stream without a kill, and one of prices and stock alone: events a second, and how long a save takes.
+2. Such a stream without a kill, one of prices and stock and one of upserts alone: events a second, and how long a save
+   takes.
 
-The model is a small random one, so what is measured is all but the encoders. In the first part each product is embedded
-by itself. Works where processes can be forked (not on Windows).
+The model is a small random one, so what is measured is all but the encoders. In the first part each product is
+embedded by itself. Works where processes can be forked (not on Windows).
 """
 
 import json

@@ -1,9 +1,9 @@
 """Files of events that grow: their lines, each once, and the position behind the last one that was given out.
 
 A source is a JSONL file, or a folder of files `*.jsonl`, which are read in the order of their names. Each appears
-whole or grows at its end. The position tells of each file how many bytes and lines of it were read, and the CRC-32 of these
-bytes, so that a file that was truncated or replaced by another is found out. One that was read to its end may be
-deleted.
+whole or grows at its end. The position tells of each file how many bytes and lines of it were read, and the CRC-32 of
+these bytes, so that a file that was truncated or replaced by another is found out. One that was read to its end may
+be deleted.
 """
 
 import json

@@ -128,7 +128,9 @@ def test_files_that_are_gone_are_forgotten_from_the_first_on(tmp_path, monkeypat
     assert set(json.loads(files.position)) == {"1.jsonl", "3.jsonl", "4.jsonl", "5.jsonl"}
 
 
-@pytest.mark.parametrize("position", ["x", "[1]", '{"a": 1}', '{"a": [1, 2]}', '{"a": [-1, 0, 0]}', '{"a": [null, 0, 0]}'])
+@pytest.mark.parametrize(
+    "position", ["x", "[1]", '{"a": 1}', '{"a": [1, 2]}', '{"a": [-1, 0, 0]}', '{"a": [null, 0, 0]}']
+)
 def test_a_position_that_is_none_is_one_line(tmp_path, position):
     with pytest.raises(DataError, match="position"):
         EventFiles(tmp_path, position)
@@ -172,7 +174,11 @@ def test_what_is_no_event_says_why(line):
 
 
 def test_bytes_that_are_no_text_and_lines_that_are_too_long_are_no_events():
-    for content, why in ((b'{"type": "\xff"}', "no JSON"), ('{"type": 1}'.encode("utf-16"), "no JSON"), (None, "64 MB")):
+    for content, why in (
+        (b'{"type": "\xff"}', "no JSON"),
+        ('{"type": 1}'.encode("utf-16"), "no JSON"),
+        (None, "64 MB"),
+    ):
         with pytest.raises(Unusable, match=why):
             read_event(content)
 

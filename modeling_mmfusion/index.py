@@ -99,6 +99,10 @@ class ProductIndex:
         fields (`list[str]`, *optional*): the columns that make a product's text for BM25, in order: those of the
             model's `processor.product_fields`.
 
+    Attributes:
+        notes (`dict[str, str]`): texts that are saved with the products, in the same generation, such as how far a
+            stream of changes was applied; empty at first.
+
     Example:
 
     ```python
@@ -125,6 +129,7 @@ class ProductIndex:
         self.model = model
         self.blocks = dict(blocks or {})
         self.fields = list(fields)
+        self.notes: dict[str, str] = {}
         self.generation = 0
         self.folder: Path | None = None  # that it was loaded from or saved to
         self.is_view = False
@@ -517,7 +522,7 @@ class ProductIndex:
             newest.choose_width(self.measured.wanted, threads=threads)
             newest._own_width = self._own_width
             newest._use_own_width()
-            kept = ("generation", "folder", "_files", "_lock", "_one_change")
+            kept = ("notes", "generation", "folder", "_files", "_lock", "_one_change")
             with self._lock.changing():
                 self.__dict__.update(newest.__dict__ | {name: self.__dict__[name] for name in kept})
 
@@ -556,6 +561,7 @@ class ProductIndex:
                     "search": asdict(self.measured),
                     "unreachable": self.graph.unreachable.tolist(),
                     "stemmed": self.words is not None and self.words.stemmed,
+                    "notes": dict(self.notes),
                     "files": files,
                 }
                 if self.shard is not None:
@@ -860,6 +866,7 @@ class ProductIndex:
         if "search" in manifest:  # not in indexes of before
             index.measured = SearchWidth(**manifest["search"])
             index.graph.width, index.graph.candidates = index.measured.width, index.measured.candidates
+        index.notes = manifest.get("notes", {})  # not in indexes of before
         index.is_view = view
         index._mark_saved(folder, manifest)
         return index

@@ -105,8 +105,9 @@ FOLDERS = {
 }
 # Every command that writes files of names that are given.
 FILES = {"training.audit", "training.evaluate", "training.mine", "training.evaluation.sheet"}
-FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "scaling", "training_speed")}
+FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "follow", "scaling", "training_speed")}
 FILES |= {f"training.benchmarks.{name}" for name in ("service_load", "space_load")}
+RUNS = {"training.follow"}  # write into a run, folders of their own: see tests/scale/test_follow.py
 OUTPUTS = {"output", "to", "work", "report", "results", "run_file", "per_query", "examples", "plot"}
 READ = {"training.scale.planning", "training.benchmarks.results", "hub_card.check", "hub_card.push", "training.search"}
 
@@ -138,7 +139,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_every_command_that_writes_is_tried_here():
     writing = {name for name, options in commands().items() if OUTPUTS & {option.name for option in fields(options)}}
-    assert writing - READ == set(FOLDERS) | FILES
+    assert writing - READ == set(FOLDERS) | FILES and RUNS < set(commands()) - writing
 
 
 @pytest.mark.parametrize("kind", ["notes", "like ours", "another command's"])

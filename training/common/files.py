@@ -217,8 +217,12 @@ def beside(source: str, name: str) -> Path:
 
 
 @contextmanager
-def only_process(folder: Path) -> Iterator[None]:
+def only_process(folder: Path, remedy: str = "wait for its end or give another --output") -> Iterator[None]:
     """Keeps other processes out of a folder that is there; the end of the process, however it comes, ends this too.
+
+    Args:
+        folder (`Path`): the folder.
+        remedy (`str`, *optional*): what to do where another one is in it, for the message.
 
     Raises:
         DataError: if another one is in it.
@@ -231,7 +235,7 @@ def only_process(folder: Path) -> Iterator[None]:
         except OSError:
             is_there = False
         if not is_there:
-            raise DataError(f"{folder}: another run writes it; wait for its end or give another --output")
+            raise DataError(f"{folder}: another run writes it; {remedy}")
         yield
     finally:
         os.close(handle)

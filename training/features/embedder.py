@@ -23,7 +23,7 @@ from training.catalogue.stream import ROW, stream_products
 from training.common.errors import Problems
 from training.common.files import beside
 from training.features.backends import TorchTowers, TruncatedTowers, choose_backend, exported_towers
-from training.features.encoder import Encoder
+from training.features.encoder import Encoder, check_vectors
 from training.features.options import EmbedArguments
 from training.features.shards import (
     KnownVectors,
@@ -87,24 +87,19 @@ class Window:
         return pa.table({"_id": columns.pop("_id"), "hash": hashes, "vector": vectors} | columns)
 
 
-class CatalogueEmbedder:
-    """Embeds some shards of a catalogue; what a process does of `training.embed`, and an actor of `embed_ray`.
+class ProductEmbedder:
+    """The product tower that a command was told of, with all that decides its vectors.
 
     Args:
         arguments (`EmbedArguments`): see there.
         device (`str`, *optional*): such as `cuda:1`; a GPU if there is one.
 
     Raises:
-        DataError: if the model, the catalogue or the exported towers can't be used.
+        DataError: if the model or the exported towers can't be used.
     """
 
     def __init__(self, arguments: EmbedArguments, device: str | None = None):
         self.arguments = arguments
-        self.output = output_of(arguments)
-        self.problems = Problems()
-        self.stream = stream_products(arguments.data, arguments.split)
-        for name, reason in unkept_columns(self.stream.schema).items():
-            self.stream.problems.add(f"column that is not kept beside the vectors ({reason})", name)
         self.model, self.processor = load_model(arguments.model, device, arguments.truncate_dim)
         on_gpu = self.model.device.type != "cpu"
         self.fingerprint = model_fingerprint(self.model, self.processor)
@@ -125,6 +120,37 @@ class CatalogueEmbedder:
             if self.model.config.truncate_dim:
                 self.tower = TruncatedTowers(self.tower, self.model)
         self.key = digest_of(self.fingerprint, str(self.dim), self.precision)
+
+    def embed(self, products: list[ProductInputs]) -> tuple[np.ndarray, dict[int, str]]:
+        """Vectors `(N, dim)`, float16, of some products, and why a picture can't be read, by its product's place.
+
+        Raises:
+            DataError: if a vector is no finite number.
+        """
+        if not products:
+            return np.zeros((0, self.dim), dtype=np.float16), {}
+        (done,) = embed_windows(self.tower, self.processor, [(None, products)], self.dim, **self.batching)
+        return check_vectors(done.vectors, "product", self.arguments.model).astype(np.float16), done.unreadable
+
+
+class CatalogueEmbedder(ProductEmbedder):
+    """Embeds some shards of a catalogue; what a process does of `training.embed`, and an actor of `embed_ray`.
+
+    Args:
+        arguments (`EmbedArguments`): see there.
+        device (`str`, *optional*): such as `cuda:1`; a GPU if there is one.
+
+    Raises:
+        DataError: if the model, the catalogue or the exported towers can't be used.
+    """
+
+    def __init__(self, arguments: EmbedArguments, device: str | None = None):
+        self.output = output_of(arguments)
+        self.problems = Problems()
+        self.stream = stream_products(arguments.data, arguments.split)
+        for name, reason in unkept_columns(self.stream.schema).items():
+            self.stream.problems.add(f"column that is not kept beside the vectors ({reason})", name)
+        super().__init__(arguments, device)
 
     @property
     def shards(self) -> int:

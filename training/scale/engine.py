@@ -148,6 +148,15 @@ class Engine(ABC):
     def delete(self, product_ids: Sequence[str]) -> None:
         """Deletes products; unknown ids are no error."""
 
+    def read(self, product_ids: Sequence[str]) -> pa.Table:
+        """The products of some ids as [`~Engine.upsert`] takes them, with all columns and `vector`, in any order;
+        unknown ids are left out.
+
+        Raises:
+            DataError: if there is no collection, or the engine does not give its products back.
+        """
+        raise DataError(f"{shown(self.place)}: products can't be read back from this engine, so it can't be followed")
+
     @abstractmethod
     def count(self) -> int:
         """The number of products."""

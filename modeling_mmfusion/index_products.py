@@ -32,6 +32,7 @@ class ProductRows:
         self.free = np.flatnonzero(self.table.column("_id").is_null().to_numpy()).tolist()[::-1]
         self._rows: dict[str, int] | None = None
         self._masks: dict[str, tuple[Mapping, np.ndarray]] = {}
+        self._passing_rows: dict[str, np.ndarray] = {}
         self._one_at_a_time = Lock()
 
     def __len__(self) -> int:
@@ -125,6 +126,17 @@ class ProductRows:
         with self._one_at_a_time:
             return self._passing(repr(sorted(where.items(), key=str)), where)
 
+    def passing_rows(self, where: Mapping[str, Any]) -> np.ndarray:
+        """The rows that pass a filter, in their order; kept as [`~ProductRows.passing`] keeps them."""
+        with self._one_at_a_time:
+            key = repr(sorted(where.items(), key=str))
+            mask = self._passing(key, where)
+            if (rows := self._passing_rows.get(key)) is None:
+                rows = np.flatnonzero(mask)
+                if len(rows) < len(mask) / 8:  # others take memory, and are seldom asked for
+                    self._passing_rows[key] = rows
+            return rows
+
     def _passing(self, key: str, where: Mapping[str, Any]) -> np.ndarray:
         if key not in self._masks:
             if unknown := sorted(set(where) - set(self.table.column_names), key=str):
@@ -132,7 +144,9 @@ class ProductRows:
             mask = np.zeros(self.size, dtype=bool)
             mask[: self.table.num_rows] = passes(self.table, where)
             if len(self._masks) >= CACHED_FILTERS:
-                self._masks.pop(next(iter(self._masks)))
+                oldest = next(iter(self._masks))
+                self._masks.pop(oldest)
+                self._passing_rows.pop(oldest, None)
             self._masks[key] = deepcopy(where), mask
             self._update_mask(key, list(self.changed))
         return self._masks[key][1]
@@ -155,6 +169,7 @@ class ProductRows:
             mask = np.concatenate([mask, np.zeros(more + len(mask) // 8, dtype=bool)])
         changes = pa.Table.from_pylist([self.changed[row] for row in rows], schema=self.table.schema)
         mask[rows] = passes(changes, where)
+        self._passing_rows.pop(key, None)
         self._masks[key] = where, mask
 
     def _names(self) -> str:

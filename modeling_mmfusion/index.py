@@ -8,6 +8,7 @@ The model files never import this one, so a model loads where usearch, pyarrow a
 | `index_products.py` | products by row, changes |
 | `index_filters.py` | conditions, and which rows pass |
 | `index_graph.py` | the graph, and exact vectors that have the last word on its candidates |
+| `index_vectors.py`, `index_codes.py` | vectors by row, and short ones that searches with filters look at first |
 | `index_words.py` | BM25, and how much matching words add to a score |
 | `index_shards.py` | parts of an index, and how what they find becomes one answer; `sharded.py` is the whole |
 | `index_locks.py` | searches and changes of several threads |
@@ -25,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from .errors import ProductIndexError, one_line
+from .index_codes import RowCodes
 from .index_files import (
     FORMAT,
     check_file,
@@ -41,7 +43,6 @@ from .index_filters import NO_READINGS, Readings, UnknownValue
 from .index_graph import (
     CANDIDATES,
     SAMPLED,
-    RowVectors,
     SearchWidth,
     VectorGraph,
     check_vectors,
@@ -51,13 +52,17 @@ from .index_graph import (
 from .index_locks import SearchLock
 from .index_products import ProductRows, map_table, write_table
 from .index_shards import Candidates, Found, Shard, ShardFacts
+from .index_vectors import RowVectors
 from .index_words import ProductWords, WordCounts, best_rows, words_weight
 from .processing_mmfusion import PRODUCT_FIELDS, MMFusionProcessor
 from .spelling_mmfusion import join_words
 
-EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored
+EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored, or with codes those
+EXACT_WITH_CODES = 2000  # after which codes tell which ones are
+GRAPH_IS_CHEAPER = 200  # from as many rows to score by codes for each that the graph is asked for
 MOST_ASKED = 10_000  # candidates that the graph is asked for before all that pass are scored
 HYBRID_DEPTH = 100  # products by vectors and by words that are scored by both
+PARTS = ("graph", "products", "vectors", "basis", "heads", "tails", "axes", "words", "spelling")
 MANY_FREE = 4096  # rows, from which on it pays to build the index anew
 CHANGED_TOGETHER = 256  # products that searches wait for
 NO_WORDS = "the index has no words for hybrid search; build it with words, as training.index does"
@@ -134,7 +139,7 @@ class ProductIndex:
         self.folder: Path | None = None  # that it was loaded from or saved to
         self.is_view = False
         self._files: dict[str, dict] = {}
-        self._unsaved = {"graph", "products", "vectors", "basis", "words", "spelling"}
+        self._unsaved = set(PARTS)
         self._rows_without_words: set[int] = set()  # whose texts are newer than the words
         self._own_width: dict[str, int] = {}  # what was set by hand
         self._lock = SearchLock()
@@ -672,8 +677,7 @@ class ProductIndex:
         """What is to be ranked for each of `queries` of length 1; without `texts` it is ranked already."""
         depth = k if texts is None else max(k, HYBRID_DEPTH)
         if where:
-            mask = self.catalogue.passing(where, readings)
-            found = [self._nearest_passing(query, depth, mask) for query in queries]
+            found = [self._nearest_passing(query, depth, where, readings) for query in queries]
         else:
             found = self._nearest(queries, depth, threads)
         if texts is None:
@@ -715,8 +719,14 @@ class ProductIndex:
                 found[place] = self.graph.ranked(queries[place], rows, k, self.catalogue.places)
         return found
 
-    def _nearest_passing(self, query: np.ndarray, k: int, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest_passing(
+        self, query: np.ndarray, k: int, where: Mapping[str, Any], readings: Readings
+    ) -> tuple[np.ndarray, np.ndarray]:
+        mask = self.catalogue.passing(where, readings)
         passing = int(np.count_nonzero(mask))
+        if self.graph.codes is not None and EXACT_WITH_CODES < passing < self._most_by_codes(k):
+            rows = self.graph.codes.likely(query, self.catalogue.passing_rows(where, readings), 4 * k)
+            return self.graph.ranked(query, rows, k, self.catalogue.places)
         if passing > EXACT_ROWS:
             enough = min(k if self.graph.exact is None else 4 * k, passing)
             wide = max(self.graph.count_for(k), self.graph.width, enough)
@@ -727,7 +737,12 @@ class ProductIndex:
                 if len(rows) >= enough:
                     return self.graph.ranked(query, rows, k, self.catalogue.places)
                 count *= 4
-        return self.graph.ranked(query, np.flatnonzero(mask), k, self.catalogue.places)
+        return self.graph.ranked(query, self.catalogue.passing_rows(where, readings), k, self.catalogue.places)
+
+    def _most_by_codes(self, k: int) -> float:
+        """How many rows may pass for it to be cheaper to score them by their codes than to ask the graph for so many
+        that enough of them pass."""
+        return (GRAPH_IS_CHEAPER * max(self.graph.count_for(k), self.graph.width) * len(self)) ** 0.5
 
     def _results(
         self, query: np.ndarray, rows: np.ndarray, scores: np.ndarray, words: np.ndarray | None
@@ -799,7 +814,7 @@ class ProductIndex:
                 self.graph.put(rows, vectors, threads)
             for row, product in zip(rows.tolist(), products, strict=True):
                 self.catalogue.put(row, product)
-        self._unsaved |= {"products"} if vectors is None else {"graph", "products", "vectors"}
+        self._unsaved |= {"products"} if vectors is None else {"graph", "products", "vectors", "heads", "tails"}
         self.measured.changed += 0 if vectors is None else len(rows)
 
     def _files_to_keep(self, folder: Path) -> dict[str, dict]:
@@ -827,6 +842,11 @@ class ProductIndex:
             files["basis"] = part_file(folder, "basis", generation)
             if "basis" not in kept:
                 self.graph.save_basis(files["basis"])
+        if (codes := self.graph.codes) is not None:
+            for part, stored in (("heads", codes.heads), ("tails", codes.tails), ("axes", RowVectors(codes.axes))):
+                files[part] = part_file(folder, part, generation)
+                if part not in kept:
+                    stored.save(files[part])
         if self.words is not None and "words_data" not in kept:
             files |= self.words.save(folder, generation)
         return {part: describe(file) for part, file in files.items() if part not in kept}
@@ -838,6 +858,7 @@ class ProductIndex:
         self.catalogue.rebase(map_table(self.files["products"]))
         if self.graph.exact is not None:
             self.graph.exact = RowVectors.map(self.files["vectors"])
+        self.graph.codes = RowCodes.open(self.files)
         if self.words is not None:
             self.words = ProductWords.load(self.files, self.words.stemmed)
 

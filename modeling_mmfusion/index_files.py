@@ -31,6 +31,7 @@ PARTIAL = f".{MANIFEST}.partial"
 WORDS = {"data": "npy", "indices": "npy", "indptr": "npy", "vocab": "json", "params": "json"}
 SUFFIXES = {"graph": "usearch", "vectors": "npy", "basis": "npy", "products": "arrow", "spelling": "txt"}
 SUFFIXES |= {"words_frequencies": "npy"}
+SUFFIXES |= {"heads": "npy", "tails": "npy", "axes": "npy"}
 SUFFIXES |= {f"words_{part}": suffix for part, suffix in WORDS.items()}
 FILE_NAME = re.compile(r"(\w+)-([0-9]{6,})\.(\w+)")
 

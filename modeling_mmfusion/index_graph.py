@@ -15,6 +15,8 @@ from tqdm.auto import tqdm
 from usearch.index import BatchMatches, Index, Matches
 
 from .errors import ProductIndexError, one_line
+from .index_codes import RowCodes
+from .index_vectors import BLOCK, RowVectors, times
 
 CANDIDATES = {"f32": 0, "bf16": 24, "f16": 24, "i8": 64, "b1": 400}  # scored exactly, of a width that allows it
 EXPANSION = 384  # width of the search of a graph whose recall was not measured: more finds more and takes longer
@@ -36,7 +38,6 @@ PSEUDO_QUERIES = 200  # of each kind
 SAMPLED = 1024  # products that they are made of
 Places = Callable[[np.ndarray], np.ndarray]  # the place of each of some rows among them
 MOST_TIED = 10_000  # candidates among which the first of those that tie are looked for
-BLOCK = 16_384  # rows that are looked at together where all are
 SAMPLE = 32_768  # rows that the main directions are taken from
 SKELETON = 0.05  # share of the vectors that are added before those in order
 ORDERED_BY = 32  # main directions that tell which vectors are alike
@@ -60,53 +61,6 @@ class SearchWidth:
     recall: float | None = None
     wanted: float = 0.99
     changed: int = 0
-
-
-class RowVectors:
-    """Vectors by row, stored in half precision.
-
-    Args:
-        base (`np.ndarray` of shape `(rows, dim)`): float16. Rows that are put again are changed in it, so give one
-            that may be: of a file, one that was mapped with `mmap_mode="c"`, which leaves the file as it is.
-    """
-
-    def __init__(self, base: np.ndarray):
-        self.base = base.view(np.ndarray)  # a memmap takes longer to be taken from
-        self.added = np.empty((0, base.shape[1]), dtype=np.float16)
-        self.size = len(base)
-
-    @classmethod
-    def map(cls, file: Path) -> "RowVectors":
-        """A file that [`~RowVectors.save`] wrote, mapped into memory; changes stay in memory."""
-        return cls(np.load(file, mmap_mode="c", allow_pickle=False))
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors of some rows, float16 of shape `(len(rows), dim)`."""
-        if self.size == len(self.base):
-            return self.base.take(rows, axis=0)
-        is_old, found = rows < len(self.base), np.empty((len(rows), self.base.shape[1]), dtype=np.float16)
-        found[is_old] = self.base[rows[is_old]]
-        found[~is_old] = self.added[rows[~is_old] - len(self.base)]
-        return found
-
-    def put(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """Stores vectors in rows, those that are there or new ones that follow on."""
-        known, last = len(self.base), int(rows.max()) + 1
-        if last - known > len(self.added):
-            room = np.zeros((last - known + self.size // 8, self.base.shape[1]), dtype=np.float16)
-            room[: len(self.added)] = self.added
-            self.added = room
-        self.base[rows[rows < known]] = vectors[rows < known]
-        self.added[rows[rows >= known] - known] = vectors[rows >= known]
-        self.size = max(self.size, last)
-
-    def save(self, file: Path) -> None:
-        """Writes all rows as a `.npy` file."""
-        header = {"descr": "<f2", "fortran_order": False, "shape": (self.size, self.base.shape[1])}
-        with open(file, "wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            for start in range(0, self.size, BLOCK):
-                self.take(np.arange(start, min(start + BLOCK, self.size))).tofile(stream)
 
 
 def halves_of(queries: np.ndarray) -> np.ndarray:
@@ -152,6 +106,7 @@ class VectorGraph:
             are what the graph holds. See [`main_directions`].
         unreachable (`list[int]`, *optional*): rows that no way in the graph leads to, and so
             candidates of every search.
+        codes (`RowCodes`, *optional*): what is looked at first of the rows that pass a filter.
     """
 
     def __init__(
@@ -161,12 +116,14 @@ class VectorGraph:
         dim: int,
         basis: np.ndarray | None = None,
         unreachable: Sequence[int] = (),
+        codes: RowCodes | None = None,
     ):
         self.index = index
         self.exact = exact
         self.dim = dim
         self.basis = basis
         self.unreachable = np.array(unreachable, dtype=np.int64)
+        self.codes = codes
         self.dtype = index.dtype.name.lower()
         self.candidates = CANDIDATES[self.dtype]
         index.expansion_search, index.expansion_add = EXPANSION, EXPANSION_ADD
@@ -190,15 +147,16 @@ class VectorGraph:
         """A graph of vectors `(N, dim)`, keyed by their place; see [`ProductIndex.build`]."""
         vectors = check_vectors(vectors)
         dim = vectors.shape[1]
-        basis, order = None, np.random.default_rng(0).permutation(len(vectors))
+        basis, codes, order = None, None, np.random.default_rng(0).permutation(len(vectors))
         if len(vectors) >= MANY:
             axes, shares = principal_axes(vectors)
-            basis = main_directions(vectors, axes, shares) if dtype == "i8" else None
+            if dtype == "i8" and dim > DIRECTIONS:
+                basis, codes = main_directions(vectors, axes, shares), RowCodes.build(vectors, axes)
             order = neighbourly_order(times(vectors, axes[:, :ORDERED_BY]))
         bits = {"ndim": -(-dim // 8) * 8, "metric": "hamming", "dtype": "b1"}
         whole = {"ndim": dim if basis is None else basis.shape[1], "metric": "ip", "dtype": dtype}
         exact = None if dtype == "f32" else RowVectors(vectors.astype(np.float16, copy=False))
-        graph = cls(Index(**(bits if dtype == "b1" else whole)), exact, dim, basis)
+        graph = cls(Index(**(bits if dtype == "b1" else whole)), exact, dim, basis, codes=codes)
         with tqdm(total=len(vectors), desc="graph", unit="product", disable=not progress, leave=False) as bar:
             for start in range(0, len(vectors), BLOCK):
                 rows = order[start : start + BLOCK]
@@ -212,7 +170,7 @@ class VectorGraph:
 
     @classmethod
     def open(cls, files: dict[str, Path], dim: int, unreachable: Sequence[int], view: bool) -> "VectorGraph":
-        """Reads or maps the files `graph`, `vectors` and `basis` of an index, as far as it has them.
+        """Reads or maps the files of an index, as far as it has them: `graph`, `vectors`, `basis` and those of codes.
 
         Raises:
             ProductIndexError: if they are none, or don't belong together.
@@ -222,13 +180,14 @@ class VectorGraph:
             graph = Index.restore(str(file), view=view)
             exact = RowVectors.map(files["vectors"]) if "vectors" in files else None
             basis = np.load(files["basis"], allow_pickle=False) if "basis" in files else None
+            codes = RowCodes.open(files)
         except (ValueError, RuntimeError, EOFError) as error:
             raise ProductIndexError(f"{file}: can't be read: {one_line(error)}") from error
         if graph is None or (exact is None) != (graph.dtype.name == "F32"):
             raise ProductIndexError(f"{file}: is no graph that goes with its vectors")
         if basis is not None and basis.shape != (dim, graph.ndim):
             raise ProductIndexError(f"{file}: is no graph that goes with its directions")
-        return cls(graph, exact, dim, basis, unreachable)
+        return cls(graph, exact, dim, basis, unreachable, codes)
 
     def save(self, file: Path) -> None:
         """Writes the graph."""
@@ -260,7 +219,7 @@ class VectorGraph:
             scores = self.scores(query, rows)
             order = in_order(rows, scores, k, places)
             best.append((rows[order], scores[order]))
-            reached = scores[~np.isin(rows, self.unreachable)]
+            reached = scores[~np.isin(rows, self.unreachable)] if len(self.unreachable) else scores
             is_cut = len(reached) > 0 and scores[order[-1]] <= reached.min()  # perhaps in the midst of ties
             if is_cut and places is not None and count < min(len(self), MOST_TIED):
                 best[-1] = self.best(query[None], k, threads, places, 4 * count)[0]
@@ -349,6 +308,8 @@ class VectorGraph:
         self.index.add(rows, self._encode(vectors), threads=threads)
         if self.exact is not None:
             self.exact.put(rows, vectors)
+        if self.codes is not None:
+            self.codes.put(rows, vectors)
         self.mend(rows, threads)
 
     def remove(self, rows: np.ndarray) -> None:
@@ -484,14 +445,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors `(..., dim)` scaled to length 1; zeros stay."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
-
-
-def times(vectors: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Vectors `(N, dim)` of any precision times a matrix `(dim, n)`, float32."""
-    product = np.empty((len(vectors), matrix.shape[1]), dtype=np.float32)
-    for start in range(0, len(vectors), BLOCK):
-        np.matmul(vectors[start : start + BLOCK].astype(np.float32), matrix, out=product[start : start + BLOCK])
-    return product
 
 
 def neighbourly_order(points: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ class ProductRows:
         self.free = np.flatnonzero(self.table.column("_id").is_null().to_numpy()).tolist()[::-1]
         self._rows: dict[str, int] | None = None
         self._masks: dict[str, tuple[Mapping, Readings, np.ndarray]] = {}
+        self._passing_rows: dict[str, np.ndarray] = {}
         self._one_at_a_time = Lock()
 
     def __len__(self) -> int:
@@ -139,7 +140,18 @@ class ProductRows:
             Booleans, one a row or more; those beyond the last row are False.
         """
         with self._one_at_a_time:
-            return self._passing(repr((sorted(where.items(), key=str), readings)), where, readings)
+            return self._passing(_key(where, readings), where, readings)
+
+    def passing_rows(self, where: Mapping[str, Any], readings: Readings = NO_READINGS) -> np.ndarray:
+        """The rows that pass a filter, in their order; kept as [`~ProductRows.passing`] keeps them."""
+        with self._one_at_a_time:
+            key = _key(where, readings)
+            mask = self._passing(key, where, readings)
+            if (rows := self._passing_rows.get(key)) is None:
+                rows = np.flatnonzero(mask)
+                if len(rows) < len(mask) / 8:  # others take memory, and are seldom asked for
+                    self._passing_rows[key] = rows
+            return rows
 
     def _passing(self, key: str, where: Mapping[str, Any], readings: Readings) -> np.ndarray:
         if key not in self._masks:
@@ -147,7 +159,9 @@ class ProductRows:
             mask = np.zeros(self.size, dtype=bool)
             mask[: self.table.num_rows] = passes(self.table, where, readings)
             if len(self._masks) >= CACHED_FILTERS:
-                self._masks.pop(next(iter(self._masks)))
+                oldest = next(iter(self._masks))
+                self._masks.pop(oldest)
+                self._passing_rows.pop(oldest, None)
             self._masks[key] = deepcopy(where), readings, mask
             self._update_mask(key, list(self.changed))
         return self._masks[key][2]
@@ -181,10 +195,16 @@ class ProductRows:
             mask = np.concatenate([mask, np.zeros(more + len(mask) // 8, dtype=bool)])
         changes = pa.Table.from_pylist([self.changed[row] for row in rows], schema=self.table.schema)
         mask[rows] = passes(changes, where, readings)
+        self._passing_rows.pop(key, None)
         self._masks[key] = where, readings, mask
 
     def _names(self) -> str:
         return ", ".join(self.table.column_names)
+
+
+def _key(where: Mapping[str, Any], readings: Readings) -> str:
+    """What filters that are alike have in common."""
+    return repr((sorted(where.items(), key=str), readings))
 
 
 def with_large_strings(table: pa.Table) -> pa.Table:

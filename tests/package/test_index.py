@@ -471,7 +471,7 @@ def test_the_search_is_as_wide_as_the_wanted_recall_needs(dtype):
         assert recall_of(index, vectors, queries) >= min(wanted, index.measured.recall), "of queries that lie apart"
         assert index.choose_width(wanted) == index.measured, "the same again"
     measured = indexes[0].choose_width(0.99, queries)
-    assert measured.recall == pytest.approx(recall_of(indexes[0], vectors, queries), abs=2e-3)
+    assert measured.recall == pytest.approx(recall_of(indexes[0], vectors, queries), abs=3e-3)
 
 
 def test_the_width_is_saved_and_may_be_set(tmp_path, monkeypatch):

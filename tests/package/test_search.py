@@ -138,6 +138,16 @@ def test_an_engine_with_another_models_vectors_is_refused(run, tmp_path):
         search.Searcher(run, index=index)
 
 
+def test_an_index_from_before_pictures_names_were_kept_is_brought_up_to_date(run):
+    vectors, products = read_vectors(run / "vectors")
+    manifest = read_vectors_manifest(run / "vectors")
+    assert "image" in products.column_names
+    older = ProductIndex.build(vectors[:8], products.slice(0, 8).drop_columns(["hash", "image"]), manifest["model"])
+    older.save(run / "older")
+    synced = index.main(index.IndexArguments(str(run / "vectors"), str(run / "older"), sync=True))
+    assert len(synced) == len(products) > 8 and "image" not in synced.products.column_names
+
+
 def test_a_query_is_turned_away_from_what_it_does_not_want(run):
     searcher = search.Searcher(run)
     shirt, red, found = searcher.embed(["shirt", "red shirt", "shirt without red"])

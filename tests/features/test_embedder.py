@@ -70,7 +70,7 @@ def test_vectors_are_those_of_the_evaluation_and_the_manifest_tells_of_them(save
     expected = embed_products(model, Encoder(model, processor).product_states(split))
     np.testing.assert_allclose(vectors, expected, atol=1e-3)
     assert vectors.dtype == np.float32 and products.column("_id").to_pylist() == split.product_ids
-    assert products.column_names == ["_id", "hash", "title", "description", "category", "brand", "price"]
+    assert products.column_names == ["_id", "hash", "title", "description", "category", "brand", "price", "image"]
     assert products.column("price").to_pylist() == split.corpus["price"][:]
     manifest = read_vectors_manifest(tmp_path / "out")
     assert (manifest["format"], manifest["count"], manifest["dim"]) == (2, 12, model.config.projection_dim)

@@ -101,7 +101,8 @@ def test_an_engine_is_searched_in_place_of_the_index(run, tmp_path, capsys):
     (run / "index").rename(tmp_path / "elsewhere")
     with open_engine(address) as engine:
         searcher = search.Searcher(run, index=engine)
-        for where in (None, {"category": "mugs"}):
+        some = [one.product_id for one in own.search("red mug", 3)[0]]
+        for where in (None, {"_id": some}):
             expected, shares = own.search("red mug", 4, where, hybrid=False)
             found, its_shares = searcher.search("red mug", 4, where)
             assert [one.product_id for one in found] == [one.product_id for one in expected]
@@ -135,6 +136,16 @@ def test_an_engine_with_another_models_vectors_is_refused(run, tmp_path):
     index.model = "another"
     with pytest.raises(ProductIndexError, match="was built with another model"):
         search.Searcher(run, index=index)
+
+
+def test_an_index_from_before_pictures_names_were_kept_is_brought_up_to_date(run):
+    vectors, products = read_vectors(run / "vectors")
+    manifest = read_vectors_manifest(run / "vectors")
+    assert "image" in products.column_names
+    older = ProductIndex.build(vectors[:8], products.slice(0, 8).drop_columns(["hash", "image"]), manifest["model"])
+    older.save(run / "older")
+    synced = index.main(index.IndexArguments(str(run / "vectors"), str(run / "older"), sync=True))
+    assert len(synced) == len(products) > 8 and "image" not in synced.products.column_names
 
 
 def test_a_query_is_turned_away_from_what_it_does_not_want(run):

@@ -862,3 +862,29 @@ def test_vectors_that_point_everywhere_are_kept_whole(monkeypatch):
     vectors = np.random.default_rng(0).standard_normal((1000, 256)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     assert VectorGraph.build(vectors, "i8").index.ndim == 256
+
+
+def test_notes_are_of_the_generation_of_their_products(tmp_path):
+    index = ProductIndex.build(*drawn_catalogue(30), dtype="i8", words=True)
+    index.save(tmp_path / "index")
+    reader = ProductIndex.load(tmp_path / "index", view=True)
+    index.remove(["sku-001"])
+    index.notes["stream"] = "ü 1"
+    assert not reader.refresh() and reader.notes == {}
+    index.save(tmp_path / "index")
+    assert reader.refresh() and reader.notes == {"stream": "ü 1"}
+    index.compact()
+    index.save(tmp_path / "index")
+    assert ProductIndex.load(tmp_path / "index").notes == {"stream": "ü 1"}
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_save_writes_the_words_that_queries_are_corrected_to_anew(tmp_path, compacted):
+    index = ProductIndex.build(*drawn_catalogue(30), words=True)
+    index.save(tmp_path / "index")
+    index.update([{"_id": "sku-001", "title": "Breton"}])
+    index.remove(["sku-002"])
+    if compacted:
+        index.compact()
+    index.save(tmp_path / "index")
+    assert "breton" in ProductIndex.load(tmp_path / "index").words.spelling.split()

@@ -360,7 +360,7 @@ def test_sigterm_ends_the_batch_and_saves(run_folder):
 
 
 class MemoryEngine(Engine):
-    """Products in memory, which outlive the process that a test ends; `fails` calls of `write_note` are left."""
+    """Products in memory, which outlive the process that a test ends in the call `dies_in` that writes."""
 
     def __init__(self, table: pa.Table, schema: ProductSchema):
         super().__init__("memory")
@@ -375,8 +375,16 @@ class MemoryEngine(Engine):
             if row["_id"] == "too long":
                 raise DataError("its _id is too long")
             self.rows[row["_id"]] = row
+            self._may_die()  # with some products written and others not
+
+    def _may_die(self):
+        if self.dies_in is not None:
+            self.dies_in -= 1
+            if self.dies_in < 0:
+                raise Killed
 
     def delete(self, product_ids):
+        self._may_die()
         for one in product_ids:
             self.rows.pop(one, None)
 
@@ -386,10 +394,7 @@ class MemoryEngine(Engine):
         return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
     def write_note(self, name, text):
-        if self.dies_in is not None:
-            self.dies_in -= 1
-            if self.dies_in < 0:
-                raise Killed
+        self._may_die()
         self.notes[name] = text
 
     def read_note(self, name):
@@ -439,7 +444,7 @@ STREAM = [
 ]
 
 
-@pytest.mark.parametrize("dies_in", [0, 1, 2, None])
+@pytest.mark.parametrize("dies_in", [*range(9), None])
 @pytest.mark.parametrize("batch", [3, 100])
 def test_an_engine_holds_the_same_also_where_a_batch_is_applied_twice(run_folder, engine, dies_in, batch):
     apply(run_folder)  # the index is not touched, and is what the engine's products are compared with

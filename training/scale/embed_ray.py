@@ -40,7 +40,7 @@ class EmbedRayArguments(EmbedArguments):
         actors: Processes that embed, each with a model of its own; one a device.
         gpus: GPUs of an actor; null is 1 where this machine has one, and else 0.
         cpus: CPU cores of an actor.
-        address: Of the cluster, such as 10.0.0.1:6379; null is RAY_ADDRESS, or a cluster on this machine, or a new one.
+        address: Of the cluster, such as 10.0.0.1:6379; null is RAY_ADDRESS, or one on this machine, or a new one.
         patience: Minutes to wait where no machine that is left has room for an actor.
     """
 

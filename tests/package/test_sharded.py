@@ -398,7 +398,7 @@ def test_shards_on_hosts_find_what_one_index_finds(vectors, one, hosts, tmp_path
 
     made = write_vectors(tmp_path / "vectors", *(part[:140] for part in drawn_products(0)))  # the catalogue changes
     build(made, folder, sync=True)
-    fresh = open_index(build(made, tmp_path / "fresh", dtype="f32"))
+    fresh = widened(open_index(build(made, tmp_path / "fresh", dtype="f32")))
     for _ in range(300):
         try:
             if len(found.search(many[:1], 500)[0]) == 140:

@@ -35,7 +35,8 @@ from training.common.files import check_output_file, write_json
 from training.features.shards import read_vectors_manifest
 
 PICTURES = 64  # different ones
-SAMPLING_SECONDS = 0.2
+LOOK_SECONDS = 0.2
+MEMORY_SECONDS = 3.0
 STORE_BYTES = 80 * 2**20  # of each machine's object store; Ray wants 75 MB at least
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
 KINDS = ("mug", "shirt", "lamp", "bowl", "chair", "scarf", "clock", "basket")
@@ -97,9 +98,12 @@ def embed_on_cluster(arguments: RayBenchArguments, words: list[str], folder: Pat
 
         def until(share: float, process: subprocess.Popen) -> None:
             nonlocal peak
+            looks = 0
             while written(folder / "ray") < share * shards and process.poll() is None:
-                peak = max(peak, memory_of([process.pid, *(pid for one in machines for pid in one.pids)]))
-                time.sleep(SAMPLING_SECONDS)
+                if looks % round(MEMORY_SECONDS / LOOK_SECONDS) == 0:
+                    peak = max(peak, memory_of([os.getpid()]))  # driver and cluster are started by this one
+                looks += 1
+                time.sleep(LOOK_SECONDS)
             if process.returncode:
                 wait_for_end(process, folder / "ray")
 
@@ -124,10 +128,10 @@ def embed_on_cluster(arguments: RayBenchArguments, words: list[str], folder: Pat
 
 @dataclass
 class Machine:
-    """A node of the cluster.
+    """A worker of the cluster.
 
     Attributes:
-        pids (`list[int]`): of its raylet and, of the head, its other processes; what they started is found by them.
+        pids (`list[int]`): of the processes that it is; what they started is found by them.
     """
 
     pids: list[int]
@@ -218,14 +222,14 @@ def files_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def memory_of(pids: list[int]) -> float:
-    """Memory in MB of some processes and what they started; pages that they share count once for each."""
+    """Memory in MB of some processes and what they started; pages that several share count once."""
     used: dict[int, int] = {}
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             for one in [process, *process.children(recursive=True)]:
                 with suppress(psutil.NoSuchProcess):
-                    used[one.pid] = one.memory_info().rss
+                    used[one.pid] = one.memory_full_info().pss
     return sum(used.values()) / 2**20
 
 

@@ -862,3 +862,16 @@ def test_vectors_that_point_everywhere_are_kept_whole(monkeypatch):
     vectors = np.random.default_rng(0).standard_normal((1000, 256)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     assert VectorGraph.build(vectors, "i8").index.ndim == 256
+
+
+def test_saves_that_change_no_file_are_generations_too(tmp_path):
+    index = ProductIndex.build(*drawn_catalogue(20))
+    index.save(tmp_path)
+    for generation in (2, 3):
+        reader = ProductIndex.load(tmp_path, view=True)
+        index.save(tmp_path)
+        assert index.generation == generation and reader.refresh() and not reader.refresh()
+    reader = ProductIndex.load(tmp_path, view=True)
+    index.remove(["sku-003"])
+    index.save(tmp_path)
+    assert reader.refresh() and len(reader) == 19

@@ -123,8 +123,13 @@ def generations(folder: Path) -> dict[Path, int]:
 
 
 def last_generation(folder: Path) -> int:
-    """The highest generation that a file of the folder is of, that of a killed save included; 0 if there is none."""
-    return max(generations(folder).values(), default=0)
+    """The highest generation that `index.json` or a file of the folder is of, that of a killed save included; 0 if
+    there is none. A save that changes nothing but `index.json` is a generation without files."""
+    try:
+        told = read_manifest(folder)["generation"]
+    except ProductIndexError:
+        told = 0
+    return max([told, *generations(folder).values()])
 
 
 def check_target(folder: Path) -> None:

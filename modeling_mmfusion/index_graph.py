@@ -213,7 +213,7 @@ class VectorGraph:
                 all of its last candidates tie with the last of the best, as copies of one product do.
             count (`int`, *optional*): candidates; [`~VectorGraph.count_for`] says how many if not given.
         """
-        count = min(count or self.count_for(k) + (places is not None), len(self))
+        count = min(count or max(self.count_for(k), k + (places is not None)), len(self))
         best = []
         for query, rows in zip(queries, self.nearest(queries, count, threads), strict=True):
             scores = self.scores(query, rows)

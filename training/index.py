@@ -297,7 +297,7 @@ def synchronise(
             table = table.drop_columns(PICTURE)
         ids = table.column("_id").to_pylist()
         gone.difference_update(ids)
-        is_known = np.array([product_id in index for product_id in ids])
+        is_known = np.array([product_id in index for product_id in ids], dtype=bool)
         rows = np.array([index.catalogue.rows[one] for one in ids if one in index], dtype=np.int64)
         places = np.flatnonzero(is_known)
         same_vector = np.zeros(len(ids), dtype=bool)

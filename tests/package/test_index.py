@@ -888,3 +888,16 @@ def test_a_save_writes_the_words_that_queries_are_corrected_to_anew(tmp_path, co
         index.compact()
     index.save(tmp_path / "index")
     assert "breton" in ProductIndex.load(tmp_path / "index").words.spelling.split()
+
+
+def test_saves_that_change_no_file_are_generations_too(tmp_path):
+    index = ProductIndex.build(*drawn_catalogue(20))
+    index.save(tmp_path)
+    for generation in (2, 3):
+        reader = ProductIndex.load(tmp_path, view=True)
+        index.save(tmp_path)
+        assert index.generation == generation and reader.refresh() and not reader.refresh()
+    reader = ProductIndex.load(tmp_path, view=True)
+    index.remove(["sku-003"])
+    index.save(tmp_path)
+    assert reader.refresh() and len(reader) == 19

@@ -24,7 +24,7 @@ ray.init(num_cpus=4, include_dashboard=False, object_store_memory=80 * 2**20, lo
 def kill_a_worker():
     while not list(Path(arguments.output).glob("shards/*-*.parquet")):
         time.sleep(0.01)
-    workers = [p for p in psutil.process_iter() if p.name().startswith("ray::") and "Map" in p.name()]
+    workers = [p for p in psutil.process_iter() if p.name().startswith("ray::ShardActor")]
     workers[0].kill()
     print("killed one of", len(workers), flush=True)
 

@@ -49,8 +49,9 @@ from .index_graph import (
 from .index_locks import SearchLock
 from .index_products import ProductRows, map_table, write_table
 from .index_words import ProductWords, best_rows, words_weight
-from .processing_mmfusion import PRODUCT_FIELDS, MMFusionProcessor
+from .queries_mmfusion import MMFusionQueryReader
 from .spelling_mmfusion import join_words
+from .text_mmfusion import PRODUCT_FIELDS
 
 EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored
 MOST_ASKED = 10_000  # candidates that the graph is asked for before all that pass are scored
@@ -645,9 +646,9 @@ class ProductIndex:
         found = zip(products, scores.tolist(), parts, strict=True)
         return [SearchResult(product.pop("_id"), score, product, part) for product, score, part in found]
 
-    def teach(self, processor: MMFusionProcessor) -> None:
+    def teach(self, processor: MMFusionQueryReader) -> None:
         """Tells a processor how the products' texts spell their words, if the index has words; see
-        [`MMFusionProcessor.learn_words`]."""
+        [`MMFusionQueryReader.learn_words`]."""
         if self.words is not None:
             processor.spelling_words = join_words(self.words.spelling, processor.spelling_words)
 

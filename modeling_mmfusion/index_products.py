@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from .errors import ProductIndexError
 from .index_filters import passes, unknown_values
-from .processing_mmfusion import join_fields
+from .text_mmfusion import join_fields
 
 CACHED_FILTERS = 32
 

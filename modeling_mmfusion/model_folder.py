@@ -12,11 +12,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from .auto import MMFusionModel, MMFusionProcessor
 from .checksums import check_whole
 from .errors import DataError, one_line
 from .fingerprint import check_finite
-from .modeling_mmfusion import MMFusionModel
-from .processing_mmfusion import MMFusionProcessor
 
 MENDABLE = (ImportError, OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError)
 OURS = ("modeling_mmfusion", "training", "transformers_modules")

@@ -13,8 +13,6 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 from .errors import DataError
 
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep a connection, so that they and not we end it
@@ -27,6 +25,7 @@ def serve(run: str, host: str, port: int, tower: str, queries_only: bool, name: 
         DataError: if a package is not installed, or the model or the index can't be served.
     """
     try:
+        import torch
         import uvicorn
 
         from .service import create_app

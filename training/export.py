@@ -9,6 +9,12 @@ how far the vectors lie from the model's and the milliseconds of both. A tower t
 query/ is the query tower alone, with its tokenizer: for text-embeddings-inference, Vespa, OpenSearch, transformers.js.
 """
 
+from training.common.cli import run
+from training.features.options import ExportArguments
+
+if __name__ == "__main__":
+    run("training.export", ExportArguments, __doc__)
+
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +22,6 @@ from typing import Any
 from modeling_mmfusion.exported import MANIFEST
 from modeling_mmfusion.fingerprint import model_fingerprint
 from modeling_mmfusion.model_folder import load_model
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import new_folder, write_json
 from training.features.exporting import (
@@ -36,7 +41,6 @@ from training.features.exporting import (
     query_samples,
     sample_picture,
 )
-from training.features.options import ExportArguments
 from training.features.picture_graph import add_picture_graph
 from training.features.query_folder import QueryFolder
 
@@ -79,7 +83,3 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
                 write_json(folder / MANIFEST, reports[name])
             print(format_agreement(output / name, measured), flush=True)
     return reports
-
-
-if __name__ == "__main__":
-    run(main, ExportArguments, __doc__)

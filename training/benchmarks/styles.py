@@ -8,29 +8,18 @@
 In brackets is what a style costs beside the queries that its own were made of.
 """
 
-from dataclasses import dataclass
+from training.benchmarks.options import StyleTableArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.styles", StyleTableArguments, __doc__)
+
 from pathlib import Path
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
-from training.common.cli import run
 from training.common.files import check_output_file, read_json, write_text
 from training.evaluation.styles import format_cost
-
-
-@dataclass
-class StyleTableArguments:
-    """Where the numbers are.
-
-    Args:
-        results: JSON file of training.benchmarks.compare on catalogues of training.styles.
-        systems: Rows of it to show, with semicolons between, such as 'mmfusion, fused; bm25'; empty for all.
-        output: Markdown file to write, or null to print the tables alone.
-    """
-
-    results: str = "runs/compare/results.json"
-    systems: str = ""
-    output: str | None = None
 
 
 def main(arguments: StyleTableArguments) -> str:
@@ -70,7 +59,3 @@ def _table(metric: str, path: str, cells: dict[str, dict]) -> str:
         told = [format_cost(styles[style]) for styles in shown.values()]
         lines.append(f"| {style} | {found['n']:,} | " + " | ".join(told) + " |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, StyleTableArguments, __doc__)

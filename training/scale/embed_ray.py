@@ -8,8 +8,14 @@ those of a worker that dies are done again, and the same command goes on where a
 does: both write the same folders. Without a cluster it starts one on this machine. Ray is in the extra `ray`.
 """
 
+from training.common.cli import run
+from training.scale.options import EmbedRayArguments
+
+if __name__ == "__main__":
+    run("training.scale.embed_ray", EmbedRayArguments, __doc__)
+
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,25 +24,9 @@ import numpy as np
 import torch
 
 from modeling_mmfusion.errors import DataError
-from training.common.cli import run
 from training.common.files import claim_folder, only_process
 from training.features.embedder import WRITER, CatalogueEmbedder, output_of
 from training.features.options import EmbedArguments
-
-
-@dataclass
-class EmbedRayArguments(EmbedArguments):
-    """Which catalogue to embed with which model, and on how many devices; the other options are training.embed's.
-
-    Args:
-        actors: Processes that embed, each with a model of its own; one a device.
-        gpus: GPUs of an actor; null is 1 where this machine has one, and else 0.
-        cpus: CPU cores of an actor. Leave Ray some: with all of them taken nothing else can start.
-    """
-
-    actors: int = 1
-    gpus: float | None = None
-    cpus: float = 1.0
 
 
 class ShardActor:
@@ -81,7 +71,3 @@ def main(arguments: EmbedRayArguments) -> Path:
         )
         embedder.finish([row["facts"] for row in shards.iter_rows()], time.perf_counter() - started)
     return embedder.output
-
-
-if __name__ == "__main__":
-    run(main, EmbedRayArguments, __doc__)

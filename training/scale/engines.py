@@ -12,23 +12,26 @@ and [`MilvusEngine`] searches it: in a file, exactly but slower, or on a cluster
 `pip install -e '.[engines]'`.
 """
 
+from training.common.cli import run
+from training.scale.options import EngineArguments
+
+if __name__ == "__main__":
+    run("training.scale.engines", EngineArguments, __doc__)
+
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.index_filters import numbers_of
 from modeling_mmfusion.index_products import with_large_strings
-from training.common.cli import run
 from training.common.files import beside, cannot_write, check_folder, new_folder
 from training.features.shards import iterate_shown, read_vectors_manifest
 from training.scale.filters import Condition, bounds_expression, check_search, conditions, is_text, passing_texts
@@ -37,28 +40,6 @@ from training.scale.milvus import ENGINES_INSTALL, MilvusEngine, check_collectio
 WRITER = "training.scale.engines"
 OUTPUTS = {"parquet": "bulk", "lance": "products.lance", "milvus": "milvus.db"}
 LANCE_NAMES = {"_distance", "_rowid", "_rowaddr", "_rowoffset"}
-
-
-@dataclass
-class EngineArguments:
-    """Which vectors go where.
-
-    Args:
-        vectors: Folder that training.embed wrote.
-        to: parquet or lance files, or milvus.
-        output: Folder for the files; for milvus its address, or a file for the embedded one. Null is bulk/,
-            products.lance/ or milvus.db beside the vectors.
-        collection: Name in milvus; one of that name is replaced once the new one is loaded.
-        token: User and password, or key, of milvus.
-        shards: Shards of the collection in milvus, which write in parallel.
-    """
-
-    vectors: str = "runs/quickstart/vectors"
-    to: Literal["parquet", "lance", "milvus"] = "parquet"
-    output: str | None = None
-    collection: str = "products"
-    token: str = ""
-    shards: PositiveInt = 1
 
 
 def main(arguments: EngineArguments) -> int:
@@ -226,7 +207,3 @@ def import_lance() -> Any:
     except ImportError as error:
         raise DataError(f"lance is not installed; run: {ENGINES_INSTALL}") from error
     return lance
-
-
-if __name__ == "__main__":
-    run(main, EngineArguments, __doc__)

@@ -40,6 +40,7 @@ from training.features.exporting import (
     product_samples,
     query_samples,
     sample_picture,
+    write_query_tokenizer,
 )
 from training.features.picture_graph import add_picture_graph
 from training.features.query_folder import QueryFolder
@@ -67,19 +68,22 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
         for name, case in cases.items() if towers else ():
             export_onnx(case, Path(scratch, f"{name}_tower.onnx"))
         for name in formats:
+            facts = dict(manifest)
             with new_folder(output / name, WRITER) as folder:
                 if query_folder is not None and name == QUERY_FOLDER:
                     measured = query_folder.write(folder, quantize=bool(arguments.quantize_query))
                 else:
                     WRITERS[name](Path(scratch), folder)
-                    write_json(folder / MANIFEST, manifest)
+                    if name == "onnx":
+                        facts |= write_query_tokenizer(folder, processor)
+                    write_json(folder / MANIFEST, facts)
                     measured = agreement(name, folder, cases)
                 if name == "onnx" and arguments.quantize_query:
                     measured["query_tower_int8"] = add_int8_query(folder, cases["query"])
                 if name == "onnx" and arguments.pictures:
                     pictures = [sample_picture(0), sample_picture(1)]
                     measured["picture"] = add_picture_graph(folder, processor, cases["product"].tower, pictures)
-                reports[name] = manifest | {"measured": measured, "environment": environment()}
+                reports[name] = facts | {"measured": measured, "environment": environment()}
                 write_json(folder / MANIFEST, reports[name])
             print(format_agreement(output / name, measured), flush=True)
     return reports

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass, replace
 from importlib import import_module
 from itertools import pairwise
@@ -84,12 +85,12 @@ def parse(
     return _plain(arguments(**vars(parser.instantiate(parsed))))
 
 
-def run(module: str, arguments: type, description: str, **options) -> None:
+def run(main: str | Callable[[Any], Any], arguments: type, description: str, **options) -> None:
     """Runs a script; what a person has to mend is one line and exit status 2, never a traceback.
 
     Args:
-        module (`str`): the script's module, such as `training.search`; it is imported once the command line has been
-            read, and its `main` gets the options.
+        main (`str` or `Callable`): the script's module, such as `training.search`, which is imported once the command
+            line has been read, and whose `main` gets the options; or what gets them.
         arguments (`type`): the dataclass of its options.
         description (`str`): what it does.
         options: those of [`parse`].
@@ -98,9 +99,9 @@ def run(module: str, arguments: type, description: str, **options) -> None:
     status = 2
     try:
         parsed = parse(arguments, description, **options)
-        main = import_module(module).main
+        work = import_module(main).main if isinstance(main, str) else main
         hide_other_bars()
-        main(parsed)
+        work(parsed)
         return
     except jsonargparse.ArgumentError as error:
         message = f"{one_line(error)}; --help lists the options"

@@ -102,7 +102,7 @@ FOLDERS = {
 # Every command that writes files of names that are given.
 FILES = {"training.audit", "training.evaluate", "training.mine", "training.evaluation.sheet"}
 FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "scaling", "training_speed")}
-FILES |= {f"training.benchmarks.{name}" for name in ("service_load", "space_load", "styles")}
+FILES |= {f"training.benchmarks.{name}" for name in ("service_load", "space_load", "start", "styles")}
 OUTPUTS = {"output", "work", "report", "results", "run_file", "per_query", "examples", "plot"}
 READ = {"training.scale.planning", "training.benchmarks.results", "hub_card.check", "hub_card.push", "training.search"}
 

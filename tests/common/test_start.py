@@ -2,12 +2,13 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 
 import pytest
 from helpers import ROOT
+
+from training.benchmarks.start import commands_of
 
 HEAVY = "torch transformers torchvision datasets timm pandas matplotlib sklearn scipy pyarrow accelerate peft gradio"
 MAX_MB = 150
@@ -44,11 +45,7 @@ for number, words in enumerate(report):
 
 def scripts() -> list[str]:
     """Every module of ours that is run with `python -m`, and the training by its path, as it is launched."""
-    files = (path for room in ("training", "hub_card", "modeling_mmfusion") for path in (ROOT / room).rglob("*.py"))
-    with_options = re.compile(r'^if __name__ == "__main__":\n(    .*\n)*?    (run|main)\(', re.MULTILINE)
-    found = [file.relative_to(ROOT) for file in files if with_options.search(file.read_text(encoding="utf-8"))]
-    names = sorted(".".join(file.with_suffix("").parts) for file in found)
-    return [*names, str(ROOT / "training" / "train.py")]
+    return [*commands_of(ROOT), str(ROOT / "training" / "train.py")]
 
 
 def start(lines: list[list[str]], folder) -> list[dict]:

@@ -374,3 +374,24 @@ class BenchArguments:
     output: str = "runs/bench_train.json"
     contestant: str | None = None
     model: str | None = None
+
+
+@dataclass
+class StartArguments:
+    """What is started.
+
+    Args:
+        before: Another checkout whose commands are started too, in turn with this one's; null starts these alone.
+        run: Run folder that is searched in, with the 8-bit query tower of training.export; null searches in none.
+        query: What is searched for.
+        towers: Query towers to search by: torch, onnx, int8.
+        rounds: Starts of each command, of which the fastest counts: what runs beside only ever slows them down.
+        output: JSON file for the results; null only prints them.
+    """
+
+    before: str | None = None
+    run: str | None = "runs/quickstart"
+    query: str = "green striped mug"
+    towers: list[str] = field(default_factory=lambda: ["torch", "int8"])
+    rounds: PositiveInt = 3
+    output: str | None = None

@@ -56,6 +56,8 @@ class ExportedTowers:
         query (`str`, *optional*, defaults to `"query_tower"`): the query tower's file without its suffix;
             `query_tower_int8` for the quantised one.
         threads (`int`, *optional*, defaults to 0): threads to run on; 0 for one a core.
+        queries_only (`bool`, *optional*, defaults to `False`): check the content of the query tower's files alone, for
+            those who won't ask the product tower.
 
     Attributes:
         model (`str`): fingerprint of the model that was exported.
@@ -66,11 +68,12 @@ class ExportedTowers:
 
     suffix: str
 
-    def __init__(self, folder: str | Path, query: str = "query_tower", threads: int = 0):
+    def __init__(self, folder: str | Path, query: str = "query_tower", threads: int = 0, queries_only: bool = False):
         self.folder = Path(folder)
         self.query = query
         self.threads = threads
-        facts = read_export(self.folder, read=[MANIFEST])
+        own = [MANIFEST, *(file.name for file in self.folder.glob(f"{query}.*"))]
+        facts = read_export(self.folder, own if queries_only else None)
         self.inputs, self.model = facts["inputs"], facts["model"]
 
     def query_vectors(self, inputs: Arrays) -> np.ndarray:
@@ -90,9 +93,7 @@ class ExportedTowers:
         return self._load(self._file("product_tower"))
 
     def _file(self, name: str) -> Path:
-        file = existing_file(self.folder / f"{name}{self.suffix}", "a tower that training.export wrote")
-        check_whole(self.folder, read=[found.name for found in self.folder.glob(f"{name}.*")])
-        return file
+        return existing_file(self.folder / f"{name}{self.suffix}", "a tower that training.export wrote")
 
     def _load(self, file: Path) -> Runner:
         raise NotImplementedError

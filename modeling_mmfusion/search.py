@@ -236,7 +236,8 @@ def exported_tower(folder: Path, tower: str, threads: int = 0) -> OnnxTowers:
     Raises:
         DataError: if it is missing or damaged.
     """
-    return OnnxTowers(folder / "onnx", "query_tower_int8" if tower == "int8" else "query_tower", threads)
+    name = "query_tower_int8" if tower == "int8" else "query_tower"
+    return OnnxTowers(folder / "onnx", name, threads, queries_only=True)
 
 
 def block_shares(vector: np.ndarray, blocks: Mapping[str, int]) -> dict[str, float]:

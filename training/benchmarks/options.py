@@ -382,6 +382,7 @@ class StartArguments:
 
     Args:
         before: Another checkout whose commands are started too, in turn with this one's; null starts these alone.
+        commands: Commands to start, such as training.search, with commas between; all if not given.
         run: Run folder that is searched in, with the 8-bit query tower of training.export; null searches in none.
         query: What is searched for.
         towers: Query towers to search by: torch, onnx, int8.
@@ -390,6 +391,7 @@ class StartArguments:
     """
 
     before: str | None = None
+    commands: list[str] = field(default_factory=list)
     run: str | None = "runs/quickstart"
     query: str = "green striped mug"
     towers: list[str] = field(default_factory=lambda: ["torch", "int8"])

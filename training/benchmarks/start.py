@@ -57,7 +57,8 @@ def main(arguments: StartArguments) -> dict:
     if arguments.output:
         check_output_file(arguments.output, ".json")
     roots = {"now": ROOT} | ({"before": Path(arguments.before).resolve()} if arguments.before else {})
-    starts = [(name, checkout, [name, "--help"]) for checkout, root in roots.items() for name in commands_of(root)]
+    wanted = {name: arguments.commands or commands_of(root) for name, root in roots.items()}
+    starts = [(name, checkout, [name, "--help"]) for checkout in roots for name in wanted[checkout]]
     for tower in arguments.towers if arguments.run else ():
         words = [arguments.query, "--run", str(Path(arguments.run).resolve()), "--tower", tower]
         starts += [(f"search, {tower}", checkout, ["training.search", *words]) for checkout in roots]

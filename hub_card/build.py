@@ -11,54 +11,23 @@ source fails the build, and so does a dataset whose licence is missing or forbid
 unclear licence are built and marked; hub_card.push refuses them.
 """
 
+from hub_card.options import BuildArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("hub_card.build", BuildArguments, __doc__)
+
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hub_card import build_code, build_data, build_model
 from hub_card.contents import default_folder
 from hub_card.figures import CardError
-from training.common.cli import run
 from training.common.files import new_folder
 
 WRITER = "hub_card.build"
-What = Literal["model", "adapter", "dataset", "metric", "space"]
-
-
-@dataclass
-class BuildArguments:
-    """What to build, and from what.
-
-    Args:
-        repo_id: Id that the repository will have on the Hub, such as me/mmfusion-demo; the card's examples use it.
-        what: Kind of repository.
-        run: model, adapter: the run folder, with report.json of training.evaluate.
-        data: dataset: the catalogue's folder.
-        output: Folder to write; runs/hub/, the kind and the repository's name if not given.
-        reports: model: reports to show, with commas between, the first as the main one; report.json of the run if it
-            is not given.
-        dataset_ids: Hub ids of the catalogues that the run was trained on, in their order with commas between; of a
-            Space the catalogue that it shows.
-        base_id: adapter: Hub id of the model that it belongs to.
-        model_id: space: Hub id of the model that it searches with.
-        license: model, adapter: licence of the weights, an id of the Hub.
-        language: Language of queries and listings, an ISO 639 code, several with commas between.
-    """
-
-    repo_id: str
-    what: What = "model"
-    run: str = "runs/quickstart"
-    data: str = "data/demo_shop"
-    output: str | None = None
-    reports: list[str] = field(default_factory=list)
-    dataset_ids: list[str] = field(default_factory=list)
-    base_id: str | None = None
-    model_id: str | None = None
-    license: str = "apache-2.0"
-    language: list[str] = field(default_factory=lambda: ["en"])
 
 
 BUILDERS: dict[str, Callable[[BuildArguments, Path], None]] = {
@@ -101,7 +70,3 @@ def check_ids(arguments: BuildArguments) -> None:
             raise CardError(f"--{option} {name}: is no id of a repository, such as me/mmfusion-demo") from error
         if name is not None and name.count("/") != 1:
             raise CardError(f"--{option} {name}: lacks its owner; write owner/{name}")
-
-
-if __name__ == "__main__":
-    run(main, BuildArguments, __doc__)

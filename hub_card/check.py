@@ -8,12 +8,17 @@ the downloaded folder, in another process, on the catalogue and split that the c
 is compared. Exit status 2 says that one differs by more than the tolerance.
 """
 
+from hub_card.options import CheckArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("hub_card.check", CheckArguments, __doc__)
+
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, snapshot_download
@@ -25,28 +30,8 @@ from hub_card.licenses import is_hub_id
 from hub_card.loaders import load_as_stranger
 from hub_card.push import PushError, is_connection_error, reason_of
 from modeling_mmfusion.errors import one_line
-from training.common.cli import run
 
 EXPORTED = ["onnx/*", "openvino/*", "query/*"]
-
-
-@dataclass
-class CheckArguments:
-    """Which model to check, and on what.
-
-    Args:
-        repo_id: Model on the Hub.
-        revision: Its commit or tag.
-        data: Catalogue to measure on; the card's dataset if it is not given. A folder's catalogue must be that of the
-            card, else the numbers differ for good reason.
-        tolerance: How far a metric may be from the card's; another processor rounds otherwise, and a product more or
-            less in ten moves one query's nDCG.
-    """
-
-    repo_id: str
-    revision: str = "main"
-    data: str | None = None
-    tolerance: float = 0.002
 
 
 def main(arguments: CheckArguments) -> dict[str, tuple[float, float]]:
@@ -146,7 +131,3 @@ def value_of(measured: Figures, result: EvalResult) -> float:
     """The measured value of one of the card's results, whose name is `metric, view`."""
     metric, view = result.metric_name.split(", ")
     return measured.value("report", f"views/{view}/{metric}/mean")
-
-
-if __name__ == "__main__":
-    run(main, CheckArguments, __doc__)

@@ -10,13 +10,18 @@ repository is loaded by a process with an empty cache that does not have mmfusio
 folder makes no commit, so after a failure give the same command again.
 """
 
+from hub_card.options import PushArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("hub_card.push", PushArguments, __doc__)
+
 import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
@@ -28,9 +33,7 @@ from hub_card.figures import CardError
 from hub_card.licenses import NON_COMMERCIAL, OPEN, UNCLEAR_TAG
 from hub_card.loaders import load_as_stranger
 from modeling_mmfusion.errors import DataError, one_line
-from training.common.cli import run
 
-What = Literal["model", "adapter", "dataset", "metric", "space"]
 REPO_TYPES = {"model": "model", "adapter": "model", "dataset": "dataset", "metric": "space", "space": "space"}
 CARDS: dict[str, type[RepoCard]] = {"model": ModelCard, "dataset": DatasetCard, "space": SpaceCard}
 SPACE_VARIABLES = {"MMFUSION_MODEL": "models", "MMFUSION_DATA": "datasets"}
@@ -51,40 +54,6 @@ KEPT = (".gitattributes",)
 
 class PushError(DataError):
     """What kept a release from being made, on one line, and what state it left."""
-
-
-@dataclass
-class PushArguments:
-    """What to push, and where to.
-
-    Args:
-        repo_id: Repository on the Hub, such as me/mmfusion-demo; made if it is not there.
-        what: Kind of repository.
-        folder: Folder that hub_card.build wrote; runs/hub/, the kind and the repository's name
-            if not given.
-        private: Make the repository private, if it is made.
-        dry_run: List the files and their sizes, check them, and send nothing.
-        pull_request: Open a pull request instead of writing to the main branch.
-        tag: Tag for the commit, such as v0.1.0, set last; tags are never moved.
-        message: Message of the commit.
-        collection: Title of a collection of the repository's owner to add it to; made if it is not there.
-        delete: Remove files from the repository that the folder does not have; without it they stop the push.
-        max_mb: The most megabytes that the folder may have.
-        allow_unclear_license: Publish weights of unclear licence all the same. You answer for it.
-    """
-
-    repo_id: str
-    what: What = "model"
-    folder: str | None = None
-    private: bool = False
-    dry_run: bool = False
-    pull_request: bool = False
-    tag: str | None = None
-    message: str = "Push by hub_card.push"
-    collection: str | None = None
-    delete: bool = False
-    max_mb: float = 2000.0
-    allow_unclear_license: bool = False
 
 
 def main(arguments: PushArguments) -> str | None:
@@ -369,7 +338,3 @@ def wait_of(error: BaseException, attempt: int) -> float | None:
     asked = answer.response.headers.get("Retry-After", "")
     wait = float(asked) if asked.isdigit() else min(2.0 ** (attempt - 1), 30.0)
     return wait if wait <= LONGEST_WAIT else None
-
-
-if __name__ == "__main__":
-    run(main, PushArguments, __doc__)

@@ -1,9 +1,11 @@
 """mmfusion: multimodal product search with a query tower and a product tower that fuses text and pictures.
 
-Importing this package registers the model with `AutoConfig`, `AutoModel` and `AutoProcessor`; a model that is saved
-carries files `*_mmfusion.py`, so that it loads elsewhere by `AutoModel.from_pretrained(..., trust_remote_code=True)`.
+A name is imported when it is first asked for, so that a search by an exported query tower needs no torch. The first of
+the model's own (`MMFusionModel` and its kin) registers it with `AutoConfig`, `AutoModel` and `AutoProcessor`, and so
+does `import modeling_mmfusion` where transformers is imported already. A model that is saved carries files
+`*_mmfusion.py`, so that it loads elsewhere by `AutoModel.from_pretrained(..., trust_remote_code=True)`.
 
-Search is imported when it is first asked for, since it needs the extra `index`:
+Search needs the extra `index`:
 
 ```python
 >>> from modeling_mmfusion import ProductIndex, Searcher
@@ -11,32 +13,41 @@ Search is imported when it is first asked for, since it needs the extra `index`:
 ```
 """
 
+import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
-
-from .configuration_mmfusion import MMFusionConfig
-from .fusion_mmfusion import MMFusionStates
-from .modeling_mmfusion import (
-    MMFusionExplanation,
-    MMFusionFeatures,
-    MMFusionModel,
-    MMFusionOutput,
-    MMFusionPreTrainedModel,
-)
-from .processing_mmfusion import MMFusionProcessor
-
-AutoConfig.register(MMFusionConfig.model_type, MMFusionConfig)
-AutoModel.register(MMFusionConfig, MMFusionModel)
-AutoProcessor.register(MMFusionConfig, MMFusionProcessor)
-MMFusionConfig.register_for_auto_class()
-MMFusionModel.register_for_auto_class("AutoModel")
-MMFusionProcessor.register_for_auto_class("AutoProcessor")
+if TYPE_CHECKING:
+    from .auto import (
+        MMFusionConfig,
+        MMFusionExplanation,
+        MMFusionFeatures,
+        MMFusionModel,
+        MMFusionOutput,
+        MMFusionPreTrainedModel,
+        MMFusionProcessor,
+        MMFusionStates,
+    )
+    from .errors import DataError, ProductIndexError
+    from .exported import OnnxTowers, OpenVinoTowers
+    from .fingerprint import model_fingerprint, stored_fingerprint
+    from .index import ProductIndex, SearchResult
+    from .index_graph import SearchWidth
+    from .model_folder import load_model
+    from .query_mmfusion import MMFusionQueryModel
+    from .search import Searcher
 
 LAZY = {
     "DataError": "errors",
+    "MMFusionConfig": "auto",
+    "MMFusionExplanation": "auto",
+    "MMFusionFeatures": "auto",
+    "MMFusionModel": "auto",
+    "MMFusionOutput": "auto",
+    "MMFusionPreTrainedModel": "auto",
+    "MMFusionProcessor": "auto",
     "MMFusionQueryModel": "query_mmfusion",
+    "MMFusionStates": "auto",
     "OnnxTowers": "exported",
     "OpenVinoTowers": "exported",
     "ProductIndex": "index",
@@ -51,7 +62,8 @@ LAZY = {
     "stored_fingerprint": "fingerprint",
 }
 
-__all__ = [
+__all__ = [  # noqa: F822, found in LAZY
+    "DataError",
     "MMFusionConfig",
     "MMFusionExplanation",
     "MMFusionFeatures",
@@ -59,8 +71,18 @@ __all__ = [
     "MMFusionOutput",
     "MMFusionPreTrainedModel",
     "MMFusionProcessor",
+    "MMFusionQueryModel",
     "MMFusionStates",
-    *LAZY,
+    "OnnxTowers",
+    "OpenVinoTowers",
+    "ProductIndex",
+    "ProductIndexError",
+    "SearchResult",
+    "SearchWidth",
+    "Searcher",
+    "load_model",
+    "model_fingerprint",
+    "stored_fingerprint",
 ]
 
 
@@ -69,3 +91,7 @@ def __getattr__(name: str) -> Any:
     if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{LAZY[name]}", __name__), name)
+
+
+if "transformers" in sys.modules:
+    import_module(".auto", __name__)

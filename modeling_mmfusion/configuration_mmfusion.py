@@ -7,7 +7,6 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-VIEWS = ("fused", "text", "image")
 FusionType = Literal["experts", "weighted_mean", "sum", "concat", "gated"]
 Pooling = Literal["mean", "cls", "last", "pooler", "aligned"]
 EXPERTS = ("text", "lexical", "image", "cross", "aligned")

@@ -13,10 +13,8 @@ from safetensors.torch import load_file
 from transformers import PreTrainedConfig
 from transformers.core_model_loading import revert_weight_conversion
 
-from .configuration_mmfusion import MMFusionConfig
+from .auto import MMFusionConfig, MMFusionModel, MMFusionProcessor
 from .errors import DataError
-from .modeling_mmfusion import MMFusionModel
-from .processing_mmfusion import MMFusionProcessor
 
 APART = ("text_config", "vision_config", "query_config", "aligned_config", "truncate_dim", "matryoshka_dims")
 TOWERS = ("text_model.", "vision_model.", "query_model.")

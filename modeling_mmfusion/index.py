@@ -54,8 +54,9 @@ from .index_products import ProductRows, map_table, write_table
 from .index_shards import Candidates, Found, Shard, ShardFacts
 from .index_vectors import RowVectors
 from .index_words import ProductWords, WordCounts, best_rows, words_weight
-from .processing_mmfusion import PRODUCT_FIELDS, MMFusionProcessor
+from .queries_mmfusion import MMFusionQueryReader
 from .spelling_mmfusion import join_words
+from .text_mmfusion import PRODUCT_FIELDS
 
 EXACT_ROWS = 10_000  # that pass a filter: as many or fewer are all scored, or with codes those
 EXACT_WITH_CODES = 2000  # after which codes tell which ones are
@@ -758,9 +759,9 @@ class ProductIndex:
         found = zip(products, scores.tolist(), parts, strict=True)
         return [SearchResult(product.pop("_id"), score, product, part) for product, score, part in found]
 
-    def teach(self, processor: MMFusionProcessor) -> None:
+    def teach(self, processor: MMFusionQueryReader) -> None:
         """Tells a processor how the products' texts spell their words, if the index has words; see
-        [`MMFusionProcessor.learn_words`]."""
+        [`MMFusionQueryReader.learn_words`]."""
         if self.words is not None:
             processor.spelling_words = join_words(self.words.spelling, processor.spelling_words)
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from .errors import ProductIndexError
 from .index_filters import NO_READINGS, Readings, UnknownValue, column_readings, passes, unknown_values
-from .processing_mmfusion import join_fields
+from .text_mmfusion import join_fields
 
 CACHED_FILTERS = 32
 

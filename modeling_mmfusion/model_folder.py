@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -12,11 +11,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from .checksums import check_whole
+from .auto import MMFusionModel, MMFusionProcessor
+from .checksums import check_model_name, check_whole
 from .errors import DataError, one_line
 from .fingerprint import check_finite
-from .modeling_mmfusion import MMFusionModel
-from .processing_mmfusion import MMFusionProcessor
 
 MENDABLE = (ImportError, OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError)
 OURS = ("modeling_mmfusion", "training", "transformers_modules")
@@ -113,17 +111,6 @@ def try_processor(processor: MMFusionProcessor) -> MMFusionProcessor:
     if not torch.isfinite(inputs["pixel_values"]).all():
         raise ValueError("the image processor makes pixels that are no finite numbers: look at its mean and std")
     return processor
-
-
-def check_model_name(name: str | os.PathLike) -> None:
-    """Refuses what is neither a folder nor the form of a Hub id, before anything is read.
-
-    Raises:
-        DataError: naming it.
-    """
-    is_hub_id = isinstance(name, str) and not name.startswith((".", "/")) and name.count("/") == 1
-    if not Path(name).is_dir() and not is_hub_id:
-        raise DataError(f"{name}: no such model folder; train one (make quickstart) or give a Hub id such as org/name")
 
 
 def prepare_for_inference(model: MMFusionModel, device: str | None = None) -> MMFusionModel:

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutpu
 from transformers.utils import can_return_tuple, logging
 
 from .baselines_mmfusion import BASELINES, MMFusionQueryProjection
-from .configuration_mmfusion import VIEWS, MMFusionConfig
+from .configuration_mmfusion import MMFusionConfig
 from .encoders_mmfusion import (
     ATTEND_PADDING,
     VARYING_SHAPE,
@@ -55,6 +55,7 @@ from .fusion_mmfusion import (
     split_blocks,
     truncate_vectors,
 )
+from .text_mmfusion import VIEWS
 
 logger = logging.get_logger(__name__)
 

@@ -3,30 +3,27 @@
 import bisect
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 import transformers
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BatchFeature, CLIPImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
 from .encoders_mmfusion import ATTEND_PADDING, longest_text_of
+from .pictures_mmfusion import PICTURE_FORMATS, load_picture, pictures_of
+from .queries_mmfusion import MMFusionQueryReader
 from .sentence_transformers_mmfusion import QUERY_MARK, write_sentence_transformers_files
-from .spelling_mmfusion import join_words, shop_words, speller_of
 from .text_mmfusion import (
     PRODUCT_FIELDS,
     SENTENCES,
     field_text,
-    is_missing,
     join_fields,
     normalize_text,
     plain_words,
-    split_negation,
-    unescape_query,
 )
 
 logger = logging.get_logger(__name__)
@@ -34,11 +31,9 @@ logger = logging.get_logger(__name__)
 CUT_FIELDS = ("description", "attributes", "category")
 MAX_QUERY_LENGTH, MAX_PRODUCT_LENGTH = 48, 128
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece*.model", "vocab.*")
-MAX_PIXELS = 64_000_000
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # none that runs another program
 
 
-class MMFusionProcessor(ProcessorMixin):
+class MMFusionProcessor(MMFusionQueryReader, ProcessorMixin):
     r"""
     Turns queries and products into the inputs of [`MMFusionModel`]; the one place that knows how a product becomes
     text.
@@ -215,7 +210,7 @@ class MMFusionProcessor(ProcessorMixin):
     def process_queries(self, queries: str | list[str], **kwargs) -> BatchFeature:
         """Queries to `input_ids` and `attention_mask` of shape `(batch, tokens)`; `kwargs` are those of a call."""
         queries = [queries] if isinstance(queries, str) else list(queries)
-        texts = [self.query_prefix + self.query_text(query) for query in queries]
+        texts = [self.prefixed_query(query) for query in queries]
         asked = self._merge_kwargs(**kwargs)["text_kwargs"] if kwargs else {}
         return self._tokenize(self.query_tokenizer, texts, self.max_query_length, asked)
 
@@ -324,46 +319,9 @@ class MMFusionProcessor(ProcessorMixin):
             return True
         return len(self.tokenizer(text, verbose=False)["input_ids"]) <= self.max_product_length
 
-    def query_text(self, query: str) -> str:
-        """A query as the model reads it: without the escapes of an address, `red%20mug`, without what it says that it
-        does not want (see [`split_negation`]), as [`normalize_text`] and [`plain_words`] make it, and spelled as the
-        shop spells it."""
-        return self._read(split_negation(normalize_text(unescape_query(query)))[0])
-
-    def unwanted_text(self, query: str) -> str | None:
-        """A query as the model reads it, with what it does not want as if it did: `stripes dress` of `dress without
-        stripes`; `None` if it excludes nothing. See [`turn_away`]."""
-        kept, excluded = split_negation(normalize_text(unescape_query(query)))
-        return self._read(f"{excluded} {kept}") if excluded else None
-
-    def _read(self, text: str) -> str:
-        return self._in_case(self.correction(text) or self._plain(text))
-
-    def correction(self, query: str) -> str | None:
-        """A query with its misspelled words corrected to those that are known, or `None` if none is."""
-        text = self._plain(query)
-        found = speller_of(self.spelling_words).correct(text, self._is_token)
-        return None if found == text else found
-
-    def _plain(self, query: str) -> str:
-        text = normalize_text(unescape_query(query))
-        return plain_words(text) if self.plain_words else text
-
-    def learn_words(self, listings: Iterable[str], queries: Iterable[str] = ()) -> None:
-        """Adds the words of a catalogue to those that queries are corrected to, before those that are known.
-
-        Args:
-            listings (`Iterable[str]`): its products' texts.
-            queries (`Iterable[str]`, *optional*): what was asked for in it.
-        """
-        self.spelling_words = join_words(shop_words(listings, queries), self.spelling_words)
-
     def _is_token(self, word: str) -> bool:
         tokens = self.query_tokenizer.tokenize(f" {word}")
         return len(tokens) == 1 and tokens[0] != self.query_tokenizer.unk_token
-
-    def _in_case(self, text: str) -> str:
-        return text.lower() if self.lower_case else text
 
     def _tokenize(self, tokenizer, texts: list[str], max_length: int, asked: dict) -> BatchFeature:
         settings = {"padding": True, "truncation": True, "max_length": max_length} | asked
@@ -432,49 +390,6 @@ def check_settings(texts: Mapping, lengths: Mapping, lists: Mapping, sizes) -> N
         raise ValueError(f"the processor's {wrong[0]} can't be {str(value)[:40]!r}")
 
 
-def pictures_of(image) -> list:
-    """A product's pictures, of which a catalogue holds one or a list, without those that are missing."""
-    pictures = image if isinstance(image, (list, tuple)) else [image]
-    return [picture for picture in pictures if not is_missing(picture)]
-
-
-def load_picture(picture, min_side: int | None = None) -> Image.Image:
-    """Reads a picture, turned upright and on a white background, as RGB.
-
-    Args:
-        picture (`PIL.Image.Image`, `str`, `PathLike`, `bytes` or `Mapping`): the last is a `datasets` Image that is
-            not decoded.
-        min_side (`int`, *optional*): a JPEG file that is larger is read at 1/2, 1/4 or 1/8 of its size, which takes a
-            fraction of the time, as long as no side becomes shorter than this many pixels.
-
-    Raises:
-        ValueError: if it can't be read, is none of JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF, or has more than 64
-            million pixels; the message is one line.
-    """
-    if isinstance(picture, Mapping):
-        picture = picture.get("bytes") or picture.get("path")
-    is_file = not isinstance(picture, Image.Image)
-    try:
-        if isinstance(picture, bytes):
-            picture = Image.open(BytesIO(picture), formats=PICTURE_FORMATS)
-        elif isinstance(picture, (str, os.PathLike)):
-            picture = Image.open(picture, formats=PICTURE_FORMATS)
-        elif is_file:
-            raise ValueError(f"a picture must be a PIL image, a path or bytes, not {type(picture).__name__}")
-        if picture.width * picture.height > MAX_PIXELS:
-            raise ValueError(f"{picture.width} x {picture.height} pixels are too many (at most {MAX_PIXELS:,})")
-        if min_side and is_file:
-            picture.draft(None, (min_side, min_side))  # no effect but on JPEG
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        return picture.convert("RGB")
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = "no picture format that is known" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise ValueError(f"unreadable picture ({reason})") from error
-
-
 def on_pil(image_processor):
     """The same image processor on PIL, so that pixels are the same with and without torchvision.
 
@@ -535,4 +450,4 @@ def load_image_processor(vision: str | os.PathLike):
     )
 
 
-__all__ = ["MMFusionProcessor"]
+__all__ = ["PICTURE_FORMATS", "MMFusionProcessor", "load_picture"]

@@ -1,7 +1,6 @@
 """The query tower alone, for machines that search and never embed a product."""
 
-from .configuration_mmfusion import MMFusionConfig
-from .modeling_mmfusion import MMFusionModel
+from .auto import MMFusionConfig, MMFusionModel
 
 
 class MMFusionQueryModel(MMFusionModel):

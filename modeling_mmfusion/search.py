@@ -1,23 +1,24 @@
 """`Searcher`: a query tower and the index of products that belongs to it."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
-from .checksums import check_whole
+from .checksums import check_model_name, check_whole
 from .errors import ProductIndexError
-from .exported import OnnxTowers
-from .fingerprint import stored_fingerprint
+from .exported import ExportedQueryReader, OnnxTowers, exported_query_reader
 from .index import ProductIndex, SearchResult
-from .model_folder import check_model_name, load_model, load_weights, reading, try_processor
-from .modeling_mmfusion import MMFusionModel
-from .processing_mmfusion import MMFusionProcessor
-from .query_mmfusion import MMFusionQueryModel
+from .queries_mmfusion import MMFusionQueryReader
 from .sharded import ShardedIndex, open_index
+
+if TYPE_CHECKING:
+    from .modeling_mmfusion import MMFusionModel
+    from .processing_mmfusion import MMFusionProcessor
+    from .query_mmfusion import MMFusionQueryModel
 
 BATCH_SIZE = 64  # queries that are embedded and searched together
 AWAY = 0.6  # of the way from a query to itself with what it does not want, and in the other direction
@@ -53,7 +54,8 @@ class ProductSearch(Protocol):
 
 
 class Searcher:
-    """A query tower and an index that belong together.
+    """A query tower and an index that belong together. With an exported tower neither torch nor transformers is
+    imported before a picture is searched for.
 
     Misspelled words of queries are corrected to those of the products, if the index has words; see
     [`MMFusionSpeller`].
@@ -77,9 +79,9 @@ class Searcher:
     ):
         self.folder = Path(run) / "model"
         check_model_name(self.folder)
-        check_whole(self.folder)
+        self.processor: MMFusionProcessor | ExportedQueryReader
         self.index = open_index(Path(run) / "index") if index is None else index
-        self.processor, self.tower, fingerprint = load_query_tower(self.folder, tower)
+        self.processor, self.tower, fingerprint = load_query_side(self.folder, tower)
         check_same_model(self.index, fingerprint, self.folder)
         if spelling and isinstance(self.index, ProductIndex | ShardedIndex):
             self.index.teach(self.processor)
@@ -89,11 +91,14 @@ class Searcher:
             self.tower.config.truncate_dim = self.index.dim
 
     @cached_property
-    def whole_model(self) -> MMFusionModel:
-        """The model with its image encoder, loaded when a picture is first searched for."""
-        return load_model(self.folder, device="cpu", truncate_dim=self.index.dim)[0]
+    def whole_model(self) -> "tuple[MMFusionModel, MMFusionProcessor]":
+        """The model with its image encoder and its processor, loaded when a picture is first searched for."""
+        from .model_folder import load_model
 
-    @torch.inference_mode()
+        model, processor = load_model(self.folder, device="cpu", truncate_dim=self.index.dim)
+        processor.spelling_words = self.processor.spelling_words
+        return model, processor
+
     def embed(self, texts: list[str], images: list | None = None, image_weight: float = 0.5) -> np.ndarray:
         """Vectors `(queries, dim)` of texts, pictures ("like this") or both ("like this, but red").
 
@@ -105,13 +110,17 @@ class Searcher:
         """
         if images is None:
             return turn_away(self._embed_texts(texts), texts, self.processor, self._embed_texts)
+        import torch
+
+        model, processor = self.whole_model
         vectors = []
         for text, image in zip(texts, images, strict=True):
-            inputs = dict(self.processor.process_queries([text])) if text.strip() else {}
+            inputs = dict(processor.process_queries([text])) if text.strip() else {}
             if image is not None:
-                pictures = self.processor.process_products([{"image": image}])
+                pictures = processor.process_products([{"image": image}])
                 inputs |= {name: pictures[name] for name in ("pixel_values", "image_mask")}
-            output = self.whole_model.get_query_features(**inputs, image_weight=image_weight)
+            with torch.inference_mode():
+                output = model.get_query_features(**inputs, image_weight=image_weight)
             vectors.append(output.pooler_output.float().numpy())
         return np.concatenate(vectors)
 
@@ -119,7 +128,10 @@ class Searcher:
         inputs = self.processor.process_queries(texts)
         if isinstance(self.tower, OnnxTowers):
             return self.tower.query_vectors(inputs)
-        return self.tower.get_query_features(**inputs).pooler_output.float().numpy()
+        import torch
+
+        with torch.inference_mode():
+            return self.tower.get_query_features(**inputs).pooler_output.float().numpy()
 
     def search(
         self,
@@ -188,7 +200,7 @@ def check_same_model(index: ProductSearch, model: str, name: Path) -> None:
 def turn_away(
     vectors: np.ndarray,
     texts: Sequence[str],
-    processor: MMFusionProcessor,
+    processor: MMFusionQueryReader,
     embed: Callable[[list[str]], np.ndarray],
 ) -> np.ndarray:
     """Turns queries away from what they say that they do not want.
@@ -198,7 +210,7 @@ def turn_away(
     Args:
         vectors (`np.ndarray` of shape `(queries, dim)`): the queries' unit vectors, without what they do not want.
         texts (`Sequence[str]`): as typed.
-        processor (`MMFusionProcessor`): the model's; see [`~MMFusionProcessor.unwanted_text`].
+        processor (`MMFusionQueryReader`): the model's; see [`~MMFusionQueryReader.unwanted_text`].
         embed (`Callable`): makes unit vectors of texts.
 
     Returns:
@@ -213,9 +225,36 @@ def turn_away(
     return turned
 
 
+def load_query_side(
+    folder: Path, tower: str = "torch"
+) -> "tuple[MMFusionProcessor | ExportedQueryReader, MMFusionQueryModel | OnnxTowers, str]":
+    """What a search needs of a model: what reads queries, the query tower and the model's fingerprint. Of the files
+    those that it reads are checked.
+
+    Args:
+        folder (`Path`): a model folder.
+        tower (`str`, *optional*, defaults to `"torch"`): see [`Searcher`].
+
+    Raises:
+        DataError: if the tower is missing or damaged.
+    """
+    if tower != "torch":
+        exported = exported_tower(folder, tower, threads_asked_for())
+        if (reader := exported_query_reader(folder)) is not None:
+            return reader, exported, exported.model
+    check_whole(folder)
+    return load_query_tower(folder, tower)
+
+
+def threads_asked_for() -> int:
+    """Threads by the environment's `OMP_NUM_THREADS`, which torch heeds and ONNX Runtime does not; 0 without it."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for threads within threads
+    return int(asked) if asked.isdecimal() else 0
+
+
 def load_query_tower(
     folder: Path, tower: str = "torch"
-) -> tuple[MMFusionProcessor, MMFusionQueryModel | OnnxTowers, str]:
+) -> "tuple[MMFusionProcessor, MMFusionQueryModel | OnnxTowers, str]":
     """The processor, the query tower and the model's fingerprint.
 
     Args:
@@ -225,14 +264,35 @@ def load_query_tower(
     Raises:
         DataError: if the tower is missing or damaged.
     """
+    import torch
+
+    from .auto import MMFusionProcessor
+    from .fingerprint import stored_fingerprint
+    from .model_folder import load_weights, reading, try_processor
+    from .query_mmfusion import MMFusionQueryModel
+
     with reading(f"{folder}: can't load the query tower"):
         processor = try_processor(MMFusionProcessor.from_pretrained(folder))
         if tower == "torch":
             model = load_weights(MMFusionQueryModel, folder).eval()
             return processor, model, stored_fingerprint(folder, processor)
-        name = "query_tower_int8" if tower == "int8" else "query_tower"
-        exported = OnnxTowers(folder / "onnx", name, threads=torch.get_num_threads())
+        exported = exported_tower(folder, tower, torch.get_num_threads())
         return processor, exported, exported.model
+
+
+def exported_tower(folder: Path, tower: str, threads: int = 0) -> OnnxTowers:
+    """The query tower that `training.export` wrote to a model folder.
+
+    Args:
+        folder (`Path`): a model folder.
+        tower (`str`): `onnx` or `int8`.
+        threads (`int`, *optional*, defaults to 0): threads to run on; 0 for one a core.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    name = "query_tower_int8" if tower == "int8" else "query_tower"
+    return OnnxTowers(folder / "onnx", name, threads, queries_only=True)
 
 
 def block_shares(vector: np.ndarray, blocks: Mapping[str, int]) -> dict[str, float]:

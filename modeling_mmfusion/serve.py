@@ -15,8 +15,6 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 from .errors import DataError
 
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep a connection, so that they and not we end it
@@ -39,6 +37,7 @@ def serve(
         DataError: if a package is not installed, or the model or the index can't be served.
     """
     try:
+        import torch
         import uvicorn
 
         from .index import ProductIndex

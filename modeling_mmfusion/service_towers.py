@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from .auto import MMFusionConfig, MMFusionModel
 from .checksums import check_whole
-from .configuration_mmfusion import MMFusionConfig
 from .errors import DataError
 from .exported import OnnxTowers
 from .fingerprint import stored_fingerprint
 from .fusion_mmfusion import truncate_vectors
 from .index import ProductIndex
 from .model_folder import check_model_name, load_model
-from .modeling_mmfusion import MMFusionModel
-from .processing_mmfusion import field_text, load_picture, pictures_of
+from .pictures_mmfusion import load_picture, pictures_of
 from .search import load_query_tower, turn_away
 from .sharded import ShardedIndex, open_index
+from .text_mmfusion import field_text
 
 QUERY_FIELDS = ("text", "image")
 MAX_PICTURES = 16  # of one product

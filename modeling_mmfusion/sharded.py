@@ -32,7 +32,7 @@ from .index import (
 )
 from .index_filters import NO_READINGS, Readings
 from .index_shards import Candidates, ShardFacts, check_together, merge, shard_folders
-from .processing_mmfusion import MMFusionProcessor
+from .queries_mmfusion import MMFusionQueryReader
 from .shard_client import RemoteShard, ShardChanged, is_address
 from .spelling_mmfusion import join_words
 
@@ -220,7 +220,7 @@ class ShardedIndex:
                 self.refresh()
         raise changed
 
-    def teach(self, processor: MMFusionProcessor) -> None:
+    def teach(self, processor: MMFusionQueryReader) -> None:
         """Tells a processor how all products' texts spell their words; see [`ProductIndex.teach`]."""
         if self.hybrid:
             processor.spelling_words = join_words(self.facts[0].spelling, processor.spelling_words)

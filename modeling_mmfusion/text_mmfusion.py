@@ -3,13 +3,11 @@
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from urllib.parse import unquote
 
-import numpy as np
-import torch
-
 PRODUCT_FIELDS = ("title", "brand", "category", "description", "attributes")
+VIEWS = ("fused", "text", "image")  # of a product
 TRADE_MARKS = str.maketrans("", "", "\u2122\u2120")  # TM and SM
 FRACTION, FRACTION_SLASH = re.compile("[\u00bc-\u00be\u2150-\u215e]"), "\u2044"
 MARKS = ((0x21, 0x3100), (0xFE00, 0x10000), (0x1F000, 0x1FB00))  # where Unicode has punctuation and symbols
@@ -104,9 +102,11 @@ def is_missing(value) -> bool:
     """True for what catalogues hold where there is nothing: `None`, not-a-number, an empty string or no bytes."""
     if isinstance(value, Mapping):
         return not value.get("bytes") and not value.get("path")
-    if isinstance(value, (np.ndarray, torch.Tensor)):
+    if isinstance(value, (str, bytes)):
+        return not value.strip()
+    if isinstance(value, Sized):  # lists and arrays, which may say item by item what they equal
         return False
-    return value is None or value != value or (isinstance(value, (str, bytes)) and not value.strip())
+    return value is None or value != value
 
 
 def normalize_text(text: str) -> str:

@@ -317,7 +317,7 @@ def commands() -> dict[str, type]:
     """Every module of ours that is run with `python -m`, and the dataclass of its options."""
     found = {}
     for file in (path for room in ("training", "hub_card") for path in sorted((ROOT / room).rglob("*.py"))):
-        match = re.search(r"^    run\(main, (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        match = re.search(r"^    run\([\w.\"]+, (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
         if match:
             name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
             found[name] = getattr(import_module(name), match[1])

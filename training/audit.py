@@ -8,15 +8,17 @@ Two products are near duplicates if both their titles and their first pictures h
 an encoder; where one of them has no picture the title decides alone, and that is counted.
 """
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from training.common.cli import run
+from training.options import AuditArguments
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
+if __name__ == "__main__":
+    run("training.audit", AuditArguments, __doc__)
+
+from pathlib import Path
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.model_folder import prepare_for_inference
 from training.catalogue.layout import RetrievalSplit, load_products, load_split, split_names
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.evaluation.near_duplicates import NearDuplicates, encoder_features, find_near_duplicates
@@ -26,29 +28,6 @@ from training.learning.options import ModelArguments
 from training.learning.starting import new_model
 
 SCHEMA = 1
-
-
-@dataclass
-class AuditArguments:
-    """What to compare with what.
-
-    Args:
-        data: Catalogue: a folder or Hub dataset id in the retrieval layout.
-        split: Its split that is measured.
-        against: Catalogues whose other splits it is compared with, with commas between; by default its own.
-        model: Model folder or Hub id whose encoders are to compare; null takes minilm and efficientnet-lite0.
-        threshold: Least cosine of near duplicates, of titles and of pictures.
-        examples: Pairs to show for each of the other splits.
-        report: JSON file to write; `training.evaluate --exclude` takes it.
-    """
-
-    data: str = "data/demo_shop"
-    split: str = "test"
-    against: list[str] = field(default_factory=list)
-    model: str | None = None
-    threshold: ClosedUnitInterval = 0.97
-    examples: NonNegativeInt = 5
-    report: str | None = None
 
 
 def main(arguments: AuditArguments) -> dict:
@@ -124,7 +103,3 @@ def format_audit(report: dict, examples: int) -> str:
             for pair in shown
         ]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, AuditArguments, __doc__)

@@ -15,6 +15,12 @@
 Nothing is fetched. Whatever can't be used is counted, and told here and on the catalogue's card.
 """
 
+from training.catalogue.options import ConvertArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.convert", ConvertArguments, __doc__)
+
 import os
 import re
 from pathlib import Path
@@ -27,10 +33,8 @@ from training.catalogue.glami import GLAMI_QUERIES, convert_glami
 from training.catalogue.hnm_search import convert_hnm_search
 from training.catalogue.lookbench import convert_lookbench
 from training.catalogue.marqo import convert_fashion, convert_gs, convert_products
-from training.catalogue.options import ConvertArguments
 from training.catalogue.public_tables import count_rows
 from training.catalogue.writing import QUERY_FEATURES, write_card, write_split
-from training.common.cli import run
 from training.common.errors import Problems
 from training.common.files import new_folder
 
@@ -192,7 +196,3 @@ languages.
   products: {judged_corpus}.
 """,
 }
-
-
-if __name__ == "__main__":
-    run(main, ConvertArguments, __doc__)

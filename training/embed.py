@@ -12,6 +12,12 @@ left the catalogue leave the shards. training.scale.embed_ray does the same on m
 On a CPU towers that training.export wrote are faster than torch; --backend auto takes them if they are there.
 """
 
+from training.common.cli import run
+from training.features.options import EmbedArguments
+
+if __name__ == "__main__":
+    run("training.embed", EmbedArguments, __doc__)
+
 import os
 import time
 from contextlib import nullcontext
@@ -22,11 +28,9 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from training.common.cli import run
 from training.common.distributed import PATIENCE, Share
 from training.common.files import claim_folder, only_process
 from training.features.embedder import WRITER, CatalogueEmbedder, output_of
-from training.features.options import EmbedArguments
 
 
 def main(arguments: EmbedArguments) -> Path:
@@ -63,7 +67,3 @@ def start_processes() -> tuple[Share, PartialState | None]:
         return Share(), None
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     return Share(state.process_index, state.num_processes), state
-
-
-if __name__ == "__main__":
-    run(main, EmbedArguments, __doc__)

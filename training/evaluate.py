@@ -10,14 +10,19 @@ Search is exact unless --ann is given. Scores are compared to six decimals and t
 in the corpus.
 """
 
+from training.common.cli import run
+from training.evaluation.options import EvaluateArguments
+
+if __name__ == "__main__":
+    run("training.evaluate", EvaluateArguments, __doc__)
+
 import time
 from pathlib import Path
 
-from modeling_mmfusion.configuration_mmfusion import VIEWS
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.model_folder import check_model_name
+from modeling_mmfusion.text_mmfusion import VIEWS
 from training.catalogue.layout import load_split
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.evaluation.examples import write_examples
@@ -31,7 +36,6 @@ from training.evaluation.measuring import (
     views_of,
 )
 from training.evaluation.near_duplicates import read_excluded, without_products
-from training.evaluation.options import EvaluateArguments
 from training.evaluation.report import (
     format_report,
     make_report,
@@ -90,7 +94,3 @@ def main(arguments: EvaluateArguments) -> dict:
         page = {"by": arguments.examples_by, "queries": arguments.examples_count}
         write_examples(Path(arguments.examples), split, shown, found.rankings, found.shares, title, **page)
     return report
-
-
-if __name__ == "__main__":
-    run(main, EvaluateArguments, __doc__)

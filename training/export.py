@@ -9,6 +9,12 @@ how far the vectors lie from the model's and the milliseconds of both. A tower t
 query/ is the query tower alone, with its tokenizer: for text-embeddings-inference, Vespa, OpenSearch, transformers.js.
 """
 
+from training.common.cli import run
+from training.features.options import ExportArguments
+
+if __name__ == "__main__":
+    run("training.export", ExportArguments, __doc__)
+
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +22,6 @@ from typing import Any
 from modeling_mmfusion.exported import MANIFEST
 from modeling_mmfusion.fingerprint import model_fingerprint
 from modeling_mmfusion.model_folder import load_model
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import new_folder, write_json
 from training.features.exporting import (
@@ -35,8 +40,8 @@ from training.features.exporting import (
     product_samples,
     query_samples,
     sample_picture,
+    write_query_tokenizer,
 )
-from training.features.options import ExportArguments
 from training.features.picture_graph import add_picture_graph
 from training.features.query_folder import QueryFolder
 
@@ -63,23 +68,22 @@ def main(arguments: ExportArguments) -> dict[str, dict[str, Any]]:
         for name, case in cases.items() if towers else ():
             export_onnx(case, Path(scratch, f"{name}_tower.onnx"))
         for name in formats:
+            facts = dict(manifest)
             with new_folder(output / name, WRITER) as folder:
                 if query_folder is not None and name == QUERY_FOLDER:
                     measured = query_folder.write(folder, quantize=bool(arguments.quantize_query))
                 else:
                     WRITERS[name](Path(scratch), folder)
-                    write_json(folder / MANIFEST, manifest)
+                    if name == "onnx":
+                        facts |= write_query_tokenizer(folder, processor)
+                    write_json(folder / MANIFEST, facts)
                     measured = agreement(name, folder, cases)
                 if name == "onnx" and arguments.quantize_query:
                     measured["query_tower_int8"] = add_int8_query(folder, cases["query"])
                 if name == "onnx" and arguments.pictures:
                     pictures = [sample_picture(0), sample_picture(1)]
                     measured["picture"] = add_picture_graph(folder, processor, cases["product"].tower, pictures)
-                reports[name] = manifest | {"measured": measured, "environment": environment()}
+                reports[name] = facts | {"measured": measured, "environment": environment()}
                 write_json(folder / MANIFEST, reports[name])
             print(format_agreement(output / name, measured), flush=True)
     return reports
-
-
-if __name__ == "__main__":
-    run(main, ExportArguments, __doc__)

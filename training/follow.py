@@ -22,20 +22,23 @@ Without --once it waits for more until SIGTERM or Ctrl-C; SIGTERM ends the batch
 over by services within seconds.
 """
 
+from training.common.cli import run
+from training.options import FollowArguments
+
+if __name__ == "__main__":
+    run("training.follow", FollowArguments, __doc__)
+
+
 import hashlib
 import json
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index_files import read_manifest
 from training.catalogue.event_files import EventFiles, Line
-from training.common.cli import run
 from training.common.errors import Problems
 from training.common.files import claim_folder, only_process
 from training.common.stopping import Stop, ends_on_sigterm
@@ -49,37 +52,6 @@ from training.scale.targets import EngineTarget, IndexTarget
 WRITER = "training.follow"
 FACTS, LEFT_OUT = "follow.jsonl", "left_out.jsonl"
 POLL = 0.1  # seconds
-
-
-@dataclass
-class FollowArguments:
-    """What to follow, and where to apply it.
-
-    Args:
-        source: JSONL file of events that grows, or a folder of such files.
-        run: Run folder with model/ and index/; gets follow/ with facts, one folder an engine.
-        engine: Address of an engine to apply events to, in place of the index; see training/scale/engine.py.
-        images: Folder that pictures' paths are relative to; null is that of the source.
-        once: End at the end of the stream, and don't wait for more.
-        batch: Most events that are applied together.
-        seconds: Longest time that an event waits for others of its batch.
-        save_seconds: Time between two saves of the index, which searches see; it takes a second or so for 100,000
-            products, and a few where texts changed.
-        batch_tokens: As of training.embed; 1, with --batch_pictures 1, makes vectors that don't depend in their last
-            bit on what else is embedded, and takes twice as long.
-        batch_pictures: As of training.embed.
-    """
-
-    source: str
-    run: str = "runs/quickstart"
-    engine: str | None = None
-    images: str | None = None
-    once: bool = False
-    batch: PositiveInt = 1024
-    seconds: NonNegativeFloat = 1.0
-    save_seconds: NonNegativeFloat = 60.0
-    batch_tokens: PositiveInt | None = None
-    batch_pictures: PositiveInt | None = None
 
 
 class Follower:
@@ -223,7 +195,3 @@ def append_lines(file: Path, rows: list[dict]) -> None:
             opened.seek(-1, os.SEEK_END)
             text = text if opened.read(1) == b"\n" else f"\n{text}"
         opened.write(text.encode())
-
-
-if __name__ == "__main__":
-    run(main, FollowArguments, __doc__)

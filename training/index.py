@@ -15,14 +15,19 @@ Who has the older index open goes on reading it. How --dtype stores vectors of 3
     b1       200 bytes, and the same on disk: the fastest, and needs more candidates
 """
 
+from training.common.cli import run
+from training.options import IndexArguments
+
+if __name__ == "__main__":
+    run("training.index", IndexArguments, __doc__)
+
+
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import checksum_of, existing_file
@@ -33,49 +38,13 @@ from modeling_mmfusion.index_graph import SearchWidth
 from modeling_mmfusion.index_products import ProductRows
 from modeling_mmfusion.index_shards import Shard, check_count, check_only_shards, shard_names, shard_of
 from modeling_mmfusion.index_words import WordCounts
-from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS
-from training.common.cli import run
+from modeling_mmfusion.text_mmfusion import PRODUCT_FIELDS
 from training.common.files import beside
 from training.features.product_columns import PICTURE
 from training.features.shards import iterate_shown, read_sampled_queries, read_vectors_manifest, shown_schema
 
 MEASURED_AGAIN = 0.2  # share of the products
 LEAST_QUERIES = 50
-
-
-@dataclass
-class IndexArguments:
-    """Which vectors to index.
-
-    Args:
-        vectors: Folder that training.embed wrote.
-        output: Folder for the index; null is index/ beside the vectors.
-        dtype: How the graph stores vectors: f32, bf16, f16, i8 or b1 (signs alone). Scores are exact with any.
-        words: Index the products' words too (BM25), which searches count beside the vectors.
-        threads: Threads to build with; 0 for one a core. More than one build a little differently each time.
-        sync: Bring the index in the output folder up to date: products that are new, changed or gone.
-        recall: Share of the best ten products that searches shall find; how wide they are is measured, and again by
-            --sync where more than a fifth of the products changed.
-        compact: Drop what is left of removed products from the index in the output folder, and do nothing else; it is
-            done by itself where more than half of the rows are free, and some thousand.
-        queries: File of queries' vectors (.npy) to measure that with, some hundred; null is those of the catalogue's
-            own that training.embed left beside the products' or, where it has fewer than 50, made ones.
-        shards: Build the index in that many parts, which hosts of their own may serve and which are searched as one; a
-            product's id decides which it is in. --sync and --compact find out by themselves how many there are.
-        shard: Build one of them alone, such as 0/4 for the first of four, as on a machine that serves it.
-    """
-
-    vectors: str = "runs/quickstart/vectors"
-    output: str | None = None
-    dtype: Literal["f32", "bf16", "f16", "i8", "b1"] = "i8"
-    words: bool = True
-    threads: NonNegativeInt = 1
-    sync: bool = False
-    recall: ClosedUnitInterval = 0.99
-    queries: str | None = None
-    compact: bool = False
-    shards: PositiveInt | None = None
-    shard: str | None = None
 
 
 def main(arguments: IndexArguments) -> ProductIndex:
@@ -318,7 +287,3 @@ def synchronise(
         counts["unchanged"] += int((same_vector & same_columns).sum())
     index.remove(gone)
     return counts | {"removed": len(gone)}
-
-
-if __name__ == "__main__":
-    run(main, IndexArguments, __doc__)

@@ -14,16 +14,19 @@ corrects what the other one's grades say of each system. `result` writes the cat
 training.evaluate, and how the systems stand by old and new.
 """
 
+from training.common.cli import run
+from training.options import JudgeArguments
+
+if __name__ == "__main__":
+    run("training.judge", JudgeArguments, __doc__, positional="step")
+
 import re
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-
-from jsonargparse.typing import PositiveInt
 
 from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import RetrievalSplit, load_split
-from training.common.cli import Seed, run
 from training.common.files import claim_folder, write_json
 from training.evaluation.agreement import NAMES, agreement, corrected_metrics
 from training.evaluation.grades import Grades, grades_of_qrels, join_grades, read_grades, whole_queries, write_grades
@@ -48,45 +51,6 @@ from training.evaluation.pooling import (
 )
 
 POOL, PAGE, QRELS = "pool.jsonl", "page.html", "qrels"
-
-
-@dataclass
-class JudgeArguments:
-    """What to do, and what it needs.
-
-    Args:
-        step: One of pool, page, ask, agree and result.
-        output: Folder of the judging, where each step finds the pool and writes its own files.
-        data: Catalogue in the retrieval layout (pool).
-        split: Its split (pool).
-        systems: What finds products, with commas between: files of rankings in TREC's format, as training.evaluate
-            --run-file writes them, or models as it measures them: bm25, minilm, folders or Hub ids (pool).
-        queries: How many queries are drawn, of each slice in proportion (pool).
-        depth: How many products of each ranking are judged (pool).
-        seed: Of the drawing and of the order of products (pool).
-        endpoint: Address of a server, to which /chat/completions is added (ask).
-        model: The model's name there (ask).
-        pictures: Show the model the products' first pictures (ask).
-        together: Products of one query in a request (ask).
-        parallel: Requests at a time (ask).
-        grades: CSV files of grades, with commas between; qrels are the catalogue's own judgments of the pool, unjudged
-            ones as 0 (agree: two, result: any number).
-    """
-
-    step: str
-    output: str = "runs/judging"
-    data: str = "data/demo_shop"
-    split: str = "test"
-    systems: list[str] = field(default_factory=list)
-    queries: PositiveInt = 200
-    depth: PositiveInt = 10
-    seed: Seed = 0
-    endpoint: str = ""
-    model: str = ""
-    pictures: bool = False
-    together: PositiveInt = 1
-    parallel: PositiveInt = 4
-    grades: list[str] = field(default_factory=list)
 
 
 def pool(arguments: JudgeArguments) -> dict:
@@ -256,7 +220,3 @@ def main(arguments: JudgeArguments) -> dict:
             owners = " and ".join(other.__name__ for other, names in OWN.items() if name in names)
             raise DataError(f"--{name}: goes with {owners}, not with {arguments.step}; leave it out")
     return step(arguments)
-
-
-if __name__ == "__main__":
-    run(main, JudgeArguments, __doc__, positional="step")

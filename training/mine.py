@@ -8,45 +8,21 @@ one's score: nearer ones are likely relevant and only unjudged (NV-Retriever, ht
 With `keep_relevant` and a better model the file holds a teacher's scores for --data.teacher.
 """
 
-from dataclasses import dataclass
+from training.common.cli import run
+from training.options import MineArguments
+
+if __name__ == "__main__":
+    run("training.mine", MineArguments, __doc__)
+
 from pathlib import Path
 
 import pyarrow as pa
-from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
 from modeling_mmfusion.index import ProductIndex
 from training.catalogue.layout import load_split
-from training.common.cli import run
 from training.common.files import check_output_file
 from training.features.encoder import Encoder
 from training.learning.scores import COLUMNS, write_scores
-
-
-@dataclass
-class MineArguments:
-    """Which model looks where.
-
-    Args:
-        model: Model folder or Hub id.
-        data: Catalogue: a folder or Hub dataset id in the retrieval layout.
-        split: Its split; that of the training.
-        output: Parquet file with the columns query-id, corpus-id and score.
-        depth: Products that are looked at for a query.
-        count: Most hard negatives of a query.
-        max_share: A negative's score is at most this share of that of the lowest-scored relevant product.
-        keep_relevant: Keep all products that were looked at, the relevant ones as well: a teacher's scores.
-        scale: What scores are multiplied by; a teacher's are logits.
-    """
-
-    model: str
-    data: str
-    output: str
-    split: str = "train"
-    depth: PositiveInt = 100
-    count: PositiveInt = 10
-    max_share: ClosedUnitInterval = 0.95
-    keep_relevant: bool = False
-    scale: PositiveFloat = 1.0
 
 
 def main(arguments: MineArguments) -> dict:
@@ -77,7 +53,3 @@ def main(arguments: MineArguments) -> dict:
     report = {"queries": len(split.queries), "with": len(set(columns["query-id"])), "scores": len(columns["score"])}
     print(f"{report['scores']:,} products for {report['with']:,} of {report['queries']:,} queries: {arguments.output}")
     return report
-
-
-if __name__ == "__main__":
-    run(main, MineArguments, __doc__)

@@ -7,6 +7,12 @@ Products that could give each other away go to the same split, and the log's jud
 Whatever is left out on the way is counted, named by file and line, and kept in `prepare_report.json`.
 """
 
+from training.catalogue.options import PrepareArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.prepare", PrepareArguments, __doc__)
+
 import json
 import os
 from collections import Counter
@@ -17,14 +23,12 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import MAX_SCORE
-from training.catalogue.options import PrepareArguments
 from training.catalogue.pictures import PictureSpool
 from training.catalogue.products import Products, read_products
 from training.catalogue.query_log import Judged, read_log
 from training.catalogue.query_synthesis import synthesise
 from training.catalogue.splits import choose_split, split_judgments
 from training.catalogue.writing import corpus_features, write_card, write_split
-from training.common.cli import run
 from training.common.files import cannot_write, check_folder, new_folder
 
 WRITER = "training.prepare"
@@ -212,7 +216,3 @@ def _scores(report: dict) -> str:
         "looked at (training/catalogue/query_log.py has the formula). "
         f"Events: {events}; {how}. Or the log's own grades."
     )
-
-
-if __name__ == "__main__":
-    run(main, PrepareArguments, __doc__)

@@ -7,10 +7,15 @@ Without a catalogue it draws the demo shop. Each step prints the command that do
 not change since the last run is not done again.
 """
 
+from training.common.cli import run
+from training.options import QuickstartArguments
+
+if __name__ == "__main__":
+    run("training.quickstart", QuickstartArguments, __doc__)
+
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +23,7 @@ import torch
 from modeling_mmfusion.search import Searcher
 from training import embed, evaluate, index
 from training.catalogue.layout import RetrievalSplit, load_split, split_names
-from training.common.cli import Seed, parse, run
+from training.common.cli import parse
 from training.common.environment import digest
 from training.common.files import RUN, claim_folder, read_json, write_json
 from training.common.stopping import run_and_pass_on_signals
@@ -26,30 +31,11 @@ from training.demo.shop import generate
 from training.evaluation import sheet
 from training.learning.options import TrainArguments
 from training.learning.provenance import inputs_fingerprint
+from training.options import DEMO_SHOP
 from training.search import format_results
 
-DEMO_SHOP = "data/demo_shop"
-RECIPE = "training/recipes/quickstart.yaml"
 STEPS_FILE = "steps.json"
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no"}  # as by `accelerate launch`
-
-
-@dataclass
-class QuickstartArguments:
-    """Which catalogue, and where the results go.
-
-    Args:
-        data: Catalogue: a folder or Hub dataset id in the retrieval layout. The demo shop is drawn if it is not there.
-        output: Run folder; null is runs/quickstart for the demo shop, else runs/ and the catalogue's name. It gets
-            model/, vectors/, index/, report.json, results.png and config.yaml.
-        recipe: Training recipe.
-        seed: Seed of the training, and of the demo shop if it is drawn.
-    """
-
-    data: str = DEMO_SHOP
-    output: str | None = None
-    recipe: str = RECIPE
-    seed: Seed = 0
 
 
 class Steps:
@@ -194,7 +180,3 @@ def code_fingerprint() -> str:
     root = Path(__file__).resolve().parents[1]
     files = [*sorted((root / "modeling_mmfusion").glob("*.py")), *sorted((root / "training").rglob("*.py"))]
     return digest(*(file.read_text(encoding="utf-8") for file in files))
-
-
-if __name__ == "__main__":
-    run(main, QuickstartArguments, __doc__)

@@ -11,19 +11,22 @@ for it; --scores writes what it says of the training queries' candidates, from w
 (`--data.teacher FILE --fuse.distillation_weight 1`).
 """
 
+from training.common.cli import run
+from training.options import RerankArguments
+
+if __name__ == "__main__":
+    run("training.rerank", RerankArguments, __doc__)
+
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.model_folder import check_model_name
 from training.catalogue.layout import RetrievalSplit, load_split
-from training.common.cli import Seed, run
 from training.common.environment import environment
 from training.common.files import check_folder, check_output_file, new_folder, write_json
 from training.evaluation.measuring import (
@@ -37,7 +40,6 @@ from training.evaluation.measuring import (
     views_of,
 )
 from training.evaluation.options import EvaluateArguments
-from training.evaluation.product_retrieval.metrics import DEFAULT_METRICS
 from training.evaluation.rankers import listing_texts, load_text_model
 from training.evaluation.report import format_report, make_report
 from training.evaluation.statistics import paired_difference
@@ -46,50 +48,6 @@ from training.learning.reranker import train_reranker
 from training.learning.scores import COLUMNS, write_scores
 
 WRITER = "training.rerank"
-
-
-@dataclass
-class RerankArguments:
-    """What to rank anew, with what.
-
-    Args:
-        model: Folder or Hub id of a CrossEncoder of sentence-transformers with one output; with --train of any text
-            encoder of transformers as well.
-        data: Catalogue: a folder or Hub dataset id in the retrieval layout.
-        split: Split whose queries and products are ranked.
-        candidates: A run in TREC's format, or a model as training.evaluate takes it, of which its first view counts:
-            fused, the text of a text model, bm25.
-        depth: Candidates of a query that are ranked anew; those below follow as they were.
-        metrics: Metrics, with commas between.
-        batch_size: Pairs at a time.
-        run_file: File to write the new rankings to, in TREC's format.
-        report: JSON file to write the report to.
-        scores: Parquet file for the logits of all pairs, for --data.teacher of training.train.
-        train: Train the model on the split instead, by binary cross-entropy on the relevant products of each query
-            and on candidates that nobody judged.
-        output: Folder for the trained model.
-        epochs: Passes over the pairs.
-        negatives: Candidates a query that count as not relevant.
-        learning_rate: Peak learning rate; it warms up over a tenth of the steps.
-        seed: Seed of everything random in the training.
-    """
-
-    model: str
-    data: str = "data/demo_shop"
-    split: str = "test"
-    candidates: str = "bm25"
-    depth: PositiveInt = 50
-    metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
-    batch_size: PositiveInt = 32
-    run_file: str | None = None
-    report: str | None = None
-    scores: str | None = None
-    train: bool = False
-    output: str | None = None
-    epochs: PositiveInt = 1
-    negatives: PositiveInt = 4
-    learning_rate: PositiveFloat = 2e-5
-    seed: Seed = 0
 
 
 def main(arguments: RerankArguments) -> dict | None:
@@ -213,7 +171,3 @@ def rerank(
         columns["corpus-id"] += [split.product_ids[row] for row in rows]
         columns["score"] += scores.tolist()
     return found, columns
-
-
-if __name__ == "__main__":
-    run(main, RerankArguments, __doc__)

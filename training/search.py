@@ -14,13 +14,19 @@ Only the query tower is loaded, unless a picture is searched for; with --tower i
 `training.export --quantize-query int8` wrote.
 """
 
+from training.common.cli import run
+from training.options import SearchArguments
+
+if __name__ == "__main__":
+    run("training.search", SearchArguments, __doc__, positional="query")
+
+
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import existing_file
@@ -30,49 +36,8 @@ from modeling_mmfusion.index_filters import parse_where
 from modeling_mmfusion.prices import price_text
 from modeling_mmfusion.processing_mmfusion import load_picture
 from modeling_mmfusion.search import Searcher
-from training.common.cli import run
 from training.common.errors import Problems
 from training.scale.engine import open_engine
-
-
-@dataclass
-class SearchArguments:
-    """What to search for, and where.
-
-    Args:
-        query: What a shopper would type.
-        run: Run folder with model/ and index/.
-        k: How many products to show.
-        json: Print JSON instead of a table.
-        image: A picture to search by, alone or with a query.
-        image_weight: Share of the picture where there is a query too.
-        where: Conditions that products must fulfil, with ; between: column=value, column=one|another,
-            column=low..high, column<number or column>=number; for example "price=5..20; brand=Harrow Lane;
-            in_stock=true". Letter case does not count, and a category finds those below it: "category=Home > Kitchen".
-        spelling: Correct misspelled words to those of the products, if the index has words; the answer tells.
-        hybrid: Let matching words (BM25) count too, if the index has words: they find titles and model numbers.
-        queries: File of queries instead of one, a query a line, or JSON lines with text and perhaps _id; prints JSON
-            lines.
-        width: How widely the graph is searched: more finds more and takes longer; what was chosen for the index if not
-            given.
-        tower: The query tower: torch, or onnx or int8 of model/onnx, which training.export wrote.
-        engine: Address of an engine to search in place of index/, such as lance:products.lance; see
-            training/scale/engine.py. Words count where the engine has hybrid search.
-    """
-
-    query: str = ""
-    run: str = "runs/quickstart"
-    k: PositiveInt = 10
-    json: bool = False
-    image: str | None = None
-    image_weight: ClosedUnitInterval = 0.5
-    where: str | None = None
-    hybrid: bool = True
-    spelling: bool = True
-    queries: str | None = None
-    width: PositiveInt | None = None
-    tower: Literal["torch", "onnx", "int8"] = "torch"
-    engine: str | None = None
 
 
 def main(arguments: SearchArguments) -> None:
@@ -185,7 +150,3 @@ def format_results(query: str, results: list[SearchResult], shares: dict[str, fl
         why = " ".join(f"{name} {part:+.2f}" for name, part in found.contributions.items())
         lines.append(f"{rank:3d}  {found.score:.3f}  {title:60s}  {price:>8s}  {found.product_id}  {why}".rstrip())
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, SearchArguments, __doc__, positional="query")

@@ -9,13 +9,17 @@ number of nouns, other spellings of units, negations, and German, French and Spa
 was made. A folder that was made of the same catalogue with the same options is kept.
 """
 
+from training.common.cli import run
+from training.options import StylesArguments
+
+if __name__ == "__main__":
+    run("training.styles", StylesArguments, __doc__)
+
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.checksums import check_whole, sha256_of
@@ -25,7 +29,6 @@ from training.catalogue.layout import RetrievalSplit, load_split, load_table, ro
 from training.catalogue.query_styles import LISTED, POSITIVE, Styled, styled_queries
 from training.catalogue.translations import LANGUAGES
 from training.catalogue.writing import write_card, write_split
-from training.common.cli import Seed, run
 from training.common.environment import digest
 from training.common.files import check_folder, new_folder, read_json, write_json
 from training.evaluation.styles import AS_ASKED
@@ -37,25 +40,6 @@ STYLES += ("negation", POSITIVE, *LANGUAGES)
 COLUMNS = {name: datasets.Value("string") for name in ("style", "source")}
 REPORT = "styles_report.json"
 MAKERS = ("query_styles", "known_items", "product_facts", "translations", "typos", "units", "word_forms")
-
-
-@dataclass
-class StylesArguments:
-    """Which queries to restyle.
-
-    Args:
-        data: Catalogue: a folder or Hub dataset id in the retrieval layout, in English.
-        split: Split to read and write.
-        output: Folder to write; it has this split alone, with the same products.
-        queries: Most queries of a style.
-        seed: Seed of all choices.
-    """
-
-    data: str = "data/demo_shop"
-    split: str = "test"
-    output: str = "data/demo_shop_styles"
-    queries: PositiveInt = 300
-    seed: Seed = 0
 
 
 def main(arguments: StylesArguments) -> dict:
@@ -158,7 +142,3 @@ column `style` names the style, `source` the `_id` of the query that one was mad
 
 {style_table(counts)}
 """
-
-
-if __name__ == "__main__":
-    run(main, StylesArguments, __doc__)

@@ -14,11 +14,17 @@ What frozen encoders say of the catalogue is computed once and kept. A run that 
 checkpoint when the same command is given again.
 """
 
+from training.common.cli import run
+from training.common.stopping import end_with_launcher
+from training.learning.options import TrainArguments
+
+if __name__ == "__main__":
+    end_with_launcher()
+    run("training.train", TrainArguments, __doc__, recipe=True)
+
 from pathlib import Path
 
-from training.common.cli import run
 from training.common.stopping import end_with_launcher, ends_on_sigterm
-from training.learning.options import TrainArguments
 from training.learning.stages import train
 
 
@@ -26,8 +32,3 @@ def main(arguments: TrainArguments) -> Path:
     """Trains, and returns the folder of the model; SIGTERM ends it, in a stage's epochs with a checkpoint."""
     with ends_on_sigterm() as stop:
         return train(arguments, stop)
-
-
-if __name__ == "__main__":
-    end_with_launcher()
-    run(main, TrainArguments, __doc__, recipe=True)

@@ -106,7 +106,9 @@ FOLDERS = {
 # Every command that writes files of names that are given.
 FILES = {"training.audit", "training.evaluate", "training.mine", "training.evaluation.sheet"}
 FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "follow", "scaling", "training_speed")}
-FILES |= {f"training.benchmarks.{name}" for name in ("ray_cluster", "service_load", "shard_speed", "space_load")}
+FILES |= {
+    f"training.benchmarks.{name}" for name in ("ray_cluster", "service_load", "shard_speed", "space_load", "start")
+}
 RUNS = {"training.follow"}  # write into a run, folders of their own: see tests/scale/test_follow.py
 OUTPUTS = {"output", "to", "work", "report", "results", "run_file", "per_query", "examples", "plot"}
 READ = {"training.scale.planning", "training.benchmarks.results", "hub_card.check", "hub_card.push", "training.search"}

@@ -12,12 +12,16 @@ that are truncated to a half and a quarter. The first stages that variants have 
 table's intervals are over queries, of the mean over seeds.
 """
 
+from training.benchmarks.options import AblateArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.ablate", AblateArguments, __doc__)
+
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -28,7 +32,7 @@ from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.model_folder import prepare_for_inference
 from training.benchmarks.ablation_plot import draw_ablation
 from training.catalogue.layout import RetrievalSplit, hide_modality, load_split
-from training.common.cli import Seed, parse, run
+from training.common.cli import parse
 from training.common.environment import digest, environment, git_state
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import evaluate, without_pictures
@@ -82,30 +86,6 @@ VARIANTS = {
         "--model.config.image_level_dims=[]",
     ],
 }
-
-
-DEFAULT_VARIANTS = ("experts", "weighted_mean", "sum", "concat", "gated", "text only", "image only", "zero-shot text")
-
-
-@dataclass
-class AblateArguments:
-    """Which variants to compare, on what.
-
-    Args:
-        recipe: Training recipe of all variants; its output is the folder of the results.
-        variants: Variants, with commas between; all of them are listed by `--variants list`.
-        tests: Catalogues whose test split is measured, with commas between.
-        seeds: Seeds, with commas between.
-        overrides: Further options of training.train for all variants, such as {fuse.epochs: 2}.
-        results: JSON file for the table's numbers.
-    """
-
-    recipe: str = "training/recipes/ablation.yaml"
-    variants: list[str] = field(default_factory=lambda: list(DEFAULT_VARIANTS))
-    tests: list[str] = field(default_factory=lambda: ["data/hm", "data/ikea"])
-    seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
-    overrides: dict[str, Any] = field(default_factory=dict)
-    results: str = "runs/ablation/results.json"
 
 
 def main(arguments: AblateArguments) -> dict:
@@ -305,7 +285,3 @@ def format_table(results: dict) -> str:
 
 def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-if __name__ == "__main__":
-    run(main, AblateArguments, __doc__)

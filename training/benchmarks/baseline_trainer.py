@@ -12,7 +12,14 @@ that is trained is kept, and the same command goes on from there. It needs sente
 -e '.[test]'` brings.
 """
 
-from dataclasses import asdict, dataclass, field
+from training.benchmarks.options import BaselineArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.baseline_trainer", BaselineArguments, __doc__)
+
+
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,7 +27,6 @@ import datasets
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from safetensors.torch import load_model, save_model
 from sentence_transformers import (
     SentenceTransformer,
@@ -33,7 +39,6 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from modeling_mmfusion.model_folder import prepare_for_inference
 from training.catalogue.layout import RetrievalSplit, load_split
-from training.common.cli import Seed, run
 from training.common.environment import digest, environment
 from training.common.files import check_output_file, claim_folder, new_file, write_json
 from training.evaluation.measuring import measure_rankings
@@ -57,37 +62,6 @@ UNRELATED = (
     "report",
     "picture_learning_rate",
 )  # options that leave a model of the same pairs as it is
-
-
-@dataclass
-class BaselineArguments:
-    """What to train on and how.
-
-    Args:
-        data: Catalogue, or several with commas between: folders or Hub dataset ids in the retrieval layout.
-        tests: Catalogues to measure; those of `data` if it is empty.
-        text: Text encoder; a tower's name, a folder or a Hub id.
-        vision: Image encoder, likewise.
-        epochs: Passes over the queries; each draws one relevant product a query.
-        batch_size: Pairs in a batch.
-        learning_rate: Peak learning rate of the text encoder; it warms up over a tenth of the steps.
-        picture_learning_rate: That of the linear layer over pictures, which starts at random; the rate of our heads.
-        seed: Seed of everything random.
-        output: Folder for both models' weights and each query's values.
-        report: JSON file for the report; null for report.json in the folder.
-    """
-
-    data: list[str] = field(default_factory=lambda: ["data/hm"])
-    tests: list[str] = field(default_factory=list)
-    text: str = "minilm"
-    vision: str = "efficientnet-lite0"
-    epochs: PositiveInt = 2
-    batch_size: PositiveInt = 256
-    learning_rate: NonNegativeFloat = 5e-5
-    picture_learning_rate: NonNegativeFloat = 1e-3
-    seed: Seed = 0
-    output: str = "runs/baseline"
-    report: str | None = None
 
 
 class PictureDataset(InputModule):
@@ -286,7 +260,3 @@ def cosines(encoder: SentenceTransformer, queries: list[str], documents: list[st
     """Scores `(queries, documents)`."""
     options = {"normalize_embeddings": True, "show_progress_bar": False}
     return encoder.encode_query(queries, **options) @ encoder.encode_document(documents, **options).T
-
-
-if __name__ == "__main__":
-    run(main, BaselineArguments, __doc__)

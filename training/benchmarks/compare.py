@@ -11,6 +11,12 @@ other one, query by query. A report that was made of the same model and data is 
 again.
 """
 
+from training.benchmarks.options import CompareArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.compare", CompareArguments, __doc__)
+
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +28,6 @@ from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
 from training import evaluate
 from training.catalogue.layout import has_picture_queries
-from training.common.cli import run
 from training.common.environment import digest, environment
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import OTHER_VIEWS, views_for_pictures, views_of
@@ -40,30 +45,6 @@ LEGEND = (
     "correction over the rows of a catalogue, p < .05."
 )
 UNTESTED = "Not tested for differences: measured before each query's values were kept."
-
-
-@dataclass
-class CompareArguments:
-    """What to compare on what.
-
-    Args:
-        models: Model by the name of its row: a folder, a Hub id, a dual encoder as it is, any text model of
-            sentence-transformers, or minilm; or a list of them, one a seed.
-        views: View by the name of a row, where it is not fused: one that was trained on text alone is measured on it.
-        data: Catalogues, with commas between.
-        split: Their split.
-        baseline: Reports of training.benchmarks.baseline_trainer to add, one a seed, with commas between.
-        output: Folder that keeps the single reports.
-        results: JSON file for the table's numbers; the table itself goes beside it as Markdown.
-    """
-
-    models: dict[str, str | list[str]] = field(default_factory=dict)
-    views: dict[str, str] = field(default_factory=dict)
-    data: list[str] = field(default_factory=lambda: ["data/hm"])
-    split: str = "test"
-    baseline: list[str] = field(default_factory=list)
-    output: str = "runs/compare"
-    results: str = "runs/compare/results.json"
 
 
 @dataclass
@@ -249,7 +230,3 @@ def format_best(results: dict) -> str:
         cells = [Path(path).name, format_mean(found[METRIC]), format_mean(others[best][path][METRIC]), best]
         lines.append("| " + " | ".join([*cells, verdict(results, path, best)]) + " |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, CompareArguments, __doc__)

@@ -12,12 +12,17 @@ the Trainer of transformers. The result is an ordinary checkpoint of transformer
 its tokenizer and image processor.
 """
 
-from dataclasses import dataclass, field
+from training.benchmarks.options import DualEncoderArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.dual_encoder", DualEncoderArguments, __doc__)
+
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -26,7 +31,6 @@ from transformers import Trainer, TrainingArguments, VisionTextDualEncoderConfig
 from modeling_mmfusion.encoders_mmfusion import hidden_size_of
 from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import RetrievalSplit, load_products
-from training.common.cli import Seed, run
 from training.common.environment import environment, write_config
 from training.common.files import claim_folder, new_folder, write_json
 from training.features.encoder import Encoder
@@ -38,41 +42,6 @@ from training.learning.training_set import same_values, titles_of
 WRITER = "training.benchmarks.dual_encoder"
 TEXT_BATCH = 64
 GROUPS = {"text_group": "title_groups", "image_group": "image_groups"}
-
-
-@dataclass
-class DualEncoderArguments:
-    """What to train on, and how.
-
-    Args:
-        data: Catalogues, with commas between; only their products are read.
-        split: Their split to train on.
-        text: Text encoder: minilm, or a folder or Hub id of one with a pooler.
-        vision: Image encoder: efficientnet-lite0, or a folder or Hub id.
-        output: Folder for the checkpoint, model/, and what it was made with.
-        projection_dim: Width of the space that texts and pictures share.
-        epochs: Passes over the products.
-        batch_size: Pairs of a batch, each other's negatives.
-        learning_rate: Peak learning rate, reached after a tenth of the steps and then lowered along a cosine.
-        weight_decay: Weight decay of AdamW.
-        title_share: Share of the pairs whose text is the title alone, the length of a query.
-        feature_dropout: Dropout of what the image encoder says.
-        seed: Seed of everything random.
-    """
-
-    data: list[str] = field(default_factory=lambda: ["data/demo_shop"])
-    split: str = "train"
-    text: str = "minilm"
-    vision: str = "efficientnet-lite0"
-    output: str = "runs/dual_encoder"
-    projection_dim: PositiveInt = 256
-    epochs: PositiveInt = 20
-    batch_size: PositiveInt = 1024
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 0.1
-    title_share: ClosedUnitInterval = 0.5
-    feature_dropout: ClosedUnitInterval = 0.2
-    seed: Seed = 0
 
 
 def main(arguments: DualEncoderArguments) -> Path:
@@ -252,7 +221,3 @@ def first_tokens(encoder: Encoder, texts: list[str], what: str) -> np.ndarray:
         output = encoder.model.text_model(inputs["input_ids"], inputs["attention_mask"])
         found |= dict(zip(some, output.last_hidden_state[:, :1].cpu().numpy(), strict=True))
     return np.stack([found[text] for text in texts])
-
-
-if __name__ == "__main__":
-    run(main, DualEncoderArguments, __doc__)

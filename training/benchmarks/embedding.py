@@ -13,13 +13,19 @@ Memory is the peak of `python -m training.embed` with all its children, with a s
 several sizes.
 """
 
+from training.benchmarks.options import BenchEmbedArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.embedding", BenchEmbedArguments, __doc__)
+
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +33,6 @@ import psutil
 import pyarrow.parquet as pq
 import torch
 from accelerate.utils import set_seed
-from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 from transformers import (
     AutoTokenizer,
@@ -40,12 +45,11 @@ from transformers import (
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.processing_mmfusion import load_picture
+from modeling_mmfusion.pictures_mmfusion import load_picture
 from training import export
 from training.catalogue.layout import RetrievalSplit, load_products
 from training.catalogue.stream import stream_products
 from training.catalogue.writing import write_card, write_split
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.features.embedder import CatalogueEmbedder, inputs_of
@@ -65,29 +69,6 @@ RATIOS = (
 BATCH_SIZE = 16
 MAX_DIFFERENCE = 2e-3  # of float16 and of engines
 SAMPLING_SECONDS = 0.1
-
-
-@dataclass
-class BenchEmbedArguments:
-    """What to embed and how often.
-
-    Args:
-        data: Catalogue: a folder or Hub dataset id; only products with a picture are taken.
-        split: Its split.
-        products: Products of a round.
-        rounds: Rounds, after one that is not counted.
-        threads: Threads of the towers; pictures are read by as many more.
-        memory: Sizes of the catalogues whose peak memory is measured, with semicolons between; empty for none.
-        output: JSON file for the figures.
-    """
-
-    data: str = "data/hm"
-    split: str = "test"
-    products: PositiveInt = 256
-    rounds: PositiveInt = 4
-    threads: PositiveInt = 1
-    memory: str = "10000;100000"
-    output: str = "runs/bench_embed.json"
 
 
 def main(arguments: BenchEmbedArguments) -> dict:
@@ -288,7 +269,3 @@ def format_embed_figures(report: dict) -> str:
     for count, found in report.get("memory", {}).items():
         lines.append(f"| {int(count):,} | {found['peak_mb']:,.0f} MB | {found['products_per_second']:.0f} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, BenchEmbedArguments, __doc__)

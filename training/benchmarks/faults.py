@@ -15,6 +15,12 @@ Half an hour in all, on a few hundred products. The tests do the same, with fewe
 forked (not on Windows).
 """
 
+from training.benchmarks.options import FaultArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.faults", FaultArguments, __doc__)
+
 import os
 import shutil
 import signal
@@ -24,7 +30,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -33,7 +38,6 @@ from threading import RLock, Thread
 import numpy as np
 import pyarrow as pa
 import torch
-from jsonargparse.typing import NonNegativeInt
 from PIL import Image
 from tqdm import std
 from tqdm.auto import tqdm
@@ -42,7 +46,6 @@ from modeling_mmfusion.errors import DataError, ProductIndexError
 from modeling_mmfusion.index import ProductIndex
 from training import embed
 from training.benchmarks.embedding import save_small_model, write_shop
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.features.options import EmbedArguments
@@ -55,25 +58,6 @@ FUZZED_TOGETHER = 250  # damaged copies that one process opens
 SAVE_EVERY = 50  # updates
 ANEW_EVERY = 12  # kills of the embedding
 Content = dict[str, int]  # version by product id
-
-
-@dataclass
-class FaultArguments:
-    """How often to do it.
-
-    Args:
-        kills: Saves that are killed, and runs of the embedding.
-        updates: Changes that readers see.
-        mutations: Damaged copies that are opened.
-        seed: Seed of the moments and of the damage.
-        output: Results file.
-    """
-
-    kills: NonNegativeInt = 1000
-    updates: NonNegativeInt = 10_000
-    mutations: NonNegativeInt = 10_000
-    seed: NonNegativeInt = 0
-    output: str = "hub_card/results/bench_faults.json"
 
 
 def vector_of(product_id: str, version: int) -> np.ndarray:
@@ -469,7 +453,3 @@ def format_faults(results: dict) -> str:
         seen = ", ".join(f"{what} {count:,}" for what, count in results[name].items())
         lines.append(f"| {name} | {seen} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, FaultArguments, __doc__)

@@ -14,25 +14,29 @@ The model is a small random one, so what is measured is all but the encoders. In
 embedded by itself. Works where processes can be forked (not on Windows).
 """
 
+from training.benchmarks.options import FollowBenchArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.follow", FollowBenchArguments, __doc__)
+
+
 import json
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jsonargparse.typing import PositiveInt
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import ProductIndex
 from training import follow
 from training.benchmarks.embedding import save_small_model
 from training.benchmarks.faults import _fork, _wait, kill_at_random, quietly
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.features.embedder import ProductEmbedder, inputs_of
@@ -52,27 +56,6 @@ WORDS = (
 ALONE = {"batch_tokens": 1, "batch_pictures": 1}  # so that a vector does not depend on what else is embedded
 LINES_OF_A_FILE = 10_000
 Products = dict[str, dict]
-
-
-@dataclass
-class FollowBenchArguments:
-    """How much to do.
-
-    Args:
-        products: Products before the first event.
-        events: Events of the stream; a fifth of them where speed is measured.
-        kills: How often the follower is killed.
-        model: Model folder; null makes a small random one.
-        seed: Seed of the events and of the moments.
-        output: Results file.
-    """
-
-    products: PositiveInt = 2000
-    events: PositiveInt = 100_000
-    kills: PositiveInt = 20
-    model: str | None = None
-    seed: PositiveInt = 1
-    output: str = "hub_card/results/bench_follow.json"
 
 
 def drawn_product(product_id: str, rng: np.random.Generator) -> dict:
@@ -297,7 +280,3 @@ def main(arguments: FollowBenchArguments) -> dict:
         print(f"{name}: {', '.join(f'{what} {count:,}' for what, count in results[name].items())}", flush=True)
         write_json(Path(arguments.output), results | {"environment": environment()})
     return results
-
-
-if __name__ == "__main__":
-    run(main, FollowBenchArguments, __doc__)

@@ -10,9 +10,13 @@ queries; see `training.benchmarks.dual_encoder`) is measured as it is. Then a mo
 splits of all catalogues. What was measured is kept, so the command can be called again.
 """
 
-from dataclasses import dataclass, field
+from training.benchmarks.options import LeaveOneOutArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.leave_one_out", LeaveOneOutArguments, __doc__)
+
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +24,7 @@ from training import evaluate
 from training.benchmarks import dual_encoder
 from training.benchmarks.ablate import train_stages
 from training.catalogue.layout import RetrievalSplit, load_split
-from training.common.cli import Seed, parse, run
+from training.common.cli import parse
 from training.common.environment import digest, environment
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import DUAL_VIEWS
@@ -36,33 +40,6 @@ METRIC = "ndcg@10"
 VIEWS = ("fused", "text", "image")
 WRITER = "training.benchmarks.leave_one_out"
 STARTS = ("aligned", "two encoders")
-
-
-@dataclass
-class LeaveOneOutArguments:
-    """What to train on and what to leave out.
-
-    Args:
-        pretrained: Catalogues whose pictures and listings the stand-in is trained on, with commas between.
-        shops: Catalogues to train a model on, each alone.
-        unseen: Further catalogues to measure.
-        aligned: Dual encoder to start from; null makes the stand-in.
-        options: Options of training.train for the models that start from it.
-        recipe: Training recipe of all models.
-        seeds: Seeds, with commas between.
-        output: Folder for the stand-in and what was measured.
-        results: JSON file for the table's numbers; the table itself goes beside it as Markdown.
-    """
-
-    pretrained: list[str] = field(default_factory=lambda: ["data/fashion", "data/hm"])
-    shops: list[str] = field(default_factory=lambda: ["data/amazon", "data/demo_shop"])
-    unseen: list[str] = field(default_factory=lambda: ["data/ikea"])
-    aligned: str | None = None
-    options: dict[str, Any] = field(default_factory=lambda: {"model.config.text_pooling": "mean"})
-    recipe: str = "training/recipes/quickstart.yaml"
-    seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
-    output: str = "runs/leave_one_out"
-    results: str = "runs/leave_one_out/results.json"
 
 
 def main(arguments: LeaveOneOutArguments) -> dict:
@@ -156,7 +133,3 @@ def format_left_out(results: dict) -> str:
     for name, cells in results["rows"].items():
         lines.append(f"| {name} | " + " | ".join(format_mean(cells[path]) for path in paths) + " |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, LeaveOneOutArguments, __doc__)

@@ -7,6 +7,13 @@ the driver is killed and the same command is run again; then a worker with all t
 another one joins. Products, pictures and a small random model are generated. It needs the extra `ray`.
 """
 
+from training.benchmarks.options import RayBenchArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.ray_cluster", RayBenchArguments, __doc__)
+
+
 import os
 import signal
 import subprocess
@@ -23,13 +30,11 @@ from typing import Any
 
 import numpy as np
 import psutil
-from jsonargparse.typing import PositiveInt
 from PIL import Image
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
 from training.benchmarks.embedding import save_small_model, write_shop
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.features.shards import read_vectors_manifest
@@ -40,23 +45,6 @@ MEMORY_SECONDS = 3.0
 STORE_BYTES = 80 * 2**20  # of each machine's object store; Ray wants 75 MB at least
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
 KINDS = ("mug", "shirt", "lamp", "bowl", "chair", "scarf", "clock", "basket")
-
-
-@dataclass
-class RayBenchArguments:
-    """How many products, on how many machines, and where to write what came of it.
-
-    Args:
-        products: Products that are generated.
-        shard_size: Products of a shard.
-        machines: Workers of the cluster at first, of one CPU each.
-        output: File for the report.
-    """
-
-    products: PositiveInt = 20_000
-    shard_size: PositiveInt = 250
-    machines: PositiveInt = 3
-    output: str = "hub_card/results/bench_ray.json"
 
 
 def main(arguments: RayBenchArguments) -> dict[str, Any]:
@@ -241,7 +229,3 @@ def format_ray(report: dict[str, Any]) -> str:
     lines += ["", f"{report['products']:,} products: the files are {same} as those of one process, which took "]
     lines[-1] += f"{report['one_process_seconds']:,.0f} s; {report['actors_replaced']} actors were replaced."
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, RayBenchArguments, __doc__)

@@ -7,9 +7,15 @@ Every number there comes from a file in hub_card/results/, and every file there 
 training/benchmarks/, or from training.judge.
 """
 
+from training.benchmarks.options import ResultsArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.results", ResultsArguments, __doc__)
+
+
 import re
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from modeling_mmfusion.checksums import existing_file
@@ -25,7 +31,6 @@ from training.benchmarks.service_load import format_service
 from training.benchmarks.space_load import format_load
 from training.benchmarks.styles import format_shown_styles, format_styles_benchmark
 from training.benchmarks.training_speed import format_figures
-from training.common.cli import run
 from training.common.files import read_json, write_json, write_text
 from training.evaluation.judged_catalogue import format_judged
 from training.evaluation.report import format_report
@@ -41,55 +46,6 @@ MARKERS = {
     for kind, target in TARGETS.items()
 }
 PLANS = "1000000:100,100000000:1000,500000000:5000"
-
-
-@dataclass
-class ResultsArguments:
-    """Which runs to show.
-
-    Args:
-        runs: Run folder by the name of its results file.
-        copy: Copy the runs' reports and the picture first; else the copies in hub_card/results/ are shown.
-        readmes: Files whose parts between two markers are written; each has the tables that it has markers of.
-        picture: Name of the run whose results.png is copied; pictures of catalogues of unclear licence stay out.
-        ablations: Results of training.benchmarks.ablate to show, with commas between.
-        recipe: Results of training.benchmarks.ablate on the stages to show.
-        multishop: Results of training.benchmarks.compare to show.
-        styles: Results of training.benchmarks.styles to show; before they are there its tables stay as they are.
-        left_out: Results of training.benchmarks.leave_one_out to show.
-        bench: Results of training.benchmarks.training_speed to show.
-        embedding: Results of training.benchmarks.embedding to show.
-        search: Results of training.benchmarks.search_speed on products' vectors to show.
-        generated: Its results on generated vectors.
-        faults: Results of training.benchmarks.faults to show.
-        load: Results of training.benchmarks.space_load to show.
-        service: Results of training.benchmarks.service_load to show.
-        judged: What training.judge says of systems to show.
-        agreements: What it says of two judges each to show, with commas between.
-    """
-
-    runs: dict[str, str] = field(default_factory=lambda: {"quickstart": "runs/quickstart", "hm": "runs/hm"})
-    copy: bool = True
-    readmes: list[str] = field(default_factory=lambda: ["README.md", "hub_card/results/README.md"])
-    picture: str = "quickstart"
-    ablations: list[str] = field(
-        default_factory=lambda: [f"hub_card/results/fusion_{name}.json" for name in ("ablation", "fashion")]
-    )
-    recipe: str = "hub_card/results/recipe_ablation.json"
-    multishop: str = "hub_card/results/multishop.json"
-    styles: str = "hub_card/results/styles.json"
-    left_out: str = "hub_card/results/leave_one_out.json"
-    bench: str = "hub_card/results/bench_train.json"
-    embedding: str = "hub_card/results/bench_embed.json"
-    search: str = "hub_card/results/bench_search.json"
-    generated: str = "hub_card/results/bench_generated.json"
-    faults: str = "hub_card/results/bench_faults.json"
-    load: str = "hub_card/results/bench_space.json"
-    service: str = "hub_card/results/bench_service.json"
-    judged: str = "hub_card/results/judged_hm.json"
-    agreements: list[str] = field(
-        default_factory=lambda: [f"hub_card/results/agreement_hm_{name}.json" for name in ("qrels", "again")]
-    )
 
 
 def main(arguments: ResultsArguments) -> None:
@@ -176,7 +132,3 @@ def insert_tables(text: str, kind: str, tables: list[str]) -> str:
     before, rest = text.split(start)
     tables = [re.sub(r"(?:\.\./|[\w-]+/)*data/(?=\w)", "", table.strip()) for table in tables]
     return "\n\n".join([before + start, *tables, end]) + rest.split(end)[1]
-
-
-if __name__ == "__main__":
-    run(main, ResultsArguments, __doc__)

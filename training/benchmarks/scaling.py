@@ -7,31 +7,14 @@ and `training.benchmarks.faults` one after the other, some four hours in all, on
 Each writes its own file in hub_card/results/ and has more options. The search goes on where it was stopped.
 """
 
-from dataclasses import dataclass, field
-
-from jsonargparse.typing import PositiveInt
-
-from training.benchmarks import embedding, faults, search_speed
+from training.benchmarks.options import CatalogueBenchArguments
 from training.common.cli import run
 
-RESULTS = "hub_card/results"
+if __name__ == "__main__":
+    run("training.benchmarks.scaling", CatalogueBenchArguments, __doc__)
 
 
-@dataclass
-class CatalogueBenchArguments:
-    """What is measured.
-
-    Args:
-        count: Vectors to search in.
-        model: Model folder whose vectors are searched.
-        data: Catalogues that the vectors are of; the first is embedded and judged.
-        results: Folder for bench_embed.json, bench_search.json, bench_generated.json and bench_faults.json.
-    """
-
-    count: PositiveInt = search_speed.SearchBenchArguments.count
-    model: str = search_speed.SearchBenchArguments.model
-    data: list[str] = field(default_factory=lambda: list(search_speed.SHOPS))
-    results: str = RESULTS
+from training.benchmarks import embedding, faults, search_speed
 
 
 def main(arguments: CatalogueBenchArguments) -> None:
@@ -60,7 +43,3 @@ def main(arguments: CatalogueBenchArguments) -> None:
         )
     )
     faults.main(faults.FaultArguments(output=f"{arguments.results}/bench_faults.json"))
-
-
-if __name__ == "__main__":
-    run(main, CatalogueBenchArguments, __doc__)

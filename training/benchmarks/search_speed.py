@@ -17,6 +17,12 @@ batch and each alone: of our index as it was built, and of all with each of a la
 vectors are generated: 1,000 clusters, and queries that lie apart from them; this wants neither model nor catalogue.
 """
 
+from training.benchmarks.options import SearchBenchArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.search_speed", SearchBenchArguments, __doc__)
+
 import json
 import os
 import resource
@@ -24,21 +30,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pyarrow as pa
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion import index_graph
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_graph import unit
+from training.benchmarks.options import CONTESTANTS
 from training.catalogue.layout import load_products, load_split
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, claim_folder, read_json, write_json
 from training.evaluation.measuring import measure_rankings
@@ -53,48 +58,11 @@ EXPANSIONS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 768)
 ROUNDS = 3  # of a batch, of which the fastest counts: other jobs only ever slow it down
 GRAPH = {"M": 16, "ef_construction": 256}  # with which they take longer to build than ours does
 FAST = 32  # width of a build after which a graph finds less
-SHOPS = ("data/hm", "data/fashion", "data/amazon", "data/ikea")
-CONTESTANTS = ("ours i8", "ours b1", "ours bf16", "hnswlib", "faiss", "ours f32")
 CURVE = (10_000, 30_000, 100_000, 300_000)
 CLUSTERS = 1000  # of generated vectors
 SPREAD = 0.7  # length of what tells a generated product from its cluster's centre, of length 1
 RECALLS = (0.95, 0.99)
 Search = Callable[[np.ndarray, int | None], list[np.ndarray]]
-
-
-@dataclass
-class SearchBenchArguments:
-    """What to search in.
-
-    Args:
-        count: Vectors.
-        smaller: Smaller numbers of vectors that the contestants are compared at too, with commas between.
-        model: Model folder; null for generated vectors in clusters, with neither model nor catalogue.
-        data: Catalogues that the vectors are of, with commas between; all their splits are taken.
-        judged: Catalogue whose test split the loss by compression is measured on.
-        dim: Length of the vectors.
-        queries: Queries, at most.
-        contestants: Some of the contestants, with commas between.
-        work: Folder for vectors and indexes; some 10 GB at a million.
-        output: JSON file for the figures.
-        plot: Picture of the cost of a query by the number of products.
-        seed: Seed of the noise.
-        task: Do this alone, in this process; used by the benchmark itself.
-    """
-
-    count: PositiveInt = 1_000_000
-    smaller: list[PositiveInt] = field(default_factory=list)
-    model: str | None = "runs/multishop-0/model"
-    data: list[str] = field(default_factory=lambda: list(SHOPS))
-    judged: str = "data/hm"
-    dim: PositiveInt = 384
-    queries: PositiveInt = 2000
-    contestants: list[str] = field(default_factory=lambda: list(CONTESTANTS))
-    work: str = "runs/bench_search"
-    output: str = "hub_card/results/bench_search.json"
-    plot: str = "hub_card/results/bench_search.png"
-    seed: NonNegativeInt = 0
-    task: str | None = None
 
 
 def main(arguments: SearchBenchArguments) -> dict:
@@ -600,7 +568,3 @@ def format_task(task: str, figures: dict) -> str:
     settings = [*figures["settings"], *([figures["as built"]] if "as built" in figures else [])]
     lines += ["    " + ", ".join(f"{name} {value}" for name, value in one.items()) for one in settings]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, SearchBenchArguments, __doc__)

@@ -8,6 +8,12 @@ once; no two queries are alike. Other servers are started by hand, one at a time
 Clients and server share this machine, so that all are slower than where the clients are elsewhere, and alike.
 """
 
+from training.benchmarks.options import BenchServiceArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.service_load", BenchServiceArguments, __doc__)
+
 import asyncio
 import socket
 import subprocess
@@ -15,43 +21,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
 import numpy as np
-from jsonargparse.typing import PositiveInt
 
 from modeling_mmfusion.errors import DataError
 from training.benchmarks.space_load import BenchSpaceArguments, cpu_seconds, queries, resident_megabytes
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 
 START_SECONDS = 120
-
-
-@dataclass
-class BenchServiceArguments:
-    """Which servers to load, and how much.
-
-    Args:
-        run: Run folder with model/ and index/.
-        data: Catalogue with judged queries.
-        towers: Query towers to serve: torch, onnx, int8.
-        others: Addresses of other servers' embeddings by name.
-        clients: Clients at once.
-        requests: Requests of each, one after the other.
-        output: JSON file for the results; null only prints them.
-    """
-
-    run: str = "runs/quickstart"
-    data: str = "data/demo_shop"
-    towers: list[str] = field(default_factory=lambda: ["torch"])
-    others: dict[str, str] = field(default_factory=dict)
-    clients: PositiveInt = 200
-    requests: PositiveInt = 10
-    output: str | None = None
 
 
 def main(arguments: BenchServiceArguments) -> dict:
@@ -175,7 +156,3 @@ def format_service(report: dict) -> str:
         cells = [*(row[name] for name in names), row.get("cpu_ms", ""), row.get("megabytes", "")]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, BenchServiceArguments, __doc__)

@@ -3,9 +3,16 @@
     nice -n 5 python -m training.benchmarks.shard_speed
 
 Vectors in clusters and titles are generated. One client asks a query at a time, so figures are of latency. Shards in
-processes share the cores of this machine, which hosts of their own do not: what HTTP and the merge cost shows, and what
-more machines gain does not. Recall@10 is against exact search.
+processes share the cores of this machine, which hosts of their own do not: it shows what HTTP and the merge cost, not
+what more machines gain. Recall@10 is against exact search.
 """
+
+from training.benchmarks.options import ShardBenchArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.shard_speed", ShardBenchArguments, __doc__)
+
 
 import os
 import socket
@@ -15,21 +22,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
 import pyarrow as pa
-from jsonargparse.typing import PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_graph import unit
 from modeling_mmfusion.sharded import ShardedIndex, open_index
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.features.shards import vector_column, write_shard, write_vectors_manifest
@@ -40,25 +44,6 @@ K = 10
 PART = 10_000  # products of a file of vectors
 WORDS = 20_000  # of the titles' language, of which some are far more frequent than others
 SECONDS = 120  # to wait for a service
-
-
-@dataclass
-class ShardBenchArguments:
-    """How many products in how many shards.
-
-    Args:
-        products: Products that are generated.
-        dim: Length of their vectors.
-        queries: Queries, one after the other.
-        shards: Numbers of shards.
-        output: File for the report.
-    """
-
-    products: PositiveInt = 100_000
-    dim: PositiveInt = 256
-    queries: PositiveInt = 500
-    shards: list[PositiveInt] = field(default_factory=lambda: [1, 4])
-    output: str = "hub_card/results/bench_shards.json"
 
 
 def main(arguments: ShardBenchArguments) -> dict[str, Any]:
@@ -185,7 +170,3 @@ def format_shards(report: dict[str, Any]) -> str:
         for one in report["figures"]
     ]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, ShardBenchArguments, __doc__)

@@ -8,6 +8,12 @@ own, as a browser's tab, and speaks plain HTTP over one connection: gradio_clien
 would take more of this machine than the Space does.
 """
 
+from training.benchmarks.options import BenchSpaceArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.space_load", BenchSpaceArguments, __doc__)
+
 import json
 import os
 import random
@@ -17,42 +23,19 @@ import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
 import numpy as np
-from jsonargparse.typing import PositiveInt
 
 from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import load_split
-from training.common.cli import run
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 
 APP = Path(__file__).resolve().parents[2] / "space" / "app.py"
 START_SECONDS = 900
-
-
-@dataclass
-class BenchSpaceArguments:
-    """Which Space to load, and how much.
-
-    Args:
-        run: Run folder with the model.
-        data: Catalogue with judged queries.
-        clients: Clients at once.
-        queries: Queries of each, one after the other.
-        memory_queries: Queries over which memory is watched, by eight clients.
-        output: JSON file for the results; null only prints them.
-    """
-
-    run: str = "runs/quickstart"
-    data: str = "data/demo_shop"
-    clients: PositiveInt = 50
-    queries: PositiveInt = 20
-    memory_queries: PositiveInt = 2000
-    output: str | None = None
 
 
 def main(arguments: BenchSpaceArguments) -> dict:
@@ -211,7 +194,3 @@ def format_load(report: dict) -> str:
     }
     rows = (cells, ["---"] * len(cells), cells.values())
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-if __name__ == "__main__":
-    run(main, BenchSpaceArguments, __doc__)

@@ -9,12 +9,17 @@ as they are. Fused and hybrid are tested against each other system in each style
 same model and data is kept, so the command can be called again.
 """
 
+from training.benchmarks.options import StyleBenchArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.styles", StyleBenchArguments, __doc__)
+
+
 from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jsonargparse.typing import PositiveInt
 
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
@@ -22,7 +27,6 @@ from modeling_mmfusion.model_folder import check_model_name
 from training import styles
 from training.benchmarks.compare import MARKS, METRIC, Measured, check_queries, kept_report, said
 from training.catalogue.layout import load_table, rows_of
-from training.common.cli import Seed, run
 from training.common.environment import digest, environment
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
 from training.evaluation.measuring import BM25, views_of
@@ -44,33 +48,6 @@ LEGEND = (
     "query's nDCG@10, Holm's correction over all tests of a catalogue, p < .05. Harm is the share of the queries that "
     "fusion makes worse than text alone (by how much), and the share that it makes better."
 )
-
-
-@dataclass
-class StyleBenchArguments:
-    """What to compare on what.
-
-    Args:
-        models: Model by its name: one of ours first; the others are folders, Hub ids, minilm, bm25 or bm25-tuned. A
-            list of them is one a seed.
-        data: Catalogues, with commas between, in English.
-        split: Their split.
-        baseline: Folders of training.benchmarks.baseline_trainer, one a seed, with commas between; its models are
-            measured too. Where there is none with trained models, that is said and left out.
-        queries: Most queries of a style; a catalogue's own are measured all.
-        seed: Seed of the styles.
-        output: Folder that keeps the catalogues and the single reports.
-        results: JSON file for the numbers; the tables go beside it as Markdown.
-    """
-
-    models: dict[str, str | list[str]] = field(default_factory=dict)
-    data: list[str] = field(default_factory=lambda: ["data/hm"])
-    split: str = "test"
-    baseline: list[str] = field(default_factory=list)
-    queries: PositiveInt = 300
-    seed: Seed = 0
-    output: str = "runs/styles"
-    results: str = "runs/styles.json"
 
 
 def main(arguments: StyleBenchArguments) -> dict:
@@ -269,7 +246,3 @@ def _format(found: dict) -> str:
 
 def _format_harm(harm: dict[str, float]) -> str:
     return f"{harm['share']:.0%} (.{round(1000 * harm['loss']):03d}), {harm['better']:.0%}"
-
-
-if __name__ == "__main__":
-    run(main, StyleBenchArguments, __doc__)

@@ -10,6 +10,12 @@ the part of it that came on top of the loaded model. Figures are kept as they co
 was stopped, and contestants that are in the output file already are not run again.
 """
 
+from training.benchmarks.options import BenchArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.training_speed", BenchArguments, __doc__)
+
 import json
 import os
 import resource
@@ -17,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -25,13 +30,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from jsonargparse.typing import PositiveInt
 from peft import LoraConfig
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
 from training.catalogue.layout import load_split
-from training.common.cli import run
 from training.common.distributed import Share
 from training.common.environment import environment
 from training.common.files import check_output_file, read_json, write_json
@@ -69,33 +72,6 @@ RATIOS = (
     ("ours, encoders frozen", f"{BASELINE}, encoders frozen"),
     ("ours, adapters on text, 2 processes", "ours, adapters on text"),
 )
-
-
-@dataclass
-class BenchArguments:
-    """What to train on and how long.
-
-    Args:
-        data: Catalogue: a folder or Hub dataset id in the retrieval layout.
-        batch_size: Query-product pairs in a batch.
-        chunk_size: Products that run through the encoders at a time, of both where losses are cached.
-        steps: Steps that are timed, after one that is not.
-        threads: Threads of a process.
-        contestants: Some of the contestants' names, with semicolons between; empty for all.
-        output: JSON file for the figures.
-        contestant: Run this one alone, in this process; used by the benchmark itself.
-        model: Its model folder.
-    """
-
-    data: str = "data/hm"
-    batch_size: PositiveInt = 256
-    chunk_size: PositiveInt = 32
-    steps: PositiveInt = 2
-    threads: PositiveInt = 1
-    contestants: str = ""
-    output: str = "runs/bench_train.json"
-    contestant: str | None = None
-    model: str | None = None
 
 
 def main(arguments: BenchArguments) -> dict:
@@ -312,7 +288,3 @@ def format_figures(report: dict) -> str:
     for name, found in report["ratios"].items():
         lines.append(f"| {name} | {found['speed']:.2f} | {found['peak']:.2f} | {found['over_model']:.2f} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main, BenchArguments, __doc__)

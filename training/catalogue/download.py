@@ -24,7 +24,7 @@ import httpcore2
 from PIL import Image
 from tqdm.auto import tqdm
 
-from modeling_mmfusion.processing_mmfusion import load_picture
+from modeling_mmfusion.pictures_mmfusion import load_picture
 from training.common.files import cannot_write, claim_folder, only_process, write_bytes
 
 WRITER = "downloaded pictures"

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from modeling_mmfusion.errors import DataError, one_line
-from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
+from modeling_mmfusion.pictures_mmfusion import load_picture, pictures_of
 
 
 def pictures_digest(pictures, place: str) -> str:

@@ -24,70 +24,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-
 from modeling_mmfusion.errors import DataError
 from training.catalogue.cells import code_text
 from training.catalogue.ga4 import GA4Columns, is_ga4, read_ga4
 from training.catalogue.layout import MAX_SCORE
 from training.catalogue.log_times import Recency
+from training.catalogue.options import Engagement, LogColumns
 from training.catalogue.spellings import Spellings
 from training.catalogue.tables import Table
 
 Row = tuple[int, dict[str, str]]
 WHOLE = re.compile(r"\+?[0-9]{1,9}(\.0*)?")
 LABELS = {"e": 100, "s": 10, "c": 1, "i": 0, "exact": 100, "substitute": 10, "complement": 1, "irrelevant": 0}
-
-
-@dataclass
-class LogColumns:
-    """What the search log calls its columns; query, product and one of event and grade must be there.
-
-    Args:
-        query: What was searched for.
-        product: Id of a product that was shown for it.
-        event: What the shopper did with it, one of --events.
-        grade: How relevant the product is, a whole number from 0, or one of ESCI's labels as a letter or a word
-            (Exact 100, Substitute 10, Complement 1, Irrelevant 0, as training.convert has them). Where this column
-            is, event isn't read.
-        position: At which place of the results it was shown, from 1; where this column is, grades are corrected for
-            shoppers not looking far down.
-        visitor: Who searched: a session, cookie or customer id. Where this column is, a visitor counts once a pair.
-        session: A session's id; it stands for the visitor where that column isn't there or is empty.
-        time: When it happened, read with --engagement.half_life_days alone: ISO 8601, 28.11.2026 10:00, 11/28/2026
-            10:00 AM, or seconds, milliseconds or microseconds since 1970. Without a zone it is UTC.
-    """
-
-    query: str = "query"
-    product: str = "product"
-    event: str = "event"
-    grade: str = "grade"
-    position: str = "position"
-    visitor: str = "visitor"
-    session: str = "session"
-    time: str = "time"
-
-
-@dataclass
-class Engagement:
-    """How events become grades, see [`training.catalogue.query_log`].
-
-    Args:
-        power: A product at position k is looked at with probability 1 / k ** power.
-        prior: Weight of the log's mean value, in views.
-        min_visitors: Fewer visitors than this who engaged with a pair are noise: the pair is left out.
-        max_events: A visitor with more rows than this in the log is a bot: its rows are left out.
-        half_life_days: An event counts half as much after so many days before the newest one; null counts all alike.
-            An event whose time can't be read counts as much as the oldest one.
-        day_first: Whether the day comes first in dates such as 03/04/2026; null lets the days above 12 tell.
-    """
-
-    power: NonNegativeFloat = 1.0
-    prior: NonNegativeFloat = 5.0
-    min_visitors: NonNegativeInt = 1
-    max_events: PositiveInt = 1000
-    half_life_days: PositiveFloat | None = None
-    day_first: bool | None = None
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 
-from modeling_mmfusion.processing_mmfusion import normalize_text
+from modeling_mmfusion.text_mmfusion import normalize_text
 
 APOSTROPHES = "'’‘`´"
 KEPT = "#%&@*.,"  # tells c# from c, and h&m from hm; points and commas are looked at by their place

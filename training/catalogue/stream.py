@@ -30,9 +30,9 @@ from training.catalogue.layout import (
     undecoded,
     unreadable,
 )
+from training.catalogue.options import ALL
 from training.common.errors import Problems
 
-ALL = "all"  # splits
 ROW = "row in its stream"  # a column that no catalogue has
 IN_TWO_SPLITS = "product that an earlier split holds, too (taken once)"
 SCANNED_ROWS = 65_536

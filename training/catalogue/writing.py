@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
-from modeling_mmfusion.processing_mmfusion import pictures_of
+from modeling_mmfusion.pictures_mmfusion import pictures_of
 from training.catalogue.layout import REQUIRED_COLUMNS
 from training.common.files import new_file
 

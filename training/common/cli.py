@@ -1,6 +1,8 @@
 """The one parser of all scripts: a dataclass, then a YAML recipe, then the command line, each overriding the last.
 
-Every script declares its options as a dataclass whose docstring is its `--help`, and calls [`run`].
+Every script declares its options as a dataclass whose docstring is its `--help`, in its room's `options.py`, which
+imports nothing heavy. Its file calls [`run`] with its own name before it imports what does the work: that is imported
+once the command line has been read, so that `--help` and wrong options take a fraction of a second.
 """
 
 import argparse
@@ -9,12 +11,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass, replace
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_origin
 
 import jsonargparse
-import transformers
 import yaml
 from jsonargparse.typing import restricted_number_type
 
@@ -83,13 +85,23 @@ def parse(
     return _plain(arguments(**vars(parser.instantiate(parsed))))
 
 
-def run(main: Callable[[Any], Any], arguments: type, description: str, **options) -> None:
-    """Runs a script; what a person has to mend is one line and exit status 2, never a traceback."""
+def run(main: str | Callable[[Any], Any], arguments: type, description: str, **options) -> None:
+    """Runs a script; what a person has to mend is one line and exit status 2, never a traceback.
+
+    Args:
+        main (`str` or `Callable`): the script's module, such as `training.search`, which is imported once the command
+            line has been read, and whose `main` gets the options; or what gets them.
+        arguments (`type`): the dataclass of its options.
+        description (`str`): what it does.
+        options: those of [`parse`].
+    """
     sys.unraisablehook = hear_again
-    transformers.utils.logging.disable_progress_bar()  # ours tell more than one bar for each file of weights
     status = 2
     try:
-        main(parse(arguments, description, **options))
+        parsed = parse(arguments, description, **options)
+        work = import_module(main).main if isinstance(main, str) else main
+        hide_other_bars()
+        work(parsed)
         return
     except jsonargparse.ArgumentError as error:
         message = f"{one_line(error)}; --help lists the options"
@@ -100,6 +112,12 @@ def run(main: Callable[[Any], Any], arguments: type, description: str, **options
     except KeyboardInterrupt:
         message, status = "interrupted; run the same command again", 130
     sys.exit(_fail(message, status))  # here, where the error and the progress bars that it held are gone
+
+
+def hide_other_bars() -> None:
+    """Hides the progress bars of transformers, where it is used: ours tell more than one for each file of weights."""
+    if logging := sys.modules.get("transformers.utils.logging"):
+        logging.disable_progress_bar()
 
 
 def _recipe_of(words: list[str]) -> Path | None:

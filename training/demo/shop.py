@@ -8,6 +8,12 @@ mentions the colour and the pattern only now and then. So a query for a "navy wo
     python -m training.demo.shop --output data/tiny_shop --products 60 --queries 40
 """
 
+from training.common.cli import run
+from training.demo.options import DemoShopArguments
+
+if __name__ == "__main__":
+    run("training.demo.shop", DemoShopArguments, __doc__)
+
 import io
 import itertools
 import json
@@ -22,7 +28,6 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
 from training.catalogue.writing import write_card, write_split
-from training.common.cli import run
 from training.common.files import check_folder, new_folder
 from training.demo import drawings
 
@@ -675,21 +680,6 @@ All colours of a model are in the same split, and no title and no picture is in 
 """
 
 
-@dataclass
-class DemoShopArguments:
-    """How large a shop, and where.
-
-    Args:
-        output: Folder to write; files of an earlier run are replaced.
-        products: Products in all splits; 2,400 take about a minute and 20 MB.
-        queries: Queries in all splits.
-        seed: Another seed, another shop.
-    """
-
-    output: str = "data/demo_shop"
-    products: int = 2400
-    queries: int = 1600
-    seed: int = 0
 
 
 def main(arguments: DemoShopArguments) -> dict:
@@ -698,7 +688,3 @@ def main(arguments: DemoShopArguments) -> dict:
     print(json.dumps(report, indent=2))
     print(f"wrote {arguments.output}", flush=True)
     return report
-
-
-if __name__ == "__main__":
-    run(main, DemoShopArguments, __doc__)

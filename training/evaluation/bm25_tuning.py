@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS
+from modeling_mmfusion.text_mmfusion import PRODUCT_FIELDS
 from training.catalogue.layout import load_split, split_names
 from training.evaluation.product_retrieval.metrics import per_query
 from training.evaluation.rankers import PLAIN_BM25, WordRanker

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
+from modeling_mmfusion.pictures_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit
 from training.common.files import write_text
 from training.evaluation.styles import LEAST

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
+from modeling_mmfusion.pictures_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit
 from training.common.files import write_bytes, write_text
 from training.evaluation.grades import ADVICE, GUIDELINES

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 import modeling_mmfusion
 from modeling_mmfusion import MMFusionModel
-from modeling_mmfusion.configuration_mmfusion import VIEWS
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.fingerprint import digest_of
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.search import turn_away
+from modeling_mmfusion.text_mmfusion import VIEWS
 from training.catalogue.layout import RetrievalSplit
 from training.evaluation.bm25_tuning import tune_bm25
 from training.evaluation.options import EvaluateArguments

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS
+from modeling_mmfusion.text_mmfusion import PRODUCT_FIELDS
 from training.catalogue.layout import NothingToMeasure, RetrievalSplit
 from training.common.files import read_json
 from training.evaluation.rankers import listing_texts

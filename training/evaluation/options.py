@@ -5,7 +5,7 @@ from typing import Literal
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
-from modeling_mmfusion.configuration_mmfusion import VIEWS
+from modeling_mmfusion.text_mmfusion import VIEWS
 from training.evaluation.product_retrieval.metrics import DEFAULT_METRICS
 
 
@@ -66,3 +66,24 @@ class EvaluateArguments:
     examples: str | None = None
     examples_by: Literal["gain", "harm"] = "gain"
     examples_count: PositiveInt = 12
+
+
+@dataclass
+class SheetArguments:
+    """What to draw.
+
+    Args:
+        model: Folder of a trained model, or its Hub id.
+        data: Catalogue: a folder or Hub dataset id in the retrieval layout.
+        split: Split to search in.
+        output: Picture to write (PNG, SVG or PDF); null is results.png beside the model.
+        queries: How many queries; those on which the fused view gains most over either other one.
+        k: Results a query and view.
+    """
+
+    model: str = "runs/quickstart/model"
+    data: str = "data/demo_shop"
+    split: str = "test"
+    output: str | None = None
+    queries: int = 4
+    k: int = 4

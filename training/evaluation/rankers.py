@@ -12,7 +12,7 @@ from modeling_mmfusion.encoders_mmfusion import is_dual_encoder
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index_words import ProductWords, best_rows, words_weight
 from modeling_mmfusion.model_folder import reading
-from modeling_mmfusion.processing_mmfusion import PRODUCT_FIELDS, join_fields
+from modeling_mmfusion.text_mmfusion import PRODUCT_FIELDS, join_fields
 from training.catalogue.layout import RetrievalSplit
 
 PLAIN_BM25 = {"k1": 1.5, "b": 0.75, "stemmed": False}

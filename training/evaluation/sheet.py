@@ -5,7 +5,12 @@
 A green frame marks products that are judged relevant.
 """
 
-from dataclasses import dataclass
+from training.common.cli import run
+from training.evaluation.options import SheetArguments
+
+if __name__ == "__main__":
+    run("training.evaluation.sheet", SheetArguments, __doc__)
+
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,36 +18,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modeling_mmfusion import MMFusionModel
-from modeling_mmfusion.configuration_mmfusion import VIEWS
-from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
+from modeling_mmfusion.pictures_mmfusion import load_picture, pictures_of
+from modeling_mmfusion.text_mmfusion import VIEWS
 from training.catalogue.layout import RetrievalSplit, load_split
-from training.common.cli import run
 from training.common.files import beside, check_output_file, new_file
 from training.evaluation.measuring import search_exact
 from training.features.encoder import Encoder, TowerStates, embed_products, embed_queries
 
 RELEVANT, OTHER = "#2e9e5b", "#dddddd"
-
-
-@dataclass
-class SheetArguments:
-    """What to draw.
-
-    Args:
-        model: Folder of a trained model, or its Hub id.
-        data: Catalogue: a folder or Hub dataset id in the retrieval layout.
-        split: Split to search in.
-        output: Picture to write (PNG, SVG or PDF); null is results.png beside the model.
-        queries: How many queries; those on which the fused view gains most over either other one.
-        k: Results a query and view.
-    """
-
-    model: str = "runs/quickstart/model"
-    data: str = "data/demo_shop"
-    split: str = "test"
-    output: str | None = None
-    queries: int = 4
-    k: int = 4
 
 
 def draw_sheet(
@@ -106,7 +89,3 @@ def main(arguments: SheetArguments) -> Path:
     split.problems.report()
     print(f"picture: {output}", flush=True)
     return output
-
-
-if __name__ == "__main__":
-    run(main, SheetArguments, __doc__)

@@ -11,6 +11,7 @@ from modeling_mmfusion import MMFusionModel
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.exported import MANIFEST, ExportedTowers, OnnxTowers, OpenVinoTowers, read_export
 from modeling_mmfusion.fusion_mmfusion import truncate_vectors
+from training.features.options import FORMATS
 
 
 class TorchTowers:
@@ -59,7 +60,7 @@ class TruncatedTowers:
         return truncate_vectors(vectors, self.config, self.config.truncate_dim).numpy()
 
 
-EXPORTED = {"onnx": OnnxTowers, "openvino": OpenVinoTowers}
+EXPORTED = dict(zip(FORMATS, (OnnxTowers, OpenVinoTowers), strict=True))
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 

@@ -16,7 +16,7 @@ from modeling_mmfusion import MMFusionProcessor
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.fingerprint import digest_of, model_fingerprint
 from modeling_mmfusion.model_folder import load_model
-from modeling_mmfusion.processing_mmfusion import pictures_of
+from modeling_mmfusion.pictures_mmfusion import pictures_of
 from training.catalogue.layout import NothingToMeasure, has_files, load_table, split_names
 from training.catalogue.pictures import picture_content
 from training.catalogue.stream import ROW, stream_products

@@ -19,7 +19,7 @@ from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.fingerprint import digest_of, encoder_fingerprint, model_fingerprint
 from modeling_mmfusion.index_graph import UNIT
 from modeling_mmfusion.model_folder import load_model, prepare_for_inference, reading, try_processor
-from modeling_mmfusion.processing_mmfusion import load_picture, pictures_of
+from modeling_mmfusion.pictures_mmfusion import load_picture, pictures_of
 from training.catalogue.layout import RetrievalSplit, rows_of
 from training.features.cache import Found, cached_features
 

@@ -20,7 +20,7 @@ from transformers import BatchFeature
 
 from modeling_mmfusion import MMFusionModel, MMFusionProcessor
 from modeling_mmfusion.errors import DataError, one_line
-from modeling_mmfusion.exported import OnnxTowers, import_openvino, openvino_core
+from modeling_mmfusion.exported import TOKENIZER, OnnxTowers, import_openvino, openvino_core
 from training.common.files import check_folder
 from training.features.backends import EXPORTED
 from training.features.options import ExportArguments
@@ -210,6 +210,21 @@ def forget_origin(program: torch.onnx.ONNXProgram) -> None:
 def write_onnx(exported: Path, folder: Path) -> None:
     """Copies the exported towers; those of more than 2 GB have their weights in a file beside them."""
     shutil.copytree(exported, folder, dirs_exist_ok=True)
+
+
+def write_query_tokenizer(folder: Path, processor: MMFusionProcessor) -> dict[str, Any]:
+    """Writes the query tower's tokenizer as the processor uses it, which searches by the exported tower read without
+    transformers; but for one that is not of the library `tokenizers`.
+
+    Returns:
+        `dict`: what `export.json` tells of it.
+    """
+    tokenizer = processor.query_tokenizer
+    if not tokenizer.is_fast or tokenizer.split_special_tokens:
+        return {}
+    processor.process_queries(["a"])  # which tells the tokenizer how to cut and pad
+    tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+    return {"unknown_token": tokenizer.unk_token}
 
 
 def write_openvino(exported: Path, folder: Path) -> None:

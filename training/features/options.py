@@ -5,8 +5,9 @@ from typing import Literal
 
 from jsonargparse.typing import PositiveInt
 
-from training.catalogue.stream import ALL
-from training.features.backends import EXPORTED
+from training.catalogue.options import ALL
+
+FORMATS = ("onnx", "openvino")  # of exported towers
 
 
 @dataclass
@@ -62,6 +63,6 @@ class ExportArguments:
 
     model: str = "runs/quickstart/model"
     output: str | None = None
-    formats: list[str] = field(default_factory=lambda: list(EXPORTED))
+    formats: list[str] = field(default_factory=lambda: list(FORMATS))
     quantize_query: Literal["int8"] | None = None
     pictures: bool = False

@@ -9,46 +9,32 @@ machine has room, also one that comes later. The same command goes on where a ru
 does: both write the same folders. Without a cluster it starts one on this machine. Ray is in the extra `ray`.
 """
 
+from training.common.cli import run
+from training.scale.options import EmbedRayArguments
+
+if __name__ == "__main__":
+    run("training.scale.embed_ray", EmbedRayArguments, __doc__)
+
+
 import os
 import time
 from collections import Counter, deque
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError, one_line
-from training.common.cli import run
 from training.common.files import claim_folder, only_process
 from training.features.embedder import WRITER, CatalogueEmbedder, output_of
 from training.features.options import EmbedArguments
 
 MOST_DEATHS = 5  # of actors over one shard, or one after the other before any had loaded the model
 SECONDS = 5.0  # between looks at the cluster
-
-
-@dataclass
-class EmbedRayArguments(EmbedArguments):
-    """Which catalogue to embed with which model, and on how many devices; the other options are training.embed's.
-
-    Args:
-        actors: Processes that embed, each with a model of its own; one a device.
-        gpus: GPUs of an actor; null is 1 where this machine has one, and else 0.
-        cpus: CPU cores of an actor.
-        address: Of the cluster, such as 10.0.0.1:6379; null is RAY_ADDRESS, or one on this machine, or a new one.
-        patience: Minutes to wait where no machine that is left has room for an actor.
-    """
-
-    actors: PositiveInt = 1
-    gpus: NonNegativeFloat | None = None
-    cpus: NonNegativeFloat = 1.0
-    address: str | None = None
-    patience: PositiveFloat = 10.0
 
 
 class ShardActor:
@@ -232,7 +218,3 @@ class Crew:
         if shard is not None:
             self.todo.appendleft(shard)
         self._hire()
-
-
-if __name__ == "__main__":
-    run(main, EmbedRayArguments, __doc__)

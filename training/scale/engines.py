@@ -13,9 +13,15 @@ products are looked at before anything is written. `parquet` is for bulk loads o
 exactly, without a server, from many processes at a time. Engines want `pip install -e '.[engines]'`.
 """
 
+from training.common.cli import run
+from training.scale.options import EngineArguments
+
+if __name__ == "__main__":
+    run("training.scale.engines", EngineArguments, __doc__)
+
+
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +31,6 @@ from tqdm.auto import tqdm
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index_products import with_large_strings
-from training.common.cli import run
 from training.common.files import beside, cannot_write, check_folder, new_folder
 from training.features.product_columns import with_numeric_price
 from training.features.shards import iterate_shown, read_vectors_manifest
@@ -42,24 +47,6 @@ from training.scale.engine import (
 
 WRITER = "training.scale.engines"
 PARQUET = "parquet:"
-
-
-@dataclass
-class EngineArguments:
-    """Which vectors go where.
-
-    Args:
-        vectors: Folder that training.embed wrote.
-        to: Address of an engine, such as lance:products.lance, or parquet:FOLDER for files. Null is parquet files in
-            bulk/ beside the vectors.
-        sync: Bring the collection to what the vectors' folder holds: products that are new, changed or gone.
-        drop: Delete the collection, and do nothing else.
-    """
-
-    vectors: str = "runs/quickstart/vectors"
-    to: str | None = None
-    sync: bool = False
-    drop: bool = False
 
 
 def main(arguments: EngineArguments) -> int:
@@ -228,7 +215,3 @@ def write_parquet(tables: Iterator[pa.Table], output: Path) -> int:
             pq.write_table(table, partial / f"products-{number:05d}.parquet")
             count += len(table)
     return count
-
-
-if __name__ == "__main__":
-    run(main, EngineArguments, __doc__)

@@ -8,61 +8,26 @@ core and how they fall with the number of products, and products embedded a seco
 own machine's figures are the better ones: run the benchmark there and give its results with --results.
 """
 
+from training.common.cli import run
+from training.scale.options import SizeArguments
+
+if __name__ == "__main__":
+    run("training.scale.planning", SizeArguments, __doc__)
+
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
-
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.json_files import ANY, COUNT, NUMBER, POSITIVE, check_form, read_form
-from training.common.cli import run
 
 DAY = 24 * 60 * 60
 MEASURE = "run python -m training.benchmarks.scaling"
 BUILT = {"products": COUNT, "bytes on disk": {ANY: NUMBER}}
 FOUND = {"products": COUNT, "bytes in memory": POSITIVE}
 FOUND |= {"settings": [{"recall@10": NUMBER, "queries/s": POSITIVE, "p50 ms": POSITIVE}]}
-
-
-@dataclass
-class SizeArguments:
-    """How much there is, and what a machine has.
-
-    Args:
-        products: Products.
-        queries: Queries a second at the busiest time.
-        changes: Products a second that are new or whose text or pictures changed; prices and stock cost nothing.
-        plans: Several plans in place of these: products:queries, with commas between.
-        storage: How the graph stores vectors: i8, b1, bf16 or f32.
-        dim: Length of the vectors; memory is that of 384 measured dimensions, in proportion.
-        memory: GB of memory of a machine.
-        cores: Cores of a machine.
-        share: Share of a machine's memory and cores to plan with; the rest is for the system, peaks and the save of
-            the next generation.
-        replicas: Copies of each shard at least, so that one machine may fail.
-        embed_days: Days within which the whole catalogue is to be embedded.
-        speed: Products a second that one device embeds, if the results tell none.
-        results: Results of training.benchmarks.search_speed.
-        embedding: Results of training.benchmarks.embedding.
-    """
-
-    products: PositiveInt = 1_000_000
-    queries: PositiveFloat = 100.0
-    changes: NonNegativeFloat = 0.0
-    plans: str | None = None
-    storage: str = "i8"
-    dim: PositiveInt = 384
-    memory: PositiveFloat = 64.0
-    cores: PositiveInt = 16
-    share: PositiveFloat = 0.6
-    replicas: PositiveInt = 2
-    embed_days: PositiveFloat = 1.0
-    speed: PositiveFloat | None = None
-    results: str = "hub_card/results/bench_search.json"
-    embedding: str = "hub_card/results/bench_embed.json"
 
 
 @dataclass
@@ -225,7 +190,3 @@ def format_plans(plans: list[dict], measured: MeasuredSpeed, arguments: SizeArgu
 
 def _text(value: float | None) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-
-
-if __name__ == "__main__":
-    run(main, SizeArguments, __doc__)

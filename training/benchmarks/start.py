@@ -1,0 +1,125 @@
+"""Measures how fast commands start: `--help` of each, and a search from the command line.
+
+    python -m training.benchmarks.start --run runs/quickstart
+    git worktree add ../before COMMIT && python -m training.benchmarks.start --before ../before
+
+Each start is a process of its own: seconds on the clock, seconds of a core, and the most memory that it had. After the
+first round files are in the system's cache, as where a command is used again.
+"""
+
+from training.benchmarks.options import StartArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.start", StartArguments, __doc__)
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from modeling_mmfusion.errors import DataError
+from training.common.environment import environment
+from training.common.files import check_output_file, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("training", "hub_card", "modeling_mmfusion")
+COMMAND = re.compile(r'^if __name__ == "__main__":\n(    .*\n)*?    (run|main)\(', re.MULTILINE)
+# Runs a command as `python -m` does, and then writes what it needed.
+PROBE = """
+import json, resource, runpy, sys
+report, sys.argv = sys.argv[1], sys.argv[2:]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    status = 0
+except SystemExit as stopped:
+    status = stopped.code or 0
+used = resource.getrusage(resource.RUSAGE_SELF)
+(peak,) = (line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+with open(report, "w") as stream:
+    json.dump({"status": status, "cpu": used.ru_utime + used.ru_stime, "mb": int(peak) / 1024}, stream)
+"""
+
+
+def main(arguments: StartArguments) -> dict:
+    """Starts all; prints and returns what was measured.
+
+    Raises:
+        DataError: if a command fails, or there is nothing to measure.
+    """
+    if arguments.output:
+        check_output_file(arguments.output, ".json")
+    roots = {"now": ROOT} | ({"before": Path(arguments.before).resolve()} if arguments.before else {})
+    wanted = {name: arguments.commands or commands_of(root) for name, root in roots.items()}
+    starts = [(name, checkout, [name, "--help"]) for checkout in roots for name in wanted[checkout]]
+    for tower in arguments.towers if arguments.run else ():
+        words = [arguments.query, "--run", str(Path(arguments.run).resolve()), "--tower", tower]
+        starts += [(f"search, {tower}", checkout, ["training.search", *words]) for checkout in roots]
+    rows: dict[str, dict] = {}
+    for _ in range(arguments.rounds):
+        for name, checkout, words in tqdm(sorted(starts), unit="start"):
+            rows.setdefault(name, {}).setdefault(checkout, []).append(started(roots[checkout], words))
+    fastest = {name: {where: best_of(found) for where, found in row.items()} for name, row in rows.items()}
+    report = {"arguments": asdict(arguments), "starts": fastest, "environment": environment()}
+    if arguments.output:
+        write_json(Path(arguments.output), report)
+    print(format_starts(fastest), flush=True)
+    return report
+
+
+def commands_of(root: Path) -> list[str]:
+    """The modules of a checkout that are run with `python -m`.
+
+    Raises:
+        DataError: if it has none.
+    """
+    files = (path for room in ROOMS for path in (root / room).rglob("*.py"))
+    found = [file.relative_to(root) for file in files if COMMAND.search(file.read_text(encoding="utf-8"))]
+    if not found:
+        raise DataError(f"{root}: is no checkout of mmfusion")
+    return sorted(".".join(file.with_suffix("").parts) for file in found)
+
+
+def started(root: Path, words: list[str]) -> dict[str, float]:
+    """Seconds (`wall`), those of a core (`cpu`) and megabytes (`mb`) of a command of a checkout.
+
+    Raises:
+        DataError: if it fails; its last line is named.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        report, began = Path(scratch, "report.json"), time.perf_counter()
+        variables = os.environ | {"PYTHONPATH": str(root)}
+        command = [sys.executable, "-c", PROBE, str(report), *words]
+        ran = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True)
+        wall = time.perf_counter() - began
+        found = json.loads(report.read_text()) if report.is_file() else {"status": ran.returncode}
+    if found.pop("status"):
+        raise DataError(f"{' '.join(words)} in {root}: {' '.join(ran.stderr.strip().splitlines()[-1:])}")
+    return {"wall": wall, **found}
+
+
+def best_of(starts: list[dict[str, float]]) -> dict[str, float]:
+    """The least of each figure of some starts."""
+    return {figure: round(min(start[figure] for start in starts), 2) for figure in starts[0]}
+
+
+def format_starts(fastest: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A table: a command a row, its figures and, beside another checkout's, how many times less they are."""
+    lines = [f"{'':38s} {'seconds':>8s} {'cpu s':>8s} {'MB':>8s}   before: cpu s, MB, times less of both"]
+    for name, row in fastest.items():
+        if "now" not in row:
+            continue
+        now, before = row["now"], row.get("before")
+        line = f"{name:38s} {now['wall']:8.2f} {now['cpu']:8.2f} {now['mb']:8.0f}"
+        if before:
+            less = (before["cpu"] / now["cpu"], before["mb"] / now["mb"])
+            line += f"   {before['cpu']:.2f}, {before['mb']:.0f}, {less[0]:.1f}, {less[1]:.1f}"
+        lines.append(line)
+    return "\n".join(lines)

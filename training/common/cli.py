@@ -96,11 +96,12 @@ def run(main: str | Callable[[Any], Any], arguments: type, description: str, **o
         options: those of [`parse`].
     """
     sys.unraisablehook = hear_again
+    # of transformers too: ours tell more than one bar for each file of weights
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     status = 2
     try:
         parsed = parse(arguments, description, **options)
         work = import_module(main).main if isinstance(main, str) else main
-        hide_other_bars()
         work(parsed)
         return
     except jsonargparse.ArgumentError as error:
@@ -112,12 +113,6 @@ def run(main: str | Callable[[Any], Any], arguments: type, description: str, **o
     except KeyboardInterrupt:
         message, status = "interrupted; run the same command again", 130
     sys.exit(_fail(message, status))  # here, where the error and the progress bars that it held are gone
-
-
-def hide_other_bars() -> None:
-    """Hides the progress bars of transformers, where it is used: ours tell more than one for each file of weights."""
-    if logging := sys.modules.get("transformers.utils.logging"):
-        logging.disable_progress_bar()
 
 
 def _recipe_of(words: list[str]) -> Path | None:

@@ -22,7 +22,7 @@ from test_search import write_run
 from modeling_mmfusion.errors import DataError, ProductIndexError
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_filters import parse_where
-from modeling_mmfusion.index_shards import Shard, shard_of
+from modeling_mmfusion.index_shards import Candidates, Shard, merge, shard_of
 from modeling_mmfusion.index_words import ProductWords, WordCounts
 from modeling_mmfusion.search import Searcher
 from modeling_mmfusion.service_shard import create_shard_app
@@ -503,3 +503,19 @@ def test_shards_that_are_given_have_to_be_some():
     with pytest.raises(DataError, match="empty"):
         open_index("http://127.0.0.1:9,,")
     assert str(Shard(0, 2)) == "shard 0 of 2"
+
+
+def test_only_candidates_of_the_whole_catalogue_are_ranked():
+    def answer(product, score, words, is_near, is_matching):
+        return Candidates(
+            *map(np.array, ([0], np.float32([score]), np.float32([words]), [is_near], [is_matching])), [product]
+        )
+
+    answers = [
+        answer("a", 0.9, 0, True, False),
+        answer("b", 0.8, 0.5, True, False),
+        answer("c", 0.1, 0.6, False, True),
+    ]
+    owners, found = merge(answers, k=3, depth=1)  # "b" is second by vectors, and so no candidate of one index
+    assert list(found.ids) == ["a", "c"] and owners.tolist() == [0, 2]
+    assert list(merge(answers, k=3, depth=2)[1].ids) == ["b", "a", "c"]

@@ -1,11 +1,16 @@
 """Two workers of a local Ray cluster, one of which is killed, write what one process writes."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from helpers import big_shop, embed_arguments, embed_words, run_module
 
+from modeling_mmfusion.errors import DataError
 from training import embed
 from training.features.shards import read_vectors, read_vectors_manifest
+from training.scale import embed_ray
 
 pytestmark = pytest.mark.usefixtures("small_windows")
 
@@ -47,3 +52,80 @@ def test_two_ray_workers_one_of_which_dies_write_what_one_process_writes(saved, 
     np.testing.assert_allclose(found, expected, atol=1e-3)
     names = [shard["file"] for shard in read_vectors_manifest(tmp_path / "one")["shards"]]
     assert [shard["file"] for shard in read_vectors_manifest(tmp_path / "two")["shards"]] == names
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:9", "ray://127.0.0.1:9", "no.such.host.invalid:6379", "127.0.0.1:99999"]
+)
+def test_an_address_where_no_cluster_is_is_told_in_one_line(address):
+    with pytest.raises(DataError, match=f"^{address}: no Ray cluster answers there") as error:
+        embed_ray.connect(address)
+    assert "\n" not in str(error.value)
+
+
+class Died(Exception):
+    pass
+
+
+class FakeRay:
+    """A cluster without processes: what becomes of each task is told beforehand."""
+
+    class exceptions:
+        RayError, RayTaskError = Died, KeyError
+
+    def __init__(self, fates, machines=({"CPU": 1.0},)):
+        self.fates, self.alive = iter(fates), [{"Alive": True, "Resources": one} for one in machines]
+        self.killed = 0
+
+    def nodes(self):
+        return self.alive
+
+    def remote(self, **room):
+        return lambda kind: SimpleNamespace(remote=lambda options: self)
+
+    def actor(self, shard=None):
+        return shard, next(self.fates), object()
+
+    def wait(self, tasks, timeout):
+        return [task for task in tasks if task[1] != "waits"][:1], []
+
+    def get(self, task):
+        if task[1] == "dies":
+            raise Died("out of memory")
+        return [task[0]]
+
+    def kill(self, actor):
+        self.killed += 1
+
+    @property
+    def load(self):
+        return SimpleNamespace(remote=self.actor)
+
+    embed = load
+
+
+def crew_of(monkeypatch, fates, patience=1e-6, **options):
+    ray = FakeRay(fates, **options)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    return embed_ray.Crew({}, {"num_cpus": 1, "num_gpus": 0}, patience), ray
+
+
+def test_shards_of_actors_that_die_are_done_by_others(monkeypatch):
+    fates = ["loads", "dies", "dies", "loads", "done", "done", "dies", "loads", "done"]
+    assert sorted(crew_of(monkeypatch, fates)[0].embed(3, 1)) == [0, 1, 2]
+
+
+def test_a_shard_that_kills_its_actors_ends_the_run(monkeypatch):
+    with pytest.raises(DataError, match=r"the actor of shard 0 died 5 times .*out of memory.*too little memory"):
+        crew_of(monkeypatch, ["loads", "dies"] * 9)[0].embed(3, 1)
+    with pytest.raises(DataError, match="that loaded the model died 5 times"):
+        crew_of(monkeypatch, ["dies"] * 9)[0].embed(3, 1)
+
+
+def test_a_cluster_without_room_ends_the_run(monkeypatch):
+    with pytest.raises(DataError, match=r"no machine of the cluster has 1 CPU .* there are 1 machines \(0 CPU"):
+        crew_of(monkeypatch, [], machines=[{}])
+    crew, ray = crew_of(monkeypatch, ["waits"])
+    ray.alive.clear()
+    with pytest.raises(DataError, match="for 1e-06 minutes no machine .* run the same command again"):
+        crew.embed(3, 1)

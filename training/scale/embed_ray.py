@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 
 import os
+import socket
 import time
 from collections import Counter, deque
 from contextlib import suppress
@@ -90,12 +91,28 @@ def connect(address: str | None) -> bool:
 
     if ray.is_initialized():
         return False
+    check_address(address or os.environ.get("RAY_ADDRESS") or "")
     try:
         ray.init(address=address)
     except (OSError, ValueError, RuntimeError) as error:  # ConnectionError and TimeoutError among them
         place = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise DataError(f"{place}: no Ray cluster answers there ({one_line(error, 200)}); see ray status") from error
     return True
+
+
+def check_address(address: str) -> None:
+    """Refuses an address where nothing listens, for which Ray would wait for minutes; names such as `auto` pass.
+
+    Raises:
+        DataError: if nothing answers within five seconds.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise DataError(f"{address}: no Ray cluster answers there ({one_line(error, 200)}); see ray status") from error
 
 
 def disconnect() -> None:

@@ -20,7 +20,16 @@ from training.scale.qdrant_points import keywords
 pytest.importorskip("qdrant_client")
 
 
-class TestEmbedded(EngineContract):
+class QdrantContract(EngineContract):
+    @pytest.mark.slow
+    def test_filters_find_what_comparing_all_vectors_finds(self, shop, monkeypatch):
+        """Of two queries: an embedded Qdrant looks at each product with each."""
+        draw = engine_contract.unit_vectors
+        monkeypatch.setattr(engine_contract, "unit_vectors", lambda rows, seed: draw(2 if rows == 20 else rows, seed))
+        super().test_filters_find_what_comparing_all_vectors_finds(shop)
+
+
+class TestEmbedded(QdrantContract):
     @pytest.fixture(scope="class")
     def address_of(self, tmp_path_factory):
         folder = tmp_path_factory.mktemp("qdrant")
@@ -43,15 +52,8 @@ class TestEmbedded(EngineContract):
 
         return state
 
-    @pytest.mark.slow
-    def test_filters_find_what_comparing_all_vectors_finds(self, shop, monkeypatch):
-        """Of two queries: an embedded Qdrant looks at each product with each."""
-        draw = engine_contract.unit_vectors
-        monkeypatch.setattr(engine_contract, "unit_vectors", lambda rows, seed: draw(2, seed))
-        super().test_filters_find_what_comparing_all_vectors_finds(shop)
 
-
-class TestServer(EngineContract):
+class TestServer(QdrantContract):
     """The server's path, against a stand-in in front of an embedded Qdrant; no real server was run."""
 
     @pytest.fixture(scope="class")
@@ -77,12 +79,6 @@ class TestServer(EngineContract):
         name = address.split("#")[1]
         self.client.create_collection(name, models.VectorParams(size=4, distance=models.Distance.DOT))
         return lambda: str((self.client.get_collections(), self.client.get_aliases(), self.client.scroll(name)))
-
-    @pytest.mark.slow
-    def test_filters_find_what_comparing_all_vectors_finds(self, shop, monkeypatch):
-        draw = engine_contract.unit_vectors
-        monkeypatch.setattr(engine_contract, "unit_vectors", lambda rows, seed: draw(2, seed))
-        super().test_filters_find_what_comparing_all_vectors_finds(shop)
 
 
 @pytest.fixture

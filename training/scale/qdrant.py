@@ -75,9 +75,12 @@ class QdrantEngine(Engine):
     Qdrant 1.16 or newer, which keep metadata of a collection.
 
     In a folder Qdrant is embedded: Python code that keeps everything in memory and compares all vectors one by one, so
-    what is found is exact; made for tests and small shops, some 20,000 products. One process at a time can open it,
-    and all engines of that process share it. Open no folder of somebody whom you don't trust: points lie there as
-    pickles.
+    what is found is exact; made for tests and small shops. 20,000 products of 1,024 dimensions take 1 GB and 7 s to
+    open; a query takes 12 ms, and one with a filter 260 ms, for each product's payload is looked at. One process at a
+    time can open it, and all engines of that process share it. Open no folder of somebody whom you don't trust: points
+    lie there as pickles.
+
+    Vectors aren't quantised: their blocks are of unequal lengths, and one bit a number finds a third of the best ten.
 
     No other collection is touched: what is loaded goes to `NAME_mmfusion_1` or `_2`, and the alias `NAME` leads to it.
 

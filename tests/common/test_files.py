@@ -105,7 +105,9 @@ FOLDERS = {
 }
 # Every command that writes files of names that are given.
 FILES = {"training.audit", "training.evaluate", "training.mine", "training.evaluation.sheet"}
-FILES |= {f"training.benchmarks.{name}" for name in ("embedding", "faults", "follow", "scaling", "training_speed")}
+FILES |= {
+    f"training.benchmarks.{name}" for name in ("embedding", "engines", "faults", "follow", "scaling", "training_speed")
+}
 FILES |= {
     f"training.benchmarks.{name}" for name in ("ray_cluster", "service_load", "shard_speed", "space_load", "start")
 }

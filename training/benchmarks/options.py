@@ -470,3 +470,23 @@ class RayBenchArguments:
     shard_size: PositiveInt = 250
     machines: PositiveInt = 3
     output: str = "hub_card/results/bench_ray.json"
+
+
+@dataclass
+class EngineBenchArguments:
+    """How many products, in which engines.
+
+    Args:
+        products: Products that are generated.
+        dim: Length of their vectors.
+        queries: Queries, one after the other, with each filter.
+        engines: Addresses of engines, with commas between; see training/scale/engine.py. By default those that need
+            no server.
+        output: File for the report.
+    """
+
+    products: PositiveInt = 10_000
+    dim: PositiveInt = 256
+    queries: PositiveInt = 100
+    engines: list[str] = field(default_factory=list)
+    output: str = "hub_card/results/bench_engines.json"

@@ -1,0 +1,150 @@
+"""Compares engines with our own index on the same generated products: what they find, how fast, how fast they load.
+
+    python -m training.benchmarks.engines      # the embedded ones
+    python -m training.benchmarks.engines --engines "lance:shop.lance,postgresql://me@host/shop#bench"
+
+Each engine gets a collection of its own, which is loaded anew and dropped at the end; one of other products by that
+name is never touched. Vectors have two blocks of unequal length, as ours have. Queries are asked one at a time, each
+with no filter, with one that a fifth of the products pass and with one that a hundredth pass. Recall@10 is against
+exact search over float32; whether filters are equal compares ids with those of our index where that is exact too.
+A server's figures hold the way to it; embedded engines share this process.
+"""
+
+from training.benchmarks.options import EngineBenchArguments
+from training.common.cli import run
+
+if __name__ == "__main__":
+    run("training.benchmarks.engines", EngineBenchArguments, __doc__)
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from modeling_mmfusion.errors import DataError, one_line
+from modeling_mmfusion.index import ProductIndex
+from modeling_mmfusion.index_graph import unit
+from training.common.environment import environment
+from training.common.files import check_output_file, write_json
+from training.scale.engine import Engine, ProductSchema, open_engine, shown, stored_columns
+
+K = 10
+PART = 1000  # products that are loaded together
+BLOCKS = (0.8, 0.2)  # shares of the vectors' squared length
+EMBEDDED = {"lance": "shop.lance", "milvus": "shop.db#bench", "qdrant": "qdrant#bench"}
+FILTERS: dict[str, dict[str, Any]] = {"no filter": {}, "1 in 5": {"group": "g1"}, "1 in 100": {"number": (0, 0)}}
+
+
+def main(arguments: EngineBenchArguments) -> dict[str, Any]:
+    """Measures, prints the table, writes the report and returns it."""
+    check_output_file(arguments.output, ".json")
+    table, queries, schema = generated(arguments.products, arguments.dim, arguments.queries)
+    vectors = table.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, arguments.dim)
+    index = ProductIndex.build(vectors, table.drop_columns("vector"), schema.model, "i8", schema.blocks)
+    truth = {name: exact(vectors, table, queries, where) for name, where in FILTERS.items()}
+    figures = {"our index": timed(index, queries, truth)}
+    with tempfile.TemporaryDirectory(prefix="mmfusion-engines-") as scratch:
+        places = arguments.engines or [f"{name}:{scratch}/{place}" for name, place in EMBEDDED.items()]
+        for url in tqdm(places, desc="engines"):
+            name = shown(url).split(":")[0]
+            try:
+                with open_engine(url) as engine:
+                    figures[name] = measured(engine, table, schema, queries, truth)
+            except DataError as error:
+                figures[name] = {"error": one_line(error, 300)}
+    facts = {name: getattr(arguments, name) for name in ("products", "dim", "queries")}
+    report = facts | {"figures": figures, "environment": environment()}
+    write_json(Path(arguments.output), report)
+    print(format_engines(report), flush=True)
+    return report
+
+
+def generated(count: int, dim: int, asked: int) -> tuple[pa.Table, np.ndarray, ProductSchema]:
+    """Products as [`bulk_tables`] gives them, queries `(asked, dim)` and the products' schema; seeded."""
+    rng = np.random.default_rng(0)
+    first = dim // 2
+    parts = []
+    for width, share in zip((first, dim - first), BLOCKS, strict=True):
+        centres = unit(rng.standard_normal((max(count // 100, 1), width)))
+        part = unit(centres[rng.integers(0, len(centres), count)] + 0.7 * unit(rng.standard_normal((count, width))))
+        parts.append(part * share**0.5)
+    vectors = np.concatenate(parts, axis=1).astype(np.float16).astype(np.float32)
+    some = rng.integers(0, count, asked)
+    queries = unit(vectors[some] + 0.5 * unit(rng.standard_normal((asked, dim)))).astype(np.float32)
+    columns = {
+        "_id": pa.array([f"sku-{row:07d}" for row in range(count)], pa.large_string()),
+        "title": pa.array([f"Product {row} of the shop" for row in range(count)], pa.large_string()),
+        "group": pa.array([f"G{row % 5}" for row in rng.integers(0, 5, count)], pa.large_string()),
+        "number": pa.array(rng.integers(0, 100, count), pa.int64()),
+    }
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)
+    table = pa.table(columns | {"vector": flat})
+    schema = ProductSchema(dim, stored_columns(table.schema), "generated", {"text": first, "image": dim - first})
+    return table, queries, schema
+
+
+def exact(vectors: np.ndarray, table: pa.Table, queries: np.ndarray, where: dict[str, Any]) -> list[set[str]]:
+    """The ids of the best ten products of each query that pass."""
+    mask = np.ones(len(vectors), dtype=bool)
+    if "group" in where:
+        mask &= np.array([group == "G1" for group in table.column("group").to_pylist()])
+    if "number" in where:
+        mask &= table.column("number").to_numpy() == 0
+    rows = np.flatnonzero(mask)
+    ids = table.column("_id").to_pylist()
+    best = (rows[np.argsort(-(vectors[rows] @ query), kind="stable")[:K]] for query in queries)
+    return [{ids[row] for row in one} for one in best]
+
+
+def measured(
+    engine: Engine, table: pa.Table, schema: ProductSchema, queries: np.ndarray, truth: dict[str, list[set[str]]]
+) -> dict[str, Any]:
+    """Loads an engine, times it and drops what was loaded."""
+    if engine.read_schema() is not None:
+        raise DataError(f"{engine.place}: there is a collection {engine.collection!r} already; give another name")
+    parts = (table.slice(start, PART) for start in range(0, len(table), PART))
+    started = time.perf_counter()
+    try:
+        engine.load(parts, schema)
+        seconds = time.perf_counter() - started
+        figures = {"products a second": round(len(table) / seconds, 1)} | timed(engine, queries, truth)
+    finally:
+        engine.drop()
+    return figures | {"hybrid": engine.hybrid}
+
+
+def timed(index: ProductIndex | Engine, queries: np.ndarray, truth: dict[str, list[set[str]]]) -> dict[str, Any]:
+    """Milliseconds of single searches by filter, and what share of the best ten they find."""
+    figures: dict[str, Any] = {}
+    for name, where in FILTERS.items():
+        index.search(queries[:1], K, where)
+        seconds, shares = [], []
+        for row, wanted in enumerate(truth[name]):
+            started = time.perf_counter()
+            [results] = index.search(queries[row : row + 1], K, where)
+            seconds.append(time.perf_counter() - started)
+            shares.append(len(wanted & {one.product_id for one in results}) / max(len(wanted), 1))
+        figures[name] = {f"p{share} ms": round(1000 * float(np.percentile(seconds, share)), 2) for share in (50, 99)}
+        figures[name]["recall"] = round(float(np.mean(shares)), 4)
+    return figures
+
+
+def format_engines(report: dict[str, Any]) -> str:
+    """The table, as Markdown."""
+    lines = [
+        f"{report['products']:,} products of {report['dim']} dimensions, {report['queries']} queries one at a time."
+    ]
+    names = [f"{name}: recall, p50, p99 ms" for name in FILTERS]
+    lines += ["", f"| engine | products loaded/s | {' | '.join(names)} | hybrid |", f"|{' --- |' * (len(names) + 3)}"]
+    for engine, found in report["figures"].items():
+        if "error" in found:
+            lines.append(f"| {engine} | {found['error']} |{'  |' * (len(names) + 1)}")
+            continue
+        cells = [f"{found[name]['recall']:.3f}, {found[name]['p50 ms']}, {found[name]['p99 ms']}" for name in FILTERS]
+        rate, hybrid = found.get("products a second", ""), {True: "yes", False: "no"}.get(found.get("hybrid"), "yes")
+        lines.append(f"| {engine} | {rate} | {' | '.join(cells)} | {hybrid} |")
+    return "\n".join(lines)

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from modeling_mmfusion.errors import DataError
@@ -390,6 +391,28 @@ class EngineContract:
         digests = shop.digests()
         assert digests == digests_by_id(shop_table()) and len(digests) == COUNT == shop.count()
         assert min(digests.values()) < -(2**62) and max(digests.values()) > 2**62
+
+    def test_products_are_read_back_and_stay_what_they_are(self, shop):
+        stored = shop_table()
+        ids = stored.column("_id").to_pylist()[::7]
+        found = shop.read([*ids, "nobody's", "日本", "'; --"])
+        schema = shop.schema
+        assert {name: found.column(name).type for name in schema.columns} == schema.columns
+        assert sorted(found.column("_id").to_pylist()) == sorted(ids) and found.column_names[-1] == "vector"
+        expected = stored.filter(pc.is_in(stored.column("_id"), found.column("_id"))).sort_by("_id")
+        found = found.sort_by("_id")
+        np.testing.assert_allclose(vectors_of(found), vectors_of(expected), atol=self.tolerance)
+        assert conform(expected, schema.columns).drop_columns("vector").equals(found.drop_columns("vector"))
+        none = shop.read([])
+        assert len(none) == 0 and none.schema == found.schema
+
+    def test_what_is_read_can_be_changed_and_stored(self, loaded):
+        before = loaded.read(["b"])
+        place = before.column_names.index("brand")
+        loaded.upsert(before.set_column(place, "brand", pa.array(['it\'s "new"'], before.column("brand").type)))
+        after = loaded.read(["b", "b"])
+        assert after.column("brand").to_pylist() == ['it\'s "new"']
+        assert after.drop_columns("brand").equals(before.drop_columns("brand"))
 
     def test_notes_survive_and_are_replaced(self, loaded, address):
         assert loaded.read_note("unknown") is None

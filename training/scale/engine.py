@@ -148,14 +148,14 @@ class Engine(ABC):
     def delete(self, product_ids: Sequence[str]) -> None:
         """Deletes products; unknown ids are no error."""
 
+    @abstractmethod
     def read(self, product_ids: Sequence[str]) -> pa.Table:
         """The products of some ids as [`~Engine.upsert`] takes them, with all columns and `vector`, in any order;
         unknown ids are left out.
 
         Raises:
-            DataError: if there is no collection, or the engine does not give its products back.
+            DataError: if there is no collection.
         """
-        raise DataError(f"{shown(self.place)}: products can't be read back from this engine, so it can't be followed")
 
     @abstractmethod
     def count(self) -> int:
@@ -372,6 +372,22 @@ def check_products(table: pa.Table, longest_id: int = LONGEST_ID) -> None:
     if not finite.all():
         first = ids[int(np.argmin(finite.all(axis=1)))].as_py()
         raise DataError(f"product {first!r}: its vector is not finite; run training.embed again")
+
+
+def table_of(
+    products: Iterable[Mapping[str, Any]], vectors: Iterable[Sequence[float]], schema: ProductSchema
+) -> pa.Table:
+    """Products that an engine gives back as a table of the schema's columns and `vector`.
+
+    Args:
+        products (`Iterable[Mapping[str, Any]]`): with `_id`; null where one has no value.
+        vectors (`Iterable[Sequence[float]]`): each one's vector, of `schema.dim` numbers.
+        schema (`ProductSchema`): the collection's.
+    """
+    rows = [{name: product.get(name) for name in schema.columns} for product in products]
+    flat = np.array(list(vectors), dtype=np.float32).reshape(len(rows), schema.dim)
+    table = pa.Table.from_pylist(rows, schema=pa.schema(list(schema.columns.items())))
+    return table.append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), schema.dim))
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:

@@ -23,7 +23,7 @@ from modeling_mmfusion.checksums import MARK, mark_of
 from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index import SearchResult
 from training.common.files import claim_folder
-from training.scale.engine import COLLECTION, DIGEST, ENGINES_INSTALL, Engine, ProductSchema, stored_products
+from training.scale.engine import COLLECTION, DIGEST, ENGINES_INSTALL, Engine, ProductSchema, stored_products, table_of
 from training.scale.filters import Condition, bounds_expression, is_text, passing_texts
 
 WRITER = "training.scale.lance"
@@ -115,6 +115,16 @@ class LanceEngine(Engine):
             with self._errors():
                 dataset.delete(f"_id in ({some})")
         self._tidy()
+
+    def read(self, product_ids: Sequence[str]) -> pa.Table:
+        dataset, schema = self._there(), self.schema
+        found = [table_of([], [], schema)]
+        for start in range(0, len(product_ids), DELETED_TOGETHER):
+            some = ", ".join(map(_literal, product_ids[start : start + DELETED_TOGETHER]))
+            with self._errors():
+                part = dataset.to_table([*schema.columns, "vector"], filter=f"_id in ({some})")
+            found.append(part.select(found[0].column_names).cast(found[0].schema))
+        return pa.concat_tables(found)
 
     def count(self) -> int:
         with self._errors():

@@ -36,6 +36,7 @@ from training.scale.engine import (
     ProductSchema,
     shown,
     stored_products,
+    table_of,
 )
 from training.scale.filters import Condition, bounds_expression, is_text
 
@@ -161,6 +162,21 @@ class MilvusEngine(Engine):
             for start in range(0, len(ids), ROWS_TOGETHER):
                 some = ", ".join(map(_literal, ids[start : start + ROWS_TOGETHER]))
                 self.client.delete(name, filter=f"_id in [{some}]")  # its own `ids` come unescaped
+
+    def read(self, product_ids: Sequence[str]) -> pa.Table:
+        ids = [one for one in product_ids if len(one.encode()) <= LONGEST_ID]
+        schema, found = self.schema, []
+        fields = [*map(field_name, schema.columns), "vector"]
+        with self._errors():
+            name = self._loaded()
+            for start in range(0, len(ids), ROWS_TOGETHER):
+                some = ", ".join(map(_literal, ids[start : start + ROWS_TOGETHER]))
+                options = {"output_fields": fields, "consistency_level": "Strong"}
+                found += self.client.query(name, filter=f"_id in [{some}]", **options)
+        vectors = [row.pop("vector") for row in found]
+        return table_of(
+            [{column_name(field): value for field, value in row.items()} for row in found], vectors, schema
+        )
 
     def count(self) -> int:
         with self._errors():

@@ -21,7 +21,7 @@ import pyarrow as pa
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.index_filters import RANGE
-from training.scale.engine import COLLECTION, Engine, ProductSchema, check_products, conform
+from training.scale.engine import COLLECTION, Engine, ProductSchema, check_products, conform, table_of
 from training.scale.filters import Condition
 from training.scale.opensearch_documents import documents, filter_query, mappings, product_of
 from training.scale.opensearch_hybrid import HybridSearch
@@ -30,6 +30,7 @@ from training.scale.opensearch_rest import Lines, RestClient, line
 WRITER = "mmfusion training.scale"
 MAX_ID_BYTES = 512
 MAX_RESULTS = 10_000  # of one search
+READ_TOGETHER = 1000  # products that are read back
 LEAST_WIDTH = 100  # candidates in a graph
 M, EF_CONSTRUCTION = 16, 128
 
@@ -47,6 +48,7 @@ class OpenSearchEngine(Engine):
 
     hybrid = True
     name, key_scheme, max_dim = "opensearch", "Bearer", 16_000
+    source_has_vectors = True
 
     def __init__(self, place: str, collection: str = COLLECTION):
         check_collection(collection)
@@ -102,6 +104,20 @@ class OpenSearchEngine(Engine):
         known = (one for one in product_ids if 0 < len(one.encode()) <= MAX_ID_BYTES)
         self.client.bulk(f"/{name}/_bulk", ([line({"delete": {"_id": one}})] for one in known))
         self.client.ask("POST", f"/{name}/_refresh")
+
+    def read(self, product_ids: Sequence[str]) -> pa.Table:
+        name, schema = self._loaded()[0], self.schema
+        known = [one for one in dict.fromkeys(product_ids) if 0 < len(one.encode()) <= MAX_ID_BYTES]
+        products, vectors = [], []
+        for start in range(0, len(known), READ_TOGETHER):
+            some = known[start : start + READ_TOGETHER]
+            body = {"size": len(some), "query": {"terms": {"id": some}}, "_source": ["id", "product", "vector"]}
+            body |= {} if self.source_has_vectors else {"fields": ["vector"]}
+            for hit in self.client.rows(self.client.ask("POST", f"/{name}/_search", body), "hits", "hits"):
+                columns = product_of(self.client.part(hit, "_source", "product"))
+                products.append(columns | {"_id": self.client.part(hit, "_source", "id")})
+                vectors.append(self.client.part(hit, "_source" if self.source_has_vectors else "fields", "vector"))
+        return table_of(products, vectors, schema)
 
     def count(self) -> int:
         return self._count({"match_all": {}})
@@ -270,6 +286,7 @@ class ElasticsearchEngine(OpenSearchEngine):
     """Products in an index of Elasticsearch. See [`OpenSearchEngine`]."""
 
     name, key_scheme, max_dim = "elasticsearch", "ApiKey", 4096
+    source_has_vectors = False  # from 9.2 on `_source` comes without them, and `fields` has them in each version
 
     def nearest(self, query: np.ndarray, k: int, passing: dict | None) -> dict:
         options = {"filter": passing} if passing else {}

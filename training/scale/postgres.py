@@ -36,6 +36,7 @@ from training.scale.engine import (
     check_products,
     conform,
     digests_of,
+    table_of,
     vectors_of,
 )
 from training.scale.filters import Condition
@@ -167,6 +168,21 @@ class PostgresEngine(Engine):
             for start in range(0, len(known), ROWS_TOGETHER):
                 part = known[start : start + ROWS_TOGETHER]
                 cursor.execute(f"delete from {self.table} where _id = any(%s::text[])", (part,))
+
+    def read(self, product_ids: Sequence[str]) -> pa.Table:
+        """The products of some ids, with vectors as they are stored, in 16 bits."""
+        known = [product_id for product_id in product_ids if not UNKNOWN.search(product_id)]
+        products: list[dict[str, Any]] = []
+        with self._cursor() as cursor:
+            schema = self._locked(cursor, "access share")[0]
+            names = ", ".join(map(quoted, schema.columns))
+            statement = f"select vector::text, {names} from {self.table}".replace("%", "%%")
+            for start in range(0, len(known), ROWS_TOGETHER):
+                part = known[start : start + ROWS_TOGETHER]
+                cursor.execute(f"{statement} where _id = any(%s::text[])", (part,))
+                columns = ["vector", *schema.columns]
+                products += [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+        return table_of(products, [json.loads(product["vector"]) for product in products], schema)
 
     def count(self) -> int:
         """The number of products."""

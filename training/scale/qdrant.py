@@ -29,9 +29,8 @@ from training.scale.engine import (
     ENGINES_INSTALL,
     Engine,
     ProductSchema,
-    check_products,
-    conform,
-    digests_of,
+    stored_products,
+    table_of,
 )
 from training.scale.filters import Condition, is_text
 from training.scale.qdrant_folder import check_folder, points_file
@@ -39,7 +38,6 @@ from training.scale.qdrant_points import PRODUCT, payload_indexes, point_id, poi
 
 TOKEN = "MMFUSION_ENGINE_TOKEN"  # the environment variable with a server's API key
 MARK, NOTE = "mmfusion", "mmfusion_note_"  # keys of a collection's metadata: the schema, and notes behind it
-MAX_ID_BYTES = 512  # that other engines take too
 MAX_DIM = 65_535
 QUERIES_TOGETHER, IDS_TOGETHER = 100, 10_000
 MANY = 1000  # from where on `k` is compared with the number of products first
@@ -80,7 +78,7 @@ class QdrantEngine(Engine):
     time can open it, and all engines of that process share it. Open no folder of somebody whom you don't trust: points
     lie there as pickles.
 
-    Vectors aren't quantised: their blocks are of unequal lengths, and one bit a number finds a third of the best ten.
+    Vectors aren't quantised: one bit a number finds a third of the best ten, 71% with four times as many scored anew.
 
     No other collection is touched: what is loaded goes to `NAME_mmfusion_1` or `_2`, and the alias `NAME` leads to it.
 
@@ -179,6 +177,15 @@ class QdrantEngine(Engine):
         points = [point_id(one) for one in product_ids] if self.schema else []
         for start in range(0, len(points), IDS_TOGETHER):
             self._ask(self.client.delete, self.collection, points[start : start + IDS_TOGETHER], wait=True)
+
+    def read(self, product_ids: Sequence[str]) -> pa.Table:
+        schema, points = self.schema, []
+        ids = [point_id(one) for one in dict.fromkeys(product_ids)]
+        for start in range(0, len(ids), MANY):
+            options = {"with_payload": ["_id", PRODUCT], "with_vectors": True}
+            points += self._ask(self.client.retrieve, self.collection, ids[start : start + MANY], **options)
+        products = [point.payload.get(PRODUCT, {}) | {"_id": point.payload["_id"]} for point in points]
+        return table_of(products, [point.vector for point in points], schema)
 
     def count(self) -> int:
         self.schema  # noqa: B018  there must be one, and ours
@@ -315,11 +322,7 @@ class QdrantEngine(Engine):
 
     def _insert(self, collection: str, table: pa.Table, schema: ProductSchema) -> int:
         """Puts a table's products into a collection."""
-        check_products(table, MAX_ID_BYTES)
-        table = conform(table, schema.columns)
-        if (dim := table.schema.field("vector").type.list_size) != schema.dim:
-            raise DataError(f"vectors have {dim} dimensions, those of {self.collection!r} have {schema.dim}")
-        table = self._finite(table.append_column(DIGEST, digests_of(table)))
+        table = self._finite(stored_products(table, schema))
         for part in slices(table):
             points = [*points_of(self.qdrant.models, part, schema.columns)]
             self._ask(self.client.upsert, collection, points, wait=True)

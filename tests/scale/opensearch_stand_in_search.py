@@ -92,7 +92,7 @@ class Search:
 
     def run(self, body: dict) -> dict:
         names = ["size", "query", "_source", "sort", "search_after", "docvalue_fields", "track_total_hits", "aggs"]
-        only(body, *names, *(["knn"] if self.elastic else []))
+        only(body, *names, *(["knn", "fields"] if self.elastic else []))
         size = body.get("size", 10)
         expect(0 <= size <= WINDOW, f"Result window is too large, must be less than or equal to: [{WINDOW}]")
         if "knn" in body:
@@ -121,6 +121,9 @@ class Search:
                 hit["_source"].pop("vector", None)  # since 9.2
         if "docvalue_fields" in body:
             hit["fields"] = {name: [document[name]] for name in body["docvalue_fields"]}
+        if "fields" in body:
+            expect(body["fields"] == ["vector"], "the stand-in gives vectors alone")
+            hit["fields"] = {"vector": document["vector"]}
         if "sort" in body:
             hit["sort"] = [document[name] for one in body["sort"] for name in one]
         return hit

@@ -34,6 +34,8 @@ from training.scale.engine import (
     TEXT,
     Engine,
     ProductSchema,
+    parts_of_ids,
+    product_table,
     shown,
     stored_products,
 )
@@ -161,6 +163,17 @@ class MilvusEngine(Engine):
             for start in range(0, len(ids), ROWS_TOGETHER):
                 some = ", ".join(map(_literal, ids[start : start + ROWS_TOGETHER]))
                 self.client.delete(name, filter=f"_id in [{some}]")  # its own `ids` come unescaped
+
+    def read(self, product_ids: Sequence[str]) -> pa.Table:
+        schema, rows = self.schema, []
+        fields = ["vector", *map(field_name, schema.columns)]
+        with self._errors():
+            name = self._loaded()
+            for some in parts_of_ids(product_ids, ROWS_TOGETHER):
+                passing = f"_id in [{', '.join(map(_literal, some))}]"
+                rows += self.client.query(name, passing, output_fields=fields, consistency_level="Strong")
+        vectors = [row.pop("vector") for row in rows]
+        return product_table([_columns_of(row) for row in rows], vectors, schema)
 
     def count(self) -> int:
         with self._errors():
@@ -292,8 +305,7 @@ class MilvusEngine(Engine):
         return wanted
 
     def _result(self, hit: Mapping[str, Any]) -> SearchResult:
-        product = {column_name(field): value for field, value in hit["entity"].items()}
-        return SearchResult(hit["_id"], float(hit["distance"]), product)
+        return SearchResult(hit["_id"], float(hit["distance"]), _columns_of(hit["entity"]))
 
     def _types(self) -> dict[pa.DataType, int]:
         kinds = self.milvus.DataType
@@ -445,6 +457,10 @@ def filter_expression(where: Mapping[str, Condition], columns: Mapping[str, pa.D
         parts += [bounds_expression(numbers, *one) for one in wanted if isinstance(one, tuple)]
         conditions.append(f"({' or '.join(parts)})")
     return " and ".join(conditions)
+
+
+def _columns_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {column_name(field): value for field, value in fields.items()}
 
 
 def _cut_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:

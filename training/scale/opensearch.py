@@ -21,9 +21,9 @@ import pyarrow as pa
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.index_filters import RANGE
-from training.scale.engine import COLLECTION, Engine, ProductSchema, check_products, conform
+from training.scale.engine import COLLECTION, Engine, ProductSchema, check_products, conform, parts_of_ids, product_table
 from training.scale.filters import Condition
-from training.scale.opensearch_documents import documents, filter_query, mappings, product_of
+from training.scale.opensearch_documents import ROWS_TOGETHER, documents, filter_query, mappings, product_of
 from training.scale.opensearch_hybrid import HybridSearch
 from training.scale.opensearch_rest import Lines, RestClient, line
 
@@ -47,6 +47,8 @@ class OpenSearchEngine(Engine):
 
     hybrid = True
     name, key_scheme, max_dim = "opensearch", "Bearer", 16_000
+    with_vectors: dict = {"_source": ["product", "vector"]}  # of a search whose hits bring vectors, there:
+    vector_at = ("_source", "vector")
 
     def __init__(self, place: str, collection: str = COLLECTION):
         check_collection(collection)
@@ -102,6 +104,17 @@ class OpenSearchEngine(Engine):
         known = (one for one in product_ids if 0 < len(one.encode()) <= MAX_ID_BYTES)
         self.client.bulk(f"/{name}/_bulk", ([line({"delete": {"_id": one}})] for one in known))
         self.client.ask("POST", f"/{name}/_refresh")
+
+    def read(self, product_ids: Sequence[str]) -> pa.Table:
+        name, meta = self._loaded()
+        schema, rows, vectors = self._schema_in(meta), [], []
+        for some in parts_of_ids(product_ids, ROWS_TOGETHER):
+            body = {"size": len(some), "query": {"terms": {"id": some}}, **self.with_vectors}
+            for hit in self.client.rows(self.client.ask("POST", f"/{name}/_search", body), "hits", "hits"):
+                product = product_of(self.client.part(hit, "_source", "product"))
+                rows.append(product | {"_id": self.client.part(hit, "_id")})
+                vectors.append(self.vector(hit, schema.dim))
+        return product_table(rows, vectors, schema)
 
     def count(self) -> int:
         return self._count({"match_all": {}})
@@ -161,6 +174,13 @@ class OpenSearchEngine(Engine):
         parameters = {"m": M, "ef_construction": EF_CONSTRUCTION}
         method = {"name": "hnsw", "engine": "faiss", "space_type": "innerproduct", "parameters": parameters}
         return {"type": "knn_vector", "dimension": dim, "method": method}
+
+    def vector(self, hit: dict, dim: int) -> list[float]:
+        """The vector of a product that was asked for `with_vectors`."""
+        found = self.client.rows(hit, *self.vector_at)
+        if len(found) != dim:
+            raise DataError(f"{self.place}: answers with a vector of {len(found)} numbers, not {dim}; load it again")
+        return found
 
     def answers(self, bodies: Iterable[dict]) -> Iterator[dict]:
         """What searches find, in their order.
@@ -270,6 +290,8 @@ class ElasticsearchEngine(OpenSearchEngine):
     """Products in an index of Elasticsearch. See [`OpenSearchEngine`]."""
 
     name, key_scheme, max_dim = "elasticsearch", "ApiKey", 4096
+    with_vectors: dict = {"_source": ["product"], "fields": ["vector"]}  # since 9.2 sources have none
+    vector_at = ("fields", "vector")
 
     def nearest(self, query: np.ndarray, k: int, passing: dict | None) -> dict:
         options = {"filter": passing} if passing else {}

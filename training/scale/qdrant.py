@@ -32,6 +32,8 @@ from training.scale.engine import (
     check_products,
     conform,
     digests_of,
+    parts_of_ids,
+    product_table,
 )
 from training.scale.filters import Condition, is_text
 from training.scale.qdrant_folder import check_folder, points_file
@@ -41,7 +43,7 @@ TOKEN = "MMFUSION_ENGINE_TOKEN"  # the environment variable with a server's API 
 MARK, NOTE = "mmfusion", "mmfusion_note_"  # keys of a collection's metadata: the schema, and notes behind it
 MAX_ID_BYTES = 512  # that other engines take too
 MAX_DIM = 65_535
-QUERIES_TOGETHER, IDS_TOGETHER = 100, 10_000
+QUERIES_TOGETHER, READ_TOGETHER, IDS_TOGETHER = 100, 1000, 10_000
 MANY = 1000  # from where on `k` is compared with the number of products first
 EMBEDDED_MANY = 20_000
 SECONDS = 60
@@ -176,6 +178,14 @@ class QdrantEngine(Engine):
         points = [point_id(one) for one in product_ids] if self.schema else []
         for start in range(0, len(points), IDS_TOGETHER):
             self._ask(self.client.delete, self.collection, points[start : start + IDS_TOGETHER], wait=True)
+
+    def read(self, product_ids: Sequence[str]) -> pa.Table:
+        schema, points = self.schema, []
+        options = {"with_payload": ["_id", PRODUCT], "with_vectors": True}
+        for some in parts_of_ids(product_ids, READ_TOGETHER):
+            points += self._ask(self.client.retrieve, self.collection, [*map(point_id, some)], **options)
+        rows = [point.payload.get(PRODUCT, {}) | {"_id": point.payload["_id"]} for point in points]
+        return product_table(rows, [point.vector for point in points], schema)
 
     def count(self) -> int:
         self.schema  # noqa: B018  there must be one, and ours

@@ -41,6 +41,8 @@ def answer(client, method: str, path: str, body: dict):
         return {"operation_id": 0, "status": "completed"}
     if call == "PUT /points":
         return client.upsert(name, [models.PointStruct(**one) for one in body["points"]]).model_dump()
+    if call == "POST /points":
+        return [one.model_dump() for one in client.retrieve(name, **body)]
     if call == "POST /points/delete":
         return client.delete(name, models.PointIdsList(**body)).model_dump()
     if call == "POST /points/count":

@@ -42,7 +42,8 @@ def answer(client, method: str, path: str, body: dict):
     if call == "PUT /points":
         return client.upsert(name, [models.PointStruct(**one) for one in body["points"]]).model_dump()
     if call == "POST /points":
-        return [one.model_dump() for one in client.retrieve(name, **body)]
+        found = client.retrieve(name, body["ids"], body["with_payload"], with_vectors=body["with_vector"])
+        return [one.model_dump() for one in found]
     if call == "POST /points/delete":
         return client.delete(name, models.PointIdsList(**body)).model_dump()
     if call == "POST /points/count":

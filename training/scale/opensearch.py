@@ -21,7 +21,15 @@ import pyarrow as pa
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.index_filters import RANGE
-from training.scale.engine import COLLECTION, Engine, ProductSchema, check_products, conform, parts_of_ids, product_table
+from training.scale.engine import (
+    COLLECTION,
+    Engine,
+    ProductSchema,
+    check_products,
+    conform,
+    parts_of_ids,
+    product_table,
+)
 from training.scale.filters import Condition
 from training.scale.opensearch_documents import ROWS_TOGETHER, documents, filter_query, mappings, product_of
 from training.scale.opensearch_hybrid import HybridSearch

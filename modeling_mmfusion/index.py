@@ -678,6 +678,7 @@ class ProductIndex:
         """What is to be ranked for each of `queries` of length 1; without `texts` it is ranked already."""
         depth = k if texts is None else max(k, HYBRID_DEPTH)
         if where:
+            self.catalogue.passing(where, readings)  # says what is wrong with a filter where there is no query too
             found = [self._nearest_passing(query, depth, where, readings) for query in queries]
         else:
             found = self._nearest(queries, depth, threads)

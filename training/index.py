@@ -49,6 +49,8 @@ LEAST_QUERIES = 50
 
 def main(arguments: IndexArguments) -> ProductIndex:
     """Builds, updates or compacts, saves and returns the index; of several shards the last one."""
+    if not arguments.compact:
+        manifest = read_vectors_manifest(arguments.vectors)
     output = Path(arguments.output or beside(arguments.vectors, "index"))
     folders = {output / shard.folder if shard else output: shard for shard in parts_of(arguments, output)}
     for place in folders:
@@ -56,7 +58,6 @@ def main(arguments: IndexArguments) -> ProductIndex:
     if arguments.compact:
         return [compact(arguments, place) for place in folders][-1]
     folder = Path(arguments.vectors)
-    manifest = read_vectors_manifest(folder)
     queries = read_query_vectors(arguments.queries, manifest["dim"]) if arguments.queries else known_queries(folder)
     catalogue = Catalogue.of(folder, manifest, arguments.words, list(folders.values()))
     if arguments.sync:  # saved one right after the other, as searches want all of one state

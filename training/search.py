@@ -33,8 +33,8 @@ from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import ProductIndex, SearchResult
 from modeling_mmfusion.index_filters import parse_where
+from modeling_mmfusion.pictures_mmfusion import load_picture
 from modeling_mmfusion.prices import price_text
-from modeling_mmfusion.processing_mmfusion import load_picture
 from modeling_mmfusion.search import Searcher
 from training.common.errors import Problems
 from training.scale.engine import open_engine

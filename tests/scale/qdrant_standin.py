@@ -41,6 +41,9 @@ def answer(client, method: str, path: str, body: dict):
         return {"operation_id": 0, "status": "completed"}
     if call == "PUT /points":
         return client.upsert(name, [models.PointStruct(**one) for one in body["points"]]).model_dump()
+    if call == "POST /points":
+        found = client.retrieve(name, body["ids"], body["with_payload"], with_vectors=body["with_vector"])
+        return [one.model_dump() for one in found]
     if call == "POST /points/delete":
         return client.delete(name, models.PointIdsList(**body)).model_dump()
     if call == "POST /points/count":
@@ -52,10 +55,6 @@ def answer(client, method: str, path: str, body: dict):
             name, request.filter, request.limit, offset=request.offset, with_payload=request.with_payload
         )
         return {"points": [one.model_dump() for one in points], "next_page_offset": offset}
-    if call == "POST /points":
-        request = models.PointRequest(**body)
-        points = client.retrieve(name, request.ids, request.with_payload, request.with_vector)
-        return [one.model_dump() for one in points]
     if call == "POST /points/query/batch":
         assert all(one["params"]["hnsw_ef"] >= 128 for one in body["searches"])
         requests = [models.QueryRequest(**one | {"params": None}) for one in body["searches"]]

@@ -22,7 +22,7 @@ from training.features.embedder import ProductEmbedder, inputs_of
 from training.features.options import EmbedArguments
 from training.features.shards import read_vectors
 from training.scale import targets
-from training.scale.engine import Engine, ProductSchema, conform
+from training.scale.engine import Engine, ProductSchema, conform, open_engine, stored_columns
 
 MUG = {
     "_id": "mug-red",
@@ -78,7 +78,8 @@ def apply(run_folder: Path, *events, **options) -> dict:
 
 
 def products(run_folder: Path) -> dict[str, dict]:
-    return {row["_id"]: row for row in ProductIndex.load(run_folder / "index").products.to_pylist()}
+    rows = ProductIndex.load(run_folder / "index").products.to_pylist()
+    return {row["_id"]: {name: value for name, value in row.items() if name != "image"} for row in rows}
 
 
 def vector(run_folder: Path, product_id: str) -> np.ndarray:
@@ -473,6 +474,37 @@ def test_an_engine_of_another_model_is_refused(run_folder, engine):
     engine.known.model = "other"
     with pytest.raises(DataError, match="was loaded with another model"):
         apply(run_folder, {"type": "delete", "_id": "mug-red"}, engine="memory:")
+
+
+def test_a_lance_dataset_is_followed(run_folder):
+    pytest.importorskip("lance")
+    held, address = ProductIndex.load(run_folder / "index"), f"lance:{run_folder.parent}/products.lance"
+    vectors = held.graph.stored(np.arange(len(held))).astype(np.float32).ravel()
+    table = held.products.append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors), held.dim))
+    ids, schema = held.products.column("_id").to_pylist(), stored_columns(held.products.schema)
+    with open_engine(address) as engine:
+        engine.load([table], ProductSchema(held.dim, schema, held.model, held.blocks))
+        before = engine.digests()
+    done = apply(
+        run_folder,
+        upsert(_id="new", title="cotton bowl", price=2),
+        {"type": "price", "_id": "mug-red", "price": 12.5},
+        {"type": "price", "_id": "bowl-red", "price": 9.9},  # as it was
+        {"type": "delete", "_id": "lamp-red"},
+        {"type": "delete", "_id": "nobody"},
+        engine=address,
+    )
+    assert (done["events"], done["left out"], done["embedded"], done["products"]) == (4, 1, 1, len(ids))
+    with open_engine(address) as engine:
+        after, found = engine.digests(), {row["_id"]: row for row in engine.read([*ids, "new"]).to_pylist()}
+    changed = {"new", "mug-red", "lamp-red"}
+    assert {one for one in {*before, *after} if before.get(one) != after.get(one)} == changed
+    assert found.keys() == {*ids, "new"} - {"lamp-red"} and found["new"]["price"] == 2
+    old = next(row for row in table.to_pylist() if row["_id"] == "mug-red")
+    assert found["mug-red"] == old | {"price": 12.5}
+    expected = embedded_alone(run_folder, {"title": "cotton bowl"})
+    np.testing.assert_allclose(found["new"]["vector"], expected, atol=1e-3)
+    assert apply(run_folder, engine=address)["events"] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")

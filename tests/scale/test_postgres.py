@@ -44,6 +44,7 @@ class TestPostgres(EngineContract):
     """What every engine must do."""
 
     tolerance = 1e-3  # of 16-bit floats
+    rounding = 1e-3  # of halfvec
     least_recall = 0.99  # which may change the order of products that are nearly the same
 
     @pytest.fixture(scope="class")

@@ -1,6 +1,6 @@
 """Times searches of one index and of the same products in shards, in this process and in processes of their own.
 
-    nice -n 5 python -m training.benchmarks.shard_speed
+    python -m training.benchmarks.shard_speed
 
 Vectors in clusters and titles are generated. One client asks a query at a time, so figures are of latency. Shards in
 processes share the cores of this machine, which hosts of their own do not: it shows what HTTP and the merge cost, not

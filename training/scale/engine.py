@@ -17,7 +17,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -34,6 +34,7 @@ from training.scale.filters import Condition, check_search, conditions, is_text
 ENGINES_INSTALL = "pip install -e '.[engines]'"
 COLLECTION = "products"
 LONGEST_ID = 512  # bytes; the same in all engines, so that what one takes all take
+NO_TEXT = re.compile(r"[\ud800-\udfff]")  # no UTF-8 has these
 SECRETS = (
     (re.compile(r"(://[^:/@\s]*:)[^\s]*@"), r"\1***@"),  # a password may have any sign
     (re.compile(r"((?<!postgresql)://)[^:/@\s]+@"), r"\1***@"),  # a token in place of a user
@@ -150,8 +151,15 @@ class Engine(ABC):
 
     @abstractmethod
     def read(self, product_ids: Sequence[str]) -> pa.Table:
-        """The products of some ids as [`~Engine.upsert`] takes them, with all columns and `vector`, in any order;
-        unknown ids are left out.
+        """The products of some ids as [`~Engine.upsert`] takes them: all columns of the schema, and `vector`.
+
+        Args:
+            product_ids (`Sequence[str]`): any number of ids. Unknown ones are no error, and one that comes twice is
+                read once.
+
+        Returns:
+            `pyarrow.Table`: [`product_table`], in any order. What the engine had to change when it stored a product
+            (see `problems`) is as it is stored.
 
         Raises:
             DataError: if there is no collection.
@@ -345,6 +353,35 @@ def stored_products(table: pa.Table, schema: ProductSchema) -> pa.Table:
     return table.append_column(DIGEST, digests_of(table))
 
 
+def product_table(rows: Sequence[Mapping[str, Any]], vectors: Any, schema: ProductSchema) -> pa.Table:
+    """Products as [`~Engine.upsert`] takes them.
+
+    Args:
+        rows (`Sequence[Mapping[str, Any]]`): the columns of each product, `_id` among them; null where it has none.
+        vectors (array-like of shape `(N, dim)`): their vectors.
+        schema (`ProductSchema`): what the collection holds.
+
+    Returns:
+        `pyarrow.Table`: the columns of the schema, and `vector`, fixed-size lists of float32.
+    """
+    columns = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in schema.columns.items()}
+    flat = pa.array(np.asarray(vectors, dtype=np.float32).ravel())
+    return pa.table({**columns, "vector": pa.FixedSizeListArray.from_arrays(flat, schema.dim)})
+
+
+def parts_of_ids(product_ids: Sequence[str], together: int) -> Iterator[list[str]]:
+    """Each id once, some together; without those that no product has: too long ones, and texts without UTF-8.
+
+    Args:
+        product_ids (`Sequence[str]`): ids.
+        together (`int`): how many there are in a part at most.
+    """
+    ids = [one for one in dict.fromkeys(product_ids) if 0 < len(one.encode(errors="replace")) <= LONGEST_ID]
+    ids = [one for one in ids if not NO_TEXT.search(one)]
+    for start in range(0, len(ids), together):
+        yield ids[start : start + together]
+
+
 def check_products(table: pa.Table, longest_id: int = LONGEST_ID) -> None:
     """Looks for products that no engine can hold.
 
@@ -372,22 +409,6 @@ def check_products(table: pa.Table, longest_id: int = LONGEST_ID) -> None:
     if not finite.all():
         first = ids[int(np.argmin(finite.all(axis=1)))].as_py()
         raise DataError(f"product {first!r}: its vector is not finite; run training.embed again")
-
-
-def table_of(
-    products: Iterable[Mapping[str, Any]], vectors: Iterable[Sequence[float]], schema: ProductSchema
-) -> pa.Table:
-    """Products that an engine gives back as a table of the schema's columns and `vector`.
-
-    Args:
-        products (`Iterable[Mapping[str, Any]]`): with `_id`; null where one has no value.
-        vectors (`Iterable[Sequence[float]]`): each one's vector, of `schema.dim` numbers.
-        schema (`ProductSchema`): the collection's.
-    """
-    rows = [{name: product.get(name) for name in schema.columns} for product in products]
-    flat = np.array(list(vectors), dtype=np.float32).reshape(len(rows), schema.dim)
-    table = pa.Table.from_pylist(rows, schema=pa.schema(list(schema.columns.items())))
-    return table.append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), schema.dim))
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:

@@ -23,13 +23,22 @@ from modeling_mmfusion.checksums import MARK, mark_of
 from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index import SearchResult
 from training.common.files import claim_folder
-from training.scale.engine import COLLECTION, DIGEST, ENGINES_INSTALL, Engine, ProductSchema, stored_products, table_of
+from training.scale.engine import (
+    COLLECTION,
+    DIGEST,
+    ENGINES_INSTALL,
+    Engine,
+    ProductSchema,
+    parts_of_ids,
+    product_table,
+    stored_products,
+)
 from training.scale.filters import Condition, bounds_expression, is_text, passing_texts
 
 WRITER = "training.scale.lance"
 SCHEMA, NOTE = "mmfusion", "mmfusion.note."  # keys of the dataset's metadata
 TAKEN = {"_distance", "_score", "_rowid", "_rowaddr", "_rowoffset", "vector", DIGEST}
-DELETED_TOGETHER = 10_000
+IDS_TOGETHER = 10_000
 KEPT = timedelta(minutes=10)
 MANY_FRAGMENTS = 100
 
@@ -110,20 +119,19 @@ class LanceEngine(Engine):
 
     def delete(self, product_ids: Sequence[str]) -> None:
         dataset = self._there()
-        for start in range(0, len(product_ids), DELETED_TOGETHER):
-            some = ", ".join(map(_literal, product_ids[start : start + DELETED_TOGETHER]))
+        for start in range(0, len(product_ids), IDS_TOGETHER):
+            some = ", ".join(map(_literal, product_ids[start : start + IDS_TOGETHER]))
             with self._errors():
                 dataset.delete(f"_id in ({some})")
         self._tidy()
 
     def read(self, product_ids: Sequence[str]) -> pa.Table:
-        dataset, schema = self._there(), self.schema
-        found = [table_of([], [], schema)]
-        for start in range(0, len(product_ids), DELETED_TOGETHER):
-            some = ", ".join(map(_literal, product_ids[start : start + DELETED_TOGETHER]))
-            with self._errors():
-                part = dataset.to_table([*schema.columns, "vector"], filter=f"_id in ({some})")
-            found.append(part.select(found[0].column_names).cast(found[0].schema))
+        schema, dataset = self.schema, self._there()
+        found = [product_table([], [], schema)]
+        with self._errors():
+            for some in parts_of_ids(product_ids, IDS_TOGETHER):
+                passing = f"_id in ({', '.join(map(_literal, some))})"
+                found.append(dataset.to_table(found[0].column_names, filter=passing).cast(found[0].schema))
         return pa.concat_tables(found)
 
     def count(self) -> int:

@@ -34,9 +34,10 @@ from training.scale.engine import (
     TEXT,
     Engine,
     ProductSchema,
+    parts_of_ids,
+    product_table,
     shown,
     stored_products,
-    table_of,
 )
 from training.scale.filters import Condition, bounds_expression, is_text
 
@@ -164,19 +165,15 @@ class MilvusEngine(Engine):
                 self.client.delete(name, filter=f"_id in [{some}]")  # its own `ids` come unescaped
 
     def read(self, product_ids: Sequence[str]) -> pa.Table:
-        ids = [one for one in product_ids if len(one.encode()) <= LONGEST_ID]
-        schema, found = self.schema, []
-        fields = [*map(field_name, schema.columns), "vector"]
+        schema, rows = self.schema, []
+        fields = ["vector", *map(field_name, schema.columns)]
         with self._errors():
             name = self._loaded()
-            for start in range(0, len(ids), ROWS_TOGETHER):
-                some = ", ".join(map(_literal, ids[start : start + ROWS_TOGETHER]))
-                options = {"output_fields": fields, "consistency_level": "Strong"}
-                found += self.client.query(name, filter=f"_id in [{some}]", **options)
-        vectors = [row.pop("vector") for row in found]
-        return table_of(
-            [{column_name(field): value for field, value in row.items()} for row in found], vectors, schema
-        )
+            for some in parts_of_ids(product_ids, ROWS_TOGETHER):
+                passing = f"_id in [{', '.join(map(_literal, some))}]"
+                rows += self.client.query(name, passing, output_fields=fields, consistency_level="Strong")
+        vectors = [row.pop("vector") for row in rows]
+        return product_table([_columns_of(row) for row in rows], vectors, schema)
 
     def count(self) -> int:
         with self._errors():
@@ -302,14 +299,13 @@ class MilvusEngine(Engine):
     def _with_ranges(self, name: str, wanted: Condition) -> Condition:
         """A condition of texts with the bounds of `5-20` where nothing is that text; see [`passes`]."""
         kinds = {name: TEXT}
-        for found in [RANGE.fullmatch(one) for one in wanted if isinstance(one, str)]:
-            if found and not self.client.query(self.collection, filter_expression({name: wanted}, kinds), limit=1):
+        for found in filter(None, [RANGE.fullmatch(one) for one in wanted if isinstance(one, str)]):
+            if not self.client.query(self.collection, filter_expression({name: [found[0]]}, kinds), limit=1):
                 wanted = [*wanted, (float(found[1]), float(found[2]))]
         return wanted
 
     def _result(self, hit: Mapping[str, Any]) -> SearchResult:
-        product = {column_name(field): value for field, value in hit["entity"].items()}
-        return SearchResult(hit["_id"], float(hit["distance"]), product)
+        return SearchResult(hit["_id"], float(hit["distance"]), _columns_of(hit["entity"]))
 
     def _types(self) -> dict[pa.DataType, int]:
         kinds = self.milvus.DataType
@@ -461,6 +457,10 @@ def filter_expression(where: Mapping[str, Condition], columns: Mapping[str, pa.D
         parts += [bounds_expression(numbers, *one) for one in wanted if isinstance(one, tuple)]
         conditions.append(f"({' or '.join(parts)})")
     return " and ".join(conditions)
+
+
+def _columns_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {column_name(field): value for field, value in fields.items()}
 
 
 def _cut_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:

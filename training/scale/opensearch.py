@@ -21,16 +21,23 @@ import pyarrow as pa
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index import SearchResult
 from modeling_mmfusion.index_filters import RANGE
-from training.scale.engine import COLLECTION, Engine, ProductSchema, check_products, conform, table_of
+from training.scale.engine import (
+    COLLECTION,
+    Engine,
+    ProductSchema,
+    check_products,
+    conform,
+    parts_of_ids,
+    product_table,
+)
 from training.scale.filters import Condition
-from training.scale.opensearch_documents import documents, filter_query, mappings, product_of
+from training.scale.opensearch_documents import ROWS_TOGETHER, documents, filter_query, mappings, product_of
 from training.scale.opensearch_hybrid import HybridSearch
 from training.scale.opensearch_rest import Lines, RestClient, line
 
 WRITER = "mmfusion training.scale"
 MAX_ID_BYTES = 512
 MAX_RESULTS = 10_000  # of one search
-READ_TOGETHER = 1000  # products that are read back
 LEAST_WIDTH = 100  # candidates in a graph
 M, EF_CONSTRUCTION = 16, 128
 
@@ -48,10 +55,11 @@ class OpenSearchEngine(Engine):
 
     hybrid = True
     name, key_scheme, max_dim = "opensearch", "Bearer", 16_000
-    source_has_vectors = True
+    with_vectors: dict = {"_source": ["product", "vector"]}  # of a search whose hits bring vectors, there:
+    vector_at = ("_source", "vector")
 
     def __init__(self, place: str, collection: str = COLLECTION):
-        check_collection(collection)
+        check_collection(place.partition("#")[2] or collection)
         self.client = RestClient(place, self.name, self.key_scheme)
         super().__init__(self.client.address, collection)
         try:
@@ -106,18 +114,15 @@ class OpenSearchEngine(Engine):
         self.client.ask("POST", f"/{name}/_refresh")
 
     def read(self, product_ids: Sequence[str]) -> pa.Table:
-        name, schema = self._loaded()[0], self.schema
-        known = [one for one in dict.fromkeys(product_ids) if 0 < len(one.encode()) <= MAX_ID_BYTES]
-        products, vectors = [], []
-        for start in range(0, len(known), READ_TOGETHER):
-            some = known[start : start + READ_TOGETHER]
-            body = {"size": len(some), "query": {"terms": {"id": some}}, "_source": ["id", "product", "vector"]}
-            body |= {} if self.source_has_vectors else {"fields": ["vector"]}
+        name, meta = self._loaded()
+        schema, rows, vectors = self._schema_in(meta), [], []
+        for some in parts_of_ids(product_ids, ROWS_TOGETHER):
+            body = {"size": len(some), "query": {"terms": {"id": some}}, **self.with_vectors}
             for hit in self.client.rows(self.client.ask("POST", f"/{name}/_search", body), "hits", "hits"):
-                columns = product_of(self.client.part(hit, "_source", "product"))
-                products.append(columns | {"_id": self.client.part(hit, "_source", "id")})
-                vectors.append(self.client.part(hit, "_source" if self.source_has_vectors else "fields", "vector"))
-        return table_of(products, vectors, schema)
+                product = product_of(self.client.part(hit, "_source", "product"))
+                rows.append(product | {"_id": self.client.part(hit, "_id")})
+                vectors.append(self.vector(hit, schema.dim))
+        return product_table(rows, vectors, schema)
 
     def count(self) -> int:
         return self._count({"match_all": {}})
@@ -178,6 +183,13 @@ class OpenSearchEngine(Engine):
         method = {"name": "hnsw", "engine": "faiss", "space_type": "innerproduct", "parameters": parameters}
         return {"type": "knn_vector", "dimension": dim, "method": method}
 
+    def vector(self, hit: dict, dim: int) -> list[float]:
+        """The vector of a product that was asked for `with_vectors`."""
+        found = self.client.rows(hit, *self.vector_at)
+        if len(found) != dim:
+            raise DataError(f"{self.place}: answers with a vector of {len(found)} numbers, not {dim}; load it again")
+        return found
+
     def answers(self, bodies: Iterable[dict]) -> Iterator[dict]:
         """What searches find, in their order.
 
@@ -227,8 +239,8 @@ class OpenSearchEngine(Engine):
 
     def _with_ranges(self, name: str, wanted: Condition) -> Condition:
         """A condition of texts with the bounds of `5-20` where nothing is that text; see [`passes`]."""
-        for found in [RANGE.fullmatch(one) for one in wanted if isinstance(one, str)]:
-            if found and not self._count(filter_query({name: wanted})):
+        for found in filter(None, [RANGE.fullmatch(one) for one in wanted if isinstance(one, str)]):
+            if not self._count(filter_query({name: [found[0]]})):
                 wanted = [*wanted, (float(found[1]), float(found[2]))]
         return wanted
 
@@ -286,7 +298,8 @@ class ElasticsearchEngine(OpenSearchEngine):
     """Products in an index of Elasticsearch. See [`OpenSearchEngine`]."""
 
     name, key_scheme, max_dim = "elasticsearch", "ApiKey", 4096
-    source_has_vectors = False  # from 9.2 on `_source` comes without them, and `fields` has them in each version
+    with_vectors: dict = {"_source": ["product"], "fields": ["vector"]}  # since 9.2 sources have none
+    vector_at = ("fields", "vector")
 
     def nearest(self, query: np.ndarray, k: int, passing: dict | None) -> dict:
         options = {"filter": passing} if passing else {}

@@ -122,4 +122,4 @@ class WordStatistics:
 def _statistics(words: list[str]) -> dict:
     having = [{"term": {"words": {"value": word}}} for word in words]
     wanted = {"length": {"avg": {"field": "length"}}, "words": {"filters": {"filters": having}}}
-    return {"size": 0, "track_total_hits": True, "query": {"match_all": {}}, "aggs": wanted}
+    return {"size": 0, "track_total_hits": True, "query": {"range": {"length": {"gte": 1}}}, "aggs": wanted}

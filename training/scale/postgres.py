@@ -36,7 +36,8 @@ from training.scale.engine import (
     check_products,
     conform,
     digests_of,
-    table_of,
+    parts_of_ids,
+    product_table,
     vectors_of,
 )
 from training.scale.filters import Condition
@@ -170,19 +171,17 @@ class PostgresEngine(Engine):
                 cursor.execute(f"delete from {self.table} where _id = any(%s::text[])", (part,))
 
     def read(self, product_ids: Sequence[str]) -> pa.Table:
-        """The products of some ids, with vectors as they are stored, in 16 bits."""
-        known = [product_id for product_id in product_ids if not UNKNOWN.search(product_id)]
-        products: list[dict[str, Any]] = []
+        """Products as they are stored, their vectors rounded to 16-bit floats."""
+        rows, vectors = [], []
         with self._cursor() as cursor:
             schema = self._locked(cursor, "access share")[0]
-            names = ", ".join(map(quoted, schema.columns))
-            statement = f"select vector::text, {names} from {self.table}".replace("%", "%%")
-            for start in range(0, len(known), ROWS_TOGETHER):
-                part = known[start : start + ROWS_TOGETHER]
-                cursor.execute(f"{statement} where _id = any(%s::text[])", (part,))
-                columns = ["vector", *schema.columns]
-                products += [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
-        return table_of(products, [json.loads(product["vector"]) for product in products], schema)
+            names = ", ".join(map(quoted, [*schema.columns, "vector"]))
+            statement = f"select {names} from {self.table} where _id = any(%s::text[])"
+            for some in parts_of_ids([one for one in product_ids if "\0" not in one], ROWS_TOGETHER):
+                for *row, vector in cursor.execute(statement, (some,), prepare=False):
+                    rows.append(dict(zip(schema.columns, row, strict=True)))
+                    vectors.append(halfvec_of(vector))
+        return product_table(rows, vectors, schema)
 
     def count(self) -> int:
         """The number of products."""
@@ -416,7 +415,7 @@ class PostgresEngine(Engine):
         for name, condition in wanted.items():
             if schema.columns[name] == TEXT:
                 for found in [RANGE.fullmatch(one) for one in condition if isinstance(one, str)]:
-                    if found and not self._any(cursor, *condition_of(name, condition, schema)):
+                    if found and not self._any(cursor, *condition_of(name, [found[0]], schema)):
                         condition = [*condition, (float(found[1]), float(found[2]))]
             part, more = condition_of(name, condition, schema)
             parts, values = [*parts, part], values + more
@@ -441,6 +440,11 @@ class PostgresEngine(Engine):
             SearchResult(product_id, 0.0 - distance * length, dict(zip(names, product, strict=True)))
             for product_id, distance, *product in cursor.fetchall()
         ]
+
+
+def halfvec_of(content: bytes) -> np.ndarray:
+    """A vector as float16, of what PostgreSQL sends: its length and an unused number in 16 bits each before it."""
+    return np.frombuffer(content, dtype=">f2", offset=4)
 
 
 def last_of_each(table: pa.Table) -> pa.Table:

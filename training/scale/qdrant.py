@@ -29,8 +29,9 @@ from training.scale.engine import (
     ENGINES_INSTALL,
     Engine,
     ProductSchema,
+    parts_of_ids,
+    product_table,
     stored_products,
-    table_of,
 )
 from training.scale.filters import Condition, is_text
 from training.scale.qdrant_folder import check_folder, points_file
@@ -39,7 +40,7 @@ from training.scale.qdrant_points import PRODUCT, payload_indexes, point_id, poi
 TOKEN = "MMFUSION_ENGINE_TOKEN"  # the environment variable with a server's API key
 MARK, NOTE = "mmfusion", "mmfusion_note_"  # keys of a collection's metadata: the schema, and notes behind it
 MAX_DIM = 65_535
-QUERIES_TOGETHER, IDS_TOGETHER = 100, 10_000
+QUERIES_TOGETHER, READ_TOGETHER, IDS_TOGETHER = 100, 1000, 10_000
 MANY = 1000  # from where on `k` is compared with the number of products first
 EMBEDDED_MANY = 20_000
 SECONDS = 60
@@ -73,12 +74,9 @@ class QdrantEngine(Engine):
     Qdrant 1.16 or newer, which keep metadata of a collection.
 
     In a folder Qdrant is embedded: Python code that keeps everything in memory and compares all vectors one by one, so
-    what is found is exact; made for tests and small shops. 20,000 products of 1,024 dimensions take 1 GB and 7 s to
-    open; a query takes 12 ms, and one with a filter 260 ms, for each product's payload is looked at. One process at a
-    time can open it, and all engines of that process share it. Open no folder of somebody whom you don't trust: points
-    lie there as pickles.
-
-    Vectors aren't quantised: one bit a number finds a third of the best ten, 71% with four times as many scored anew.
+    what is found is exact; made for tests and small shops, some 20,000 products. One process at a time can open it,
+    and all engines of that process share it. Open no folder of somebody whom you don't trust: points lie there as
+    pickles.
 
     No other collection is touched: what is loaded goes to `NAME_mmfusion_1` or `_2`, and the alias `NAME` leads to it.
 
@@ -180,12 +178,11 @@ class QdrantEngine(Engine):
 
     def read(self, product_ids: Sequence[str]) -> pa.Table:
         schema, points = self.schema, []
-        ids = [point_id(one) for one in dict.fromkeys(product_ids)]
-        for start in range(0, len(ids), MANY):
-            options = {"with_payload": ["_id", PRODUCT], "with_vectors": True}
-            points += self._ask(self.client.retrieve, self.collection, ids[start : start + MANY], **options)
-        products = [point.payload.get(PRODUCT, {}) | {"_id": point.payload["_id"]} for point in points]
-        return table_of(products, [point.vector for point in points], schema)
+        options = {"with_payload": ["_id", PRODUCT], "with_vectors": True}
+        for some in parts_of_ids(product_ids, READ_TOGETHER):
+            points += self._ask(self.client.retrieve, self.collection, [*map(point_id, some)], **options)
+        rows = [point.payload.get(PRODUCT, {}) | {"_id": point.payload["_id"]} for point in points]
+        return product_table(rows, [point.vector for point in points], schema)
 
     def count(self) -> int:
         self.schema  # noqa: B018  there must be one, and ours
@@ -345,10 +342,8 @@ class QdrantEngine(Engine):
         """A condition of texts with the bounds of `5-20` where nothing is that text; see [`passes`]."""
         if not is_text(columns[name]):
             return wanted
-        for found in [RANGE.fullmatch(one) for one in wanted if isinstance(one, str)]:
-            if not found:
-                continue
-            same = query_filter(self.qdrant.models, {name: wanted}, columns)
+        for found in filter(None, [RANGE.fullmatch(one) for one in wanted if isinstance(one, str)]):
+            same = query_filter(self.qdrant.models, {name: [found[0]]}, columns)
             if not self._ask(self.client.scroll, self.collection, same, limit=1, with_payload=False)[0]:
                 wanted = [*wanted, (float(found[1]), float(found[2]))]
         return wanted

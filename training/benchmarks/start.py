@@ -3,8 +3,9 @@
     python -m training.benchmarks.start --run runs/quickstart
     git worktree add ../before COMMIT && python -m training.benchmarks.start --before ../before
 
-Each start is a process of its own: seconds on the clock, seconds of a core, and the most memory that it had. After the
-first round files are in the system's cache, as where a command is used again.
+Each start is a process of its own: seconds on the clock, seconds of a core, and the most memory that it had. The first
+round compiles Python's files and fills the system's cache, as where a command is first used; later ones as where it is
+used again.
 """
 
 from training.benchmarks.options import StartArguments
@@ -63,9 +64,10 @@ def main(arguments: StartArguments) -> dict:
         words = [arguments.query, "--run", str(Path(arguments.run).resolve()), "--tower", tower]
         starts += [(f"search, {tower}", checkout, ["training.search", *words]) for checkout in roots]
     rows: dict[str, dict] = {}
-    for _ in range(arguments.rounds):
-        for name, checkout, words in tqdm(sorted(starts), unit="start"):
-            rows.setdefault(name, {}).setdefault(checkout, []).append(started(roots[checkout], words))
+    with tempfile.TemporaryDirectory() as scratch:
+        for _ in range(arguments.rounds):
+            for name, checkout, words in tqdm(sorted(starts), unit="start"):
+                rows.setdefault(name, {}).setdefault(checkout, []).append(started(roots[checkout], words, scratch))
     fastest = {name: {where: best_of(found) for where, found in row.items()} for name, row in rows.items()}
     report = {"arguments": asdict(arguments), "starts": fastest, "environment": environment()}
     if arguments.output:
@@ -87,19 +89,25 @@ def commands_of(root: Path) -> list[str]:
     return sorted(".".join(file.with_suffix("").parts) for file in found)
 
 
-def started(root: Path, words: list[str]) -> dict[str, float]:
+def started(root: Path, words: list[str], scratch: str) -> dict[str, float]:
     """Seconds (`wall`), those of a core (`cpu`) and megabytes (`mb`) of a command of a checkout.
+
+    Args:
+        root (`Path`): the checkout.
+        words (`list[str]`): the command's module and its options.
+        scratch (`str`): a folder for what it tells, and for Python's compiled files.
 
     Raises:
         DataError: if it fails; its last line is named.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        report, began = Path(scratch, "report.json"), time.perf_counter()
-        variables = os.environ | {"PYTHONPATH": str(root)}
-        command = [sys.executable, "-c", PROBE, str(report), *words]
-        ran = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True)
-        wall = time.perf_counter() - began
-        found = json.loads(report.read_text()) if report.is_file() else {"status": ran.returncode}
+    report, began = Path(scratch, "report.json"), time.perf_counter()
+    report.unlink(missing_ok=True)
+    variables = os.environ | {"PYTHONPATH": str(root), "PYTHONPYCACHEPREFIX": scratch}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [sys.executable, "-c", PROBE, str(report), *words]
+    ran = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True)
+    wall = time.perf_counter() - began
+    found = json.loads(report.read_text()) if report.is_file() else {"status": ran.returncode}
     if found.pop("status"):
         raise DataError(f"{' '.join(words)} in {root}: {' '.join(ran.stderr.strip().splitlines()[-1:])}")
     return {"wall": wall, **found}

@@ -162,7 +162,7 @@ def targets(world: Path) -> dict[str, Target]:
         "search, file": Target(
             [*search[:1], "--queries", "queries.jsonl", "--run", "run"], ["queries.jsonl"], printed, False, ask
         ),
-        "index": Target(["training.index", "--vectors", "run/vectors"], stored, searched),
+        "index": Target(["training.index", "--vectors", "run/vectors", "--output", "out"], stored, searched),
         "index, queries": Target(
             ["training.index", "--vectors", "run/vectors", "--output", "out", "--queries", "queries.npy"],
             ["queries.npy"],

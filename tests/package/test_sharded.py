@@ -311,8 +311,7 @@ def test_a_run_in_shards_is_searched_as_any(model, processor, shop, tmp_path, ca
         ]
         search.main(parse(search.SearchArguments, "", words))
         answer = capsys.readouterr()
-        said = [line for line in answer.err.splitlines() if line.startswith("warning")]
-        printed.append((answer.out, said[-1]))
+        printed.append((answer.out, answer.err.rpartition("warning: ")[2].splitlines()[0]))
     assert printed[0] == printed[1] and "read_as" in printed[0][0] and "nearest are" in printed[0][1]
     served = ServedModel(tmp_path / "other")
     served.refresh()

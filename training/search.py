@@ -36,6 +36,7 @@ from modeling_mmfusion.index_filters import parse_where
 from modeling_mmfusion.pictures_mmfusion import load_picture
 from modeling_mmfusion.prices import price_text
 from modeling_mmfusion.search import Searcher
+from modeling_mmfusion.sharded import ShardedIndex
 from training.common.errors import Problems
 from training.scale.engine import open_engine
 
@@ -60,7 +61,7 @@ def main(arguments: SearchArguments) -> None:
 
 def answer(searcher: Searcher, arguments: SearchArguments, where: dict[str, Any], image: Any) -> None:
     """Searches and prints."""
-    if isinstance(searcher.index, ProductIndex):
+    if isinstance(searcher.index, ProductIndex | ShardedIndex):
         if arguments.width:
             searcher.index.width = arguments.width
         for sentence in searcher.index.unknown_values(where):

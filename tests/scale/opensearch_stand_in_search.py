@@ -207,7 +207,7 @@ class Search:
     def test(self, kind: str, of: str, wanted: Any) -> Any:
         if kind == "range":
             only(wanted, "gte", "lte")
-            expect(of in ("long", "double"), f"a range of {of}")
+            expect(of in ("long", "double", "integer"), f"a range of {of}")
             low, high = wanted.get("gte", -np.inf), wanted.get("lte", np.inf)
             return lambda value: value is not None and low <= value <= high
         expect(isinstance(wanted, list) and len(wanted) <= TERMS, f"more than [{TERMS}] terms")

@@ -59,7 +59,8 @@ class OpenSearchEngine(Engine):
     vector_at = ("_source", "vector")
 
     def __init__(self, place: str, collection: str = COLLECTION):
-        check_collection(place.partition("#")[2] or collection)
+        named = place.partition("#")[2]  # where what stands there could be no name
+        check_collection(f"{named}#{collection}" if named else collection)
         self.client = RestClient(place, self.name, self.key_scheme)
         super().__init__(self.client.address, collection)
         try:

@@ -232,6 +232,10 @@ def test_pictures_are_of_their_folder_or_in_the_event(run_folder, capsys):
     with_picture = embedded_alone(run_folder, {"title": "mug", "image": picture("green")})
     for n in range(4):
         np.testing.assert_allclose(vector(run_folder, f"g{n}"), with_picture, atol=1e-3)
+    rows = ProductIndex.load(run_folder / "index").products.to_pylist()
+    names = {row["_id"]: row["image"] for row in rows}
+    assert [names[f"g{n}"] for n in range(4)] == ["green.png", None, "green.png", "nowhere.png"]
+    assert names["b8"] is None and names["b9"] is None and names["b0"] == "broken.png"
     without = embedded_alone(run_folder, {"title": "mug"})
     assert np.abs(without - with_picture).max() > 0.01
     for n in range(len(bad)):

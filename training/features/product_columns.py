@@ -14,6 +14,8 @@ All others are the catalogue's own. A catalogue whose prices are text keeps them
 them as numbers; engines and files get the columns of the table.
 """
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,6 +55,14 @@ def _names(pictures: pa.Array) -> pa.Array:
     is_name = pc.and_(pc.less(pc.utf8_length(pictures), LONGEST_NAME), pc.greater(pc.utf8_length(pictures), 0))
     is_name = pc.and_(is_name, pc.invert(pc.starts_with(pictures, "data:")))
     return pc.if_else(is_name, pictures, None).cast(pa.string())
+
+
+def picture_name(pictures: Any) -> str | None:
+    """What [`picture_names`] gives for one product's pictures: a path, a mapping with `path`, or a list of these."""
+    first = next(iter(pictures), None) if isinstance(pictures, list | tuple) else pictures
+    name = first.get("path") if isinstance(first, dict) else first
+    is_name = isinstance(name, str) and 0 < len(name) < LONGEST_NAME and not name.startswith("data:")
+    return name if is_name else None
 
 
 def with_numeric_price(table: pa.Table) -> pa.Table:

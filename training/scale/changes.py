@@ -17,6 +17,7 @@ from training.catalogue.pictures import path_inside
 from training.common.errors import Problems
 from training.features.contents import KnownContents
 from training.features.embedder import UNREADABLE, ProductEmbedder, content_hash
+from training.features.product_columns import picture_name
 from training.features.windows import ProductInputs
 from training.scale.targets import Change, EngineTarget, IndexTarget
 
@@ -133,6 +134,8 @@ class ChangeApplier:
                 if name != PICTURES:
                     self.problems.add(f"field {name[:40]!r} that products have no column for (not kept)", event.where)
                 continue
+            if name == PICTURES:  # a name, and never the picture itself
+                value = picture_name(value)
             try:
                 stored[name] = as_stored(value, self.target.columns[name])
             except Unusable as fault:

@@ -70,8 +70,10 @@ def halves_of(queries: np.ndarray) -> np.ndarray:
     Inner products with float16 vectors are exact so, and four times as fast as with these as float32. The second half
     is kept 2,048 times as large, for numbers so small that float16 has no exponent for them take long to be made.
     """
-    high = queries.astype(np.float16)
-    return np.stack([high, ((queries - high) / HALVES[1]).astype(np.float16)], axis=1)
+    both = np.empty((len(queries), 2, queries.shape[1]), dtype=np.float16)
+    both[:, 0] = queries
+    both[:, 1] = (queries - both[:, 0]) / HALVES[1]
+    return both
 
 
 def inner_products(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -87,12 +89,13 @@ def in_order(rows: np.ndarray, scores: np.ndarray, k: int, places: Places | None
         places (`Callable`, *optional*): or to the one with the lower place among rows, which it is only asked for
             where there are ties.
     """
-    order = np.lexsort((rows, -scores))
+    order = np.argsort(-scores)
     ranked = scores[order]
-    if places is None or not (ranked[1 : k + 1] == ranked[:-1][:k]).any():
+    if not (ranked[1 : k + 1] == ranked[:-1][:k]).any():
         return order[:k]
     order = order[: np.searchsorted(-ranked, -ranked[min(k, len(ranked)) - 1], side="right")]
-    return order[np.lexsort((places(rows[order]), -scores[order]))][:k]
+    tied = rows[order] if places is None else places(rows[order])
+    return order[np.lexsort((tied, -scores[order]))][:k]
 
 
 class VectorGraph:
@@ -214,27 +217,33 @@ class VectorGraph:
             count (`int`, *optional*): candidates; [`~VectorGraph.count_for`] says how many if not given.
         """
         count = min(count or max(self.count_for(k), k + (places is not None)), len(self))
+        wants_more = places is not None and count < min(len(self), MOST_TIED)
         best = []
-        for query, rows in zip(queries, self.nearest(queries, count, threads), strict=True):
-            scores = self.scores(query, rows)
+        found = self.nearest(queries, count, threads)
+        for query, parts, rows in zip(queries, self._parts_of(queries), found, strict=True):
+            scores = self._scores(parts, rows)
             order = in_order(rows, scores, k, places)
             best.append((rows[order], scores[order]))
-            reached = scores[~np.isin(rows, self.unreachable)] if len(self.unreachable) else scores
-            is_cut = len(reached) > 0 and scores[order[-1]] <= reached.min()  # perhaps in the midst of ties
-            if is_cut and places is not None and count < min(len(self), MOST_TIED):
+            reached = scores[: len(scores) - len(self.unreachable)]
+            if wants_more and len(reached) and scores[order[-1]] <= reached.min():  # perhaps in the midst of ties
                 best[-1] = self.best(query[None], k, threads, places, 4 * count)[0]
         return best
 
     def nearest(self, queries: np.ndarray, count: int, threads: int = 1) -> list[np.ndarray]:
-        """The candidates for each of `queries` `(Q, dim)`: `count` rows that the graph finds, and the unreachable."""
+        """The candidates for each of `queries` `(Q, dim)`: `count` rows that the graph finds, and then the
+        unreachable."""
         if not len(self) or not len(queries):
             return [np.zeros(0, dtype=np.int64)] * len(queries)
         matches = self.index.search(self._encode(queries), min(count, len(self)), threads=threads)
-        return self._with_unreachable(matches, np.atleast_2d(matches.keys).astype(np.int64))
-
-    def _with_unreachable(self, matches: Matches | BatchMatches, rows: np.ndarray) -> list[np.ndarray]:
+        rows = np.atleast_2d(matches.keys).astype(np.int64)
         found = [some[:count] for some, count in zip(rows, counts_of(matches, rows), strict=True)]
-        return [np.union1d(some, self.unreachable) for some in found] if len(self.unreachable) else found
+        return list(map(self._with_unreachable, found)) if len(self.unreachable) else found
+
+    def _with_unreachable(self, found: np.ndarray) -> np.ndarray:
+        known = set(self.unreachable.tolist())
+        if not known.isdisjoint(found.tolist()):  # a search may come upon one, if not from everywhere
+            found = found[~np.isin(found, self.unreachable)]
+        return np.concatenate([found, self.unreachable])
 
     def count_for(self, k: int) -> int:
         """How many candidates to ask the graph for, for `k` results.
@@ -286,15 +295,22 @@ class VectorGraph:
     def scores(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The exact inner products of a query `(dim,)` with some rows, float32; a row's is the same to the last bit,
         whichever others there are."""
-        parts, halves = [np.zeros(0, dtype=np.float32)], halves_of(query[None])[0]
-        for start in range(0, len(rows), BLOCK):
-            vectors = self.stored(rows[start : start + BLOCK])
-            if self.exact is None:
-                found = inner_products(vectors, query[None])[:, 0]
-            else:
-                found = inner_products(vectors, halves) @ HALVES
-            parts.append(found.astype(np.float32))
-        return np.concatenate(parts)
+        [parts] = self._parts_of(query[None])
+        if len(rows) <= BLOCK:
+            return self._scores(parts, rows)
+        starts = range(0, len(rows), BLOCK)
+        return np.concatenate([self._scores(parts, rows[start : start + BLOCK]) for start in starts])
+
+    def _parts_of(self, queries: np.ndarray) -> np.ndarray:
+        """What [`~VectorGraph._scores`] takes of queries `(Q, dim)`: themselves, or where vectors are of float16 their
+        halves."""
+        return queries[:, None] if self.exact is None else halves_of(queries)
+
+    def _scores(self, parts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Inner products of a query, as `parts` `(1 or 2, dim)` of it, with some rows, at most `BLOCK`."""
+        if not len(rows):
+            return np.zeros(0, dtype=np.float32)
+        return (inner_products(self.stored(rows), parts) @ HALVES[: len(parts)]).astype(np.float32)
 
     def stored(self, rows: np.ndarray) -> np.ndarray:
         """The exact vectors of some rows `(len(rows), dim)`: float32 from the graph, or float16."""

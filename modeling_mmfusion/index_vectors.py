@@ -57,6 +57,8 @@ class RowVectors:
 
 def times(vectors: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Vectors `(N, dim)` of any precision times a matrix `(dim, n)`, float32."""
+    if len(vectors) <= BLOCK:
+        return vectors.astype(np.float32, copy=False) @ matrix
     product = np.empty((len(vectors), matrix.shape[1]), dtype=np.float32)
     for start in range(0, len(vectors), BLOCK):
         np.matmul(vectors[start : start + BLOCK].astype(np.float32), matrix, out=product[start : start + BLOCK])

@@ -10,12 +10,19 @@ AMAZON ?= ../shared/data/amazon
 OWNER ?=
 NAME ?= $(subst _,-,$(notdir $(DATA:/=)))
 TAG ?=
+BEFORE ?=
 LAUNCH ?= --config_file training/accelerate/cpu.yaml
 TRAIN_MULTISHOP = $(VENV)/bin/accelerate launch $(LAUNCH) training/train.py --recipe training/recipes/multishop.yaml \
 	--data.path "$(FASHION),$(HM),$(AMAZON)"
 # other fusion types and the image alone get heads on the text encoder that our align stage has fine-tuned
 TRAIN_ON_ENCODERS = $(TRAIN_MULTISHOP) --align.epochs 0 --model.encoders runs/multishop-$$seed/align
+# what was measured of a model is kept with the results, so it is trained once, and not anew where runs/ is gone
+MEASURED = hub_card/results/multishop
+COMPARE = $(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --keep $(MEASURED)
 TRAIN_ONCE = (test -f runs/$(1)/model/config.json || $(2) --output runs/$(1) --seed $$seed)
+MEASURE_ONCE = (test -d $(MEASURED)/$(1) || ($(TRAIN_ONCE) && \
+	$(COMPARE) --models "{model: runs/$(1)/model}" --results runs/compare/$(1).json))
+ENCODERS = $(call TRAIN_ONCE,multishop-$$seed,$(TRAIN_MULTISHOP))
 # ours and the strongest of the others with each of these seeds, the rest with the first
 MULTISHOP_SEEDS ?= 0,1,2
 COMMA := ,
@@ -41,7 +48,7 @@ WORKERS = -n auto --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart test test-fast space screenshots load hub release results ablation recipe multishop styles judged left-out bench catalogue
-.PHONY: lint format lock clean
+.PHONY: engines lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -104,19 +111,22 @@ recipe: $(VENV)/installed  ## leave out one stage of the training after the othe
 multishop: export seed = $(firstword $(SEEDS))
 multishop: $(VENV)/installed  ## train on three shops and compare with other systems (some hours), and write README's table
 	for seed in $(SEEDS); do \
-		$(call TRAIN_ONCE,multishop-$$seed,$(TRAIN_MULTISHOP)) && \
-		$(call TRAIN_ONCE,multishop_gated-$$seed,$(TRAIN_ON_ENCODERS) --model.config.fusion_type gated) && \
-		$(PYTHON) -m training.benchmarks.baseline_trainer --data "$(FASHION),$(HM),$(AMAZON)" \
-			--tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --seed $$seed --output runs/baseline-$$seed || exit 1; done
-	$(call TRAIN_ONCE,multishop_text,$(TRAIN_MULTISHOP) --data.modality text)
-	$(call TRAIN_ONCE,multishop_image,$(TRAIN_ON_ENCODERS) --data.modality image)
+		$(call MEASURE_ONCE,multishop-$$seed,$(TRAIN_MULTISHOP)) && \
+		$(call MEASURE_ONCE,multishop_gated-$$seed,$(ENCODERS) && $(TRAIN_ON_ENCODERS) --model.config.fusion_type gated) && \
+		(test -d $(MEASURED)/baseline-$$seed || ($(PYTHON) -m training.benchmarks.baseline_trainer \
+			--data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)" \
+			--seed $$seed --output runs/baseline-$$seed && \
+			$(COMPARE) --models "{mmfusion: runs/multishop-$$seed/model}" --baseline runs/baseline-$$seed/report.json \
+			--results runs/compare/baseline-$$seed.json)) || exit 1; done
+	$(call MEASURE_ONCE,multishop_text,$(TRAIN_MULTISHOP) --data.modality text)
+	$(call MEASURE_ONCE,multishop_image,$(ENCODERS) && $(TRAIN_ON_ENCODERS) --data.modality image)
 	for type in sum concat; do \
-		$(call TRAIN_ONCE,multishop_$$type,$(TRAIN_ON_ENCODERS) --model.config.fusion_type $$type) || exit 1; done
+		$(call MEASURE_ONCE,multishop_$$type,$(ENCODERS) && $(TRAIN_ON_ENCODERS) --model.config.fusion_type $$type) || exit 1; \
+	done
 	for weight in 0.5 0.7 0.9; do \
-		$(call TRAIN_ONCE,multishop_mean$$weight,$(TRAIN_ON_ENCODERS) --model.config.fusion_type weighted_mean \
-			--model.config.text_mean_weight $$weight) || exit 1; done
-	$(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" \
-		--baseline "$(call each_seed,runs/baseline-%/report.json)" --models "$(MULTISHOP_MODELS)" \
+		$(call MEASURE_ONCE,multishop_mean$$weight,$(ENCODERS) && $(TRAIN_ON_ENCODERS) \
+			--model.config.fusion_type weighted_mean --model.config.text_mean_weight $$weight) || exit 1; done
+	$(COMPARE) --baseline "$(call each_seed,runs/baseline-%/report.json)" --models "$(MULTISHOP_MODELS)" \
 		--views "{text only: text, image only: image}" --results hub_card/results/multishop.json
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
@@ -152,6 +162,15 @@ bench: $(VENV)/installed  ## compare the training's speed and memory with senten
 catalogue: $(VENV)/installed  ## measure embedding, search at a million products beside faiss and hnswlib, and faults (four hours)
 	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(PYTHON) -m training.benchmarks.scaling --data "$(HM),$(FASHION),$(AMAZON),$(IKEA)"
+	$(PYTHON) -m training.benchmarks.results --copy=false
+
+engines: $(VENV)/installed  ## compare engines, kill a follower and a cluster's machines, time shards and starts (an hour)
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[engines,ray]'
+	$(PYTHON) -m training.benchmarks.engines
+	$(PYTHON) -m training.benchmarks.follow
+	$(PYTHON) -m training.benchmarks.shard_speed
+	$(PYTHON) -m training.benchmarks.ray_cluster
+	$(PYTHON) -m training.benchmarks.start --output hub_card/results/bench_start.json $(if $(BEFORE),--before "$(BEFORE)")
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 lint: $(VENV)/installed  ## check style, and the types of the package

@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +72,42 @@ def test_a_row_of_several_seeds_has_each_querys_mean(arguments, model, shop, pro
     between = "({:.3f} to {:.3f})".format(*sorted(seeds))
     line = next(line for line in compare.format_comparison(results).splitlines() if line.startswith("| both |"))
     assert between in line
+
+
+def test_what_was_kept_of_a_model_stands_for_it_where_it_is_gone(arguments, shop, tmp_path):
+    arguments.baseline = [write_baseline(tmp_path, shop, np.linspace(0, 1, 12))]
+    arguments.keep = str(tmp_path / "numbers")
+    arguments.models["text only"] = arguments.models.pop("other")
+    arguments.models["words"] = str(tmp_path / "ours")
+    results = compare.main(arguments)
+    kept = sorted(str(file.relative_to(tmp_path)) for file in (tmp_path / "numbers").rglob("*.parquet"))
+    assert kept == [f"numbers/{name}/{shop.name}.parquet" for name in ("baseline.json", "other", "ours")]
+    assert set(pq.read_table(tmp_path / kept[2]).column_names) > {"query-id", "fused ndcg@10", "hybrid ndcg@10"}
+    for name in ("ours", "other", "kept"):
+        shutil.rmtree(tmp_path / name)
+    Path(arguments.baseline[0]).unlink()
+    again = compare.main(arguments)
+    assert list(again["rows"]) == list(results["rows"])
+    for name, cells in again["rows"].items():
+        now, before = cells[str(shop)], results["rows"][name][str(shop)]
+        assert now["ndcg@10"]["mean"] == pytest.approx(before["ndcg@10"]["mean"]) and now["slices"] == before["slices"]
+    assert again["rows"]["words"] != again["rows"]["text only"]
+
+
+def test_numbers_of_another_catalogue_are_not_taken_and_damaged_ones_named(arguments, shop, tmp_path):
+    arguments.keep, arguments.models = str(tmp_path / "numbers"), {"ours": str(tmp_path / "ours")}
+    compare.main(arguments)
+    shutil.rmtree(tmp_path / "ours")
+    other = shutil.copytree(shop, tmp_path / "elsewhere" / shop.name)
+    arguments.data = [str(other)]
+    assert compare.main(arguments)["rows"]
+    (other / "note.txt").write_text("something else")
+    with pytest.raises(DataError, match=f"{shop.name}.parquet: was measured on another state of .*elsewhere"):
+        compare.main(arguments)
+    arguments.data = [str(shop)]
+    (tmp_path / "numbers" / "ours" / f"{shop.name}.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="parquet: holds no numbers that were kept"):
+        compare.main(arguments)
 
 
 def test_the_command_line_takes_one_folder_or_a_list_of_them():

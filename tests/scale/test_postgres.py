@@ -21,9 +21,9 @@ from engine_contract import (
     unit_vectors,
     with_vectors,
 )
-from postgres_server import PASSWORD, QUOTED_PASSWORD, postgres_server, programs
 
 from modeling_mmfusion.errors import DataError
+from training.benchmarks.postgres_server import PASSWORD, QUOTED_PASSWORD, postgres_server, programs
 from training.scale import postgres
 from training.scale.engine import TEXT, ProductSchema, open_engine, stored_columns
 from training.scale.postgres_sql import search_statement

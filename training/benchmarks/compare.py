@@ -7,8 +7,9 @@
 
 The first model is measured in all its views, and beside BM25, reciprocal rank fusion and the oracle of late choice,
 the others as they are. A row of several seeds has each query's mean over them. The first row is tested against each
-other one, query by query. A report that was made of the same model and data is kept, so the command can be called
-again.
+other one, query by query. A report that was made of the same model and data is kept, so the command can be
+called again. With --keep, what was measured of a folder stays in small files beside the results, and stands for the
+model where that is gone: so a table of many models can be made in several sittings.
 """
 
 from training.benchmarks.options import CompareArguments
@@ -20,6 +21,7 @@ if __name__ == "__main__":
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,6 +29,7 @@ import pyarrow.parquet as pq
 from modeling_mmfusion.checksums import existing_file
 from modeling_mmfusion.errors import DataError
 from training import evaluate
+from training.benchmarks.measurements import METRIC, keep, kept_file, read_kept
 from training.catalogue.layout import has_picture_queries
 from training.common.environment import digest, environment
 from training.common.files import check_output_file, claim_folder, read_json, write_json, write_text
@@ -37,7 +40,6 @@ from training.evaluation.statistics import SIGNIFICANT, over_seeds, paired_diffe
 from training.features.pretrained import resolve_tower
 from training.learning.provenance import data_fingerprint, files_fingerprint
 
-METRIC = "ndcg@10"
 OWN_MIXES = ("hybrid", "oracle")
 MARKS = {"better": "↓", "worse": "↑", "no difference": "=", "not tested": ""}  # of the other rows
 LEGEND = (
@@ -83,27 +85,25 @@ class Measured:
 def main(arguments: CompareArguments) -> dict:
     """Measures what is missing, prints the table, writes it and returns its numbers."""
     check_output_file(arguments.results, ".json")
-    baselines = [read_baseline(file) for file in arguments.baseline]
+    baselines = [read_baseline(file, arguments) for file in arguments.baseline]
     claim_folder(arguments.output, "training.benchmarks.compare")
     if not arguments.models:
         raise DataError("--models: names no model to compare")
     measured: dict[str, dict[str, Measured]] = defaultdict(lambda: defaultdict(Measured))
     for number, (name, models) in enumerate(arguments.models.items()):
-        for model in map(resolve_tower, [models] if isinstance(models, str) else models):
+        for model in [models] if isinstance(models, str) else models:
             for path in arguments.data:
-                known = views_of(model)
-                if has_picture_queries(path, arguments.split) and not (known := views_for_pictures(model)):
+                found = report_of(arguments, model, path, None if number == 0 else name)
+                if found is None:
                     print(f"{path}: its queries are pictures, so {name} has no number there", flush=True)
                     continue
-                views = known if number == 0 else (arguments.views.get(name, known[0]),)
-                wanted = EvaluateArguments(model, path, arguments.split, views=list(views))
-                report, per_query = kept_report(arguments.output, wanted)
+                report, per_query = found
                 for view in report["views"]:
                     measured[row_name(name, view, number)][path].add(report, per_query, view)
-    for found in baselines:
-        for report in found["catalogues"].values():
+    for baseline in baselines:
+        for report in baseline["catalogues"].values():
             for view in report["views"]:
-                measured[f"{found['baseline']}, {view}"][report["data"]].add(report, report["per_query"], view)
+                measured[f"{baseline['baseline']}, {view}"][report["data"]].add(report, report["per_query"], view)
     check_queries(measured)
     rows = {name: {path: cell.summary() for path, cell in cells.items()} for name, cells in measured.items()}
     results = {"metric": METRIC, "split": arguments.split, "rows": rows, "ratios": ratios(rows)}
@@ -115,16 +115,65 @@ def main(arguments: CompareArguments) -> dict:
     return results
 
 
-def read_baseline(file: str) -> dict:
-    """A baseline's report.
+def report_of(
+    arguments: CompareArguments, model: str, path: str, row: str | None
+) -> tuple[dict[str, Any], Path] | None:
+    """A model's report on a catalogue and the file of its queries' values, measured now or, where the model is gone,
+    as they were kept.
+
+    Args:
+        arguments (`CompareArguments`): the command's.
+        model (`str`): a folder or a name.
+        path (`str`): the catalogue.
+        row (`str` or `None`): the row's name, which decides the view; `None` measures all views.
+
+    Returns:
+        `None` if the catalogue's queries are pictures that the model can't take.
+    """
+    file = kept_file(arguments.keep, model, path) if arguments.keep else None
+    if file and file.is_file() and not Path(model).is_dir():
+        report, per_query = read_kept(file, path, arguments.split), file
+    elif views := wanted_views(arguments, model, path, row):
+        wanted = EvaluateArguments(resolve_tower(model), path, arguments.split, views=views)
+        report, per_query = kept_report(arguments.output, wanted)
+        if file and Path(model).is_dir():
+            keep(file, report, per_query, path, arguments.split)
+    else:
+        return None
+    known = list(report["views"])
+    shown = known if row is None else [arguments.views.get(row, known[0])]
+    return report | {"views": {view: report["views"][view] for view in shown}}, per_query
+
+
+def wanted_views(arguments: CompareArguments, model: str, path: str, row: str | None) -> list[str]:
+    """The views to measure a model in; all where they are kept. None if it can't take a catalogue's queries."""
+    name = resolve_tower(model)
+    known = views_for_pictures(name) if has_picture_queries(path, arguments.split) else views_of(name)
+    if row is None or (arguments.keep and Path(model).is_dir()):
+        return list(known)
+    return [arguments.views.get(row, known[0])] if known else []
+
+
+def read_baseline(file: str, arguments: CompareArguments) -> dict:
+    """A baseline's report, or what was kept of it where that is gone.
 
     Raises:
         DataError: if it is not there, or was written before each query's values were kept.
     """
+    kept = {path: kept_file(arguments.keep, file, path) for path in arguments.data if arguments.keep}
+    if not Path(file).exists() and any(one.is_file() for one in kept.values()):
+        reports = {
+            path: read_kept(one, path, arguments.split) | {"data": path, "per_query": one}
+            for path, one in kept.items()
+        }
+        return {"baseline": next(iter(reports.values()))["system"], "catalogues": reports}
     found = read_json(existing_file(file, "a report of training.benchmarks.baseline_trainer"))
     for report in found["catalogues"].values():
         if not Path(report.get("per_query", "")).is_file():
             raise DataError(f"{file}: the values of {report['data']}'s queries are not there; run the baseline again")
+        if arguments.keep:
+            place = kept_file(arguments.keep, file, report["data"])
+            keep(place, report, report["per_query"], report["data"], arguments.split, found["baseline"])
     return found
 
 

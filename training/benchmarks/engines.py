@@ -1,6 +1,6 @@
 """Compares engines with our own index on the same generated products: what they find, how fast, how fast they load.
 
-    python -m training.benchmarks.engines      # the embedded ones
+    python -m training.benchmarks.engines      # the embedded ones, and a PostgreSQL if there is one with pgvector
     python -m training.benchmarks.engines --engines "lance:shop.lance,postgresql://me@host/shop#bench"
 
 Each engine gets a collection of its own, which is loaded anew and dropped at the end; one of other products by that
@@ -18,6 +18,8 @@ if __name__ == "__main__":
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from tqdm.auto import tqdm
 from modeling_mmfusion.errors import DataError, one_line
 from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_graph import unit
+from training.benchmarks.postgres_server import postgres_server, programs
 from training.common.environment import environment
 from training.common.files import check_output_file, write_json
 from training.scale.engine import Engine, ProductSchema, open_engine, shown, stored_columns
@@ -36,6 +39,7 @@ K = 10
 PART = 1000  # products that are loaded together
 BLOCKS = (0.8, 0.2)  # shares of the vectors' squared length
 EMBEDDED = {"lance": "shop.lance", "milvus": "shop.db#bench", "qdrant": "qdrant#bench"}
+MEMORY = "maintenance_work_mem=512MB"  # of PostgreSQL while it builds its graph
 FILTERS: dict[str, dict[str, Any]] = {"no filter": {}, "1 in 5": {"group": "g1"}, "1 in 100": {"number": (0, 0)}}
 
 
@@ -47,8 +51,7 @@ def main(arguments: EngineBenchArguments) -> dict[str, Any]:
     index = ProductIndex.build(vectors, table.drop_columns("vector"), schema.model, "i8", schema.blocks)
     truth = {name: exact(vectors, table, queries, where) for name, where in FILTERS.items()}
     figures = {"our index": timed(index, queries, truth)}
-    with tempfile.TemporaryDirectory(prefix="mmfusion-engines-") as scratch:
-        places = arguments.engines or [f"{name}:{scratch}/{place}" for name, place in EMBEDDED.items()]
+    with own_engines() if not arguments.engines else nullcontext(arguments.engines) as places:
         for url in tqdm(places, desc="engines"):
             name = shown(url).split(":")[0]
             try:
@@ -61,6 +64,18 @@ def main(arguments: EngineBenchArguments) -> dict[str, Any]:
     write_json(Path(arguments.output), report)
     print(format_engines(report), flush=True)
     return report
+
+
+@contextmanager
+def own_engines() -> Iterator[list[str]]:
+    """Addresses of the engines that can be had on this machine: the embedded ones in a folder that is deleted at the
+    end, and a PostgreSQL of its own where one with pgvector is installed."""
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="mmfusion-engines-"))
+        places = [f"{name}:{scratch}/{place}" for name, place in EMBEDDED.items()]
+        if programs():
+            places.append(stack.enter_context(postgres_server(MEMORY)) + "#bench")
+        yield places
 
 
 def generated(count: int, dim: int, asked: int) -> tuple[pa.Table, np.ndarray, ProductSchema]:

@@ -280,3 +280,22 @@ def main(arguments: FollowBenchArguments) -> dict:
         print(f"{name}: {', '.join(f'{what} {count:,}' for what, count in results[name].items())}", flush=True)
         write_json(Path(arguments.output), results | {"environment": environment()})
     return results
+
+
+def format_follow(report: dict) -> str:
+    """What the kills left, and the speed by kind of stream, in Markdown."""
+    kills = report["kills"]
+    lines = [
+        f"{kills['events']:,} events, the follower killed {kills['killed']:,} times, the index found in "
+        f"{kills['states that were found']:,} different states: in the end {kills['products compared']:,} products, "
+        f"{kills['queries compared']:,} searches and what {kills['words compared']:,} queries' words match are those "
+        "of an index that is built anew.",
+        "",
+        "| stream | events/s | of them embedded | products in the end | seconds to save |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, found in report.items():
+        if "events a second" in found:
+            cells = (f"{found['events a second']:,.0f}", f"{found['embedded']:,} of {found['events']:,}")
+            lines.append(f"| {name} | {' | '.join(cells)} | {found['products']:,} | {found['seconds to save']:.2f} |")
+    return "\n".join(lines)

@@ -77,6 +77,8 @@ class CompareArguments:
         split: Their split.
         baseline: Reports of training.benchmarks.baseline_trainer to add, one a seed, with commas between.
         output: Folder that keeps the single reports.
+        keep: Folder that keeps each query's nDCG@10 of folders and baselines, a small file a catalogue; where a model
+            is gone it counts as measured. Null keeps nothing.
         results: JSON file for the table's numbers; the table itself goes beside it as Markdown.
     """
 
@@ -86,6 +88,7 @@ class CompareArguments:
     split: str = "test"
     baseline: list[str] = field(default_factory=list)
     output: str = "runs/compare"
+    keep: str | None = None
     results: str = "runs/compare/results.json"
 
 
@@ -212,6 +215,11 @@ class ResultsArguments:
         search: Results of training.benchmarks.search_speed on products' vectors to show.
         generated: Its results on generated vectors.
         faults: Results of training.benchmarks.faults to show.
+        engines: Results of training.benchmarks.engines to show.
+        follow: Results of training.benchmarks.follow to show.
+        shards: Results of training.benchmarks.shard_speed to show.
+        ray: Results of training.benchmarks.ray_cluster to show.
+        start: Results of training.benchmarks.start to show.
         load: Results of training.benchmarks.space_load to show.
         service: Results of training.benchmarks.service_load to show.
         judged: What training.judge says of systems to show.
@@ -234,6 +242,11 @@ class ResultsArguments:
     search: str = "hub_card/results/bench_search.json"
     generated: str = "hub_card/results/bench_generated.json"
     faults: str = "hub_card/results/bench_faults.json"
+    engines: str = "hub_card/results/bench_engines.json"
+    follow: str = "hub_card/results/bench_follow.json"
+    shards: str = "hub_card/results/bench_shards.json"
+    ray: str = "hub_card/results/bench_ray.json"
+    start: str = "hub_card/results/bench_start.json"
     load: str = "hub_card/results/bench_space.json"
     service: str = "hub_card/results/bench_service.json"
     judged: str = "hub_card/results/judged_hm.json"
@@ -481,7 +494,7 @@ class EngineBenchArguments:
         dim: Length of their vectors.
         queries: Queries, one after the other, with each filter.
         engines: Addresses of engines, with commas between; see training/scale/engine.py. By default those that need
-            no server.
+            no server, and a PostgreSQL that is started for it if there is one with pgvector.
         output: File for the report.
     """
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL with pgvector on loopback, for tests and benchmarks: Debian's, or the one of a wheel's."""
+"""A PostgreSQL with pgvector on loopback, for tests and benchmarks: Debian's, or that of a wheel (extra `test`)."""
 
 import os
 import shutil

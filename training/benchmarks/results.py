@@ -2,9 +2,8 @@
 
     python -m training.benchmarks.results --runs '{quickstart: runs/quickstart, hm: runs/hm}'
 
-Every number there comes from a file in hub_card/results/, and every file there from a run's report.json or from
-`ablate`, `compare`, `styles`, `leave_one_out`, `training_speed`, `catalogue`, `space_load` or `service_load` in
-training/benchmarks/, or from training.judge.
+Every number there comes from a file in hub_card/results/, and every file there from a run's report.json, from another
+command in training/benchmarks/ or from training.judge.
 """
 
 from training.benchmarks.options import ResultsArguments
@@ -24,11 +23,16 @@ from training.benchmarks.ablate import format_table
 from training.benchmarks.ablation_plot import draw_ablation
 from training.benchmarks.compare import format_best, format_comparison
 from training.benchmarks.embedding import format_embed_figures
+from training.benchmarks.engines import format_engines
 from training.benchmarks.faults import format_faults
+from training.benchmarks.follow import format_follow
 from training.benchmarks.leave_one_out import format_left_out
+from training.benchmarks.ray_cluster import format_ray
 from training.benchmarks.search_speed import format_search
 from training.benchmarks.service_load import format_service
+from training.benchmarks.shard_speed import format_shards
 from training.benchmarks.space_load import format_load
+from training.benchmarks.start import format_starts
 from training.benchmarks.styles import format_shown_styles, format_styles_benchmark
 from training.benchmarks.training_speed import format_figures
 from training.common.files import read_json, write_json, write_text
@@ -38,7 +42,7 @@ from training.judge import format_agreement
 from training.scale.planning import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")
-KINDS = ("results", "ablation", "recipe", "multishop", "styles", "bench", "catalogue", "load", "judged")
+KINDS = ("results", "ablation", "recipe", "multishop", "styles", "bench", "catalogue", "engines", "load", "judged")
 TARGETS = {"best": "multishop", "shown styles": "styles", "left out": "left-out", "service": "load"}
 TARGETS |= {kind: kind for kind in KINDS}
 MARKERS = {
@@ -92,6 +96,13 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
             format_search(read_results(arguments.generated)),
             plans,
             format_faults(read_results(arguments.faults)),
+        ],
+        "engines": [
+            format_engines(read_results(arguments.engines)),
+            format_follow(read_results(arguments.follow)),
+            format_shards(read_results(arguments.shards)),
+            format_ray(read_results(arguments.ray)),
+            format_starts(read_results(arguments.start)["starts"]),
         ],
         "load": [format_load(read_results(arguments.load))],
         "service": [format_service(read_results(arguments.service))],

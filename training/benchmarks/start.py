@@ -119,15 +119,14 @@ def best_of(starts: list[dict[str, float]]) -> dict[str, float]:
 
 
 def format_starts(fastest: dict[str, dict[str, dict[str, float]]]) -> str:
-    """A table: a command a row, its figures and, beside another checkout's, how many times less they are."""
-    lines = [f"{'':38s} {'seconds':>8s} {'cpu s':>8s} {'MB':>8s}   before: cpu s, MB, times less of both"]
-    for name, row in fastest.items():
-        if "now" not in row:
-            continue
-        now, before = row["now"], row.get("before")
-        line = f"{name:38s} {now['wall']:8.2f} {now['cpu']:8.2f} {now['mb']:8.0f}"
-        if before:
-            less = (before["cpu"] / now["cpu"], before["mb"] / now["mb"])
-            line += f"   {before['cpu']:.2f}, {before['mb']:.0f}, {less[0]:.1f}, {less[1]:.1f}"
-        lines.append(line)
+    """A table: a command a row, its figures and, beside another checkout's, what they were there; Markdown."""
+    figures = {"wall": ".2f", "cpu": ".2f", "mb": ",.0f"}
+    both = any("before" in row for row in fastest.values())
+    names = ["seconds", "CPU seconds", "MB", *(f"{name} before" for name in ("seconds", "CPU seconds", "MB") if both)]
+    lines = [f"| command | {' | '.join(names)} |", f"|{' --- |' * (len(names) + 1)}"]
+    for command, row in fastest.items():
+        if "now" in row:
+            found = [row["now"], row.get("before", {})][: 1 + both]
+            cells = [format(one[name], form) if one else "" for one in found for name, form in figures.items()]
+            lines.append(f"| {command} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -189,10 +189,12 @@ lock: $(VENV)/installed  ## write constraints.txt anew, with the newest versions
 clean:  ## remove .venv and what the quickstart made
 	rm -rf $(VENV) runs/quickstart data/demo_shop
 
-# uv installs several times faster than pip, which is there wherever uv can't be used.
+# uv installs several times faster than pip, which is there wherever uv can't be used. Where there is no GPU it takes torch
+# without CUDA, some gigabytes less, from torch's own index if that can be reached.
+INSTALL = pip install --quiet -c constraints.txt -e '.[space,test]'
 $(VENV)/installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet -c constraints.txt uv
-	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) -c constraints.txt -e '.[space,test]' || \
-		$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[space,test]'
+	$(VENV)/bin/uv $(INSTALL) --python $(PYTHON) --torch-backend=auto 2>/dev/null || \
+		$(VENV)/bin/uv $(INSTALL) --python $(PYTHON) || $(PYTHON) -m $(INSTALL)
 	touch $@

@@ -57,8 +57,9 @@ def test_generated_vectors_are_compared_at_several_counts(tmp_path, monkeypatch)
     monkeypatch.setattr(search_speed, "in_a_process", lambda given, task: search_speed.main(replace(given, task=task)))
     monkeypatch.setattr(search_speed, "CURVE", (200,))
     files = {"work": str(tmp_path / "work"), "output": str(tmp_path / "results.json"), "plot": str(tmp_path / "p.png")}
-    options = {"count": 2000, "smaller": "500", "model": None, "dim": 24, "queries": 50, **files}
-    report = search_speed.main(SearchBenchArguments(contestants=["ours i8", "hnswlib"], **options))
+    options = {"count": 2000, "smaller": [500], "model": None, "dim": 24, "queries": 50, **files}
+    names = ["ours i8", "ours i8 128", "hnswlib"]
+    report = search_speed.main(SearchBenchArguments(contestants=names, threads=2, mapped=True, **options))
     assert "quality" not in report["figures"] and "end to end" not in report["figures"]
     vectors, queries = np.load(tmp_path / "work" / "vectors.npy"), np.load(tmp_path / "work" / "queries.npy")
     for some in (vectors.astype(np.float32), queries):
@@ -68,7 +69,11 @@ def test_generated_vectors_are_compared_at_several_counts(tmp_path, monkeypatch)
         for kind in ("in batches", "alone"):
             assert summary[f"ours / hnswlib {kind} at recall 0.99"] > 0
     assert list(report["summary"]["curve, p50 ms"]) == ["200", "500", "2000"]
+    for name in names[:2]:
+        assert report["figures"][f"search {name}"]["of a shelf"]["recall@10"] == 1
+        assert report["summary"]["of a shelf / of all, p50 ms"][name] > 0
     table = search_speed.format_search(report)
+    assert "built with 2" in table and "| 2,000 | ours i8 128, 1% pass |" in table
     names = ["| 500 | ours i8 |", "| 500 | ours i8, as built |", "| 500 | hnswlib |", "| 2,000 | hnswlib |"]
     assert all(name in table for name in names) and "| 200 |" not in table
     found = {

@@ -9,7 +9,7 @@ from training.common.cli import Seed
 
 RESULTS = "hub_card/results"
 SHOPS = ("data/hm", "data/fashion", "data/amazon", "data/ikea")
-CONTESTANTS = ("ours i8", "ours b1", "ours bf16", "hnswlib", "faiss", "ours f32")
+CONTESTANTS = ("ours i8", "ours i8 256", "ours i8 128", "ours b1", "ours bf16", "hnswlib", "faiss", "ours f32")
 DEFAULT_VARIANTS = ("experts", "weighted_mean", "sum", "concat", "gated", "text only", "image only", "zero-shot text")
 
 
@@ -271,6 +271,8 @@ class SearchBenchArguments:
         work: Folder for vectors and indexes; some 10 GB at a million.
         output: JSON file for the figures.
         plot: Picture of the cost of a query by the number of products.
+        threads: Threads to build with; searches have one.
+        mapped: Map our graph into memory in place of reading it.
         seed: Seed of the noise.
         task: Do this alone, in this process; used by the benchmark itself.
     """
@@ -286,6 +288,8 @@ class SearchBenchArguments:
     work: str = "runs/bench_search"
     output: str = "hub_card/results/bench_search.json"
     plot: str = "hub_card/results/bench_search.png"
+    threads: PositiveInt = 1
+    mapped: bool = False
     seed: NonNegativeInt = 0
     task: str | None = None
 

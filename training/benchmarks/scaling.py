@@ -36,7 +36,7 @@ def main(arguments: CatalogueBenchArguments) -> None:
             arguments.count,
             [100_000],
             model=None,
-            contestants=["ours i8", "hnswlib", "faiss"],
+            contestants=["ours i8", "ours i8 256", "hnswlib", "faiss"],
             work="runs/bench_generated",
             output=f"{arguments.results}/bench_generated.json",
             plot="runs/bench_generated/search.png",

@@ -940,11 +940,11 @@ def unit_queries(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ProductIndexError: if one is not finite.
     """
-    lengths = np.linalg.norm(queries, axis=1)
+    lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries, dtype=np.float64))  # squares of float32 overflow
     if not np.isfinite(lengths).all():
         raise ProductIndexError(f"query {int(np.argmin(np.isfinite(lengths)))} holds what is no finite number")
     lengths[lengths == 0] = 1
-    return queries / lengths[:, None], lengths
+    return (queries / lengths[:, None]).astype(np.float32), lengths.astype(np.float32)
 
 
 def check_where(where: Any) -> None:

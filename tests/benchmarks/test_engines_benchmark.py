@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("lance")
 
-from training.benchmarks.engines import exact, generated, main
+from training.benchmarks.engines import eight_bits, exact, generated, main, quantised
 from training.benchmarks.options import EngineBenchArguments
 from training.scale.engine import open_engine
 
@@ -34,6 +35,18 @@ def test_products_that_are_there_stay(tmp_path):
     assert "already" in report["figures"]["lance"]["error"]
     with open_engine(place) as engine:
         assert engine.count() == 50
+
+
+def test_quantisation_is_measured_by_blocks(tmp_path):
+    arguments = EngineBenchArguments(2000, 32, 20, ["lance:" + str(tmp_path / "x")], str(tmp_path / "engines.json"))
+    found = quantised(arguments)
+    for kinds in found.values():
+        assert kinds["16 bits"]["alone"] == 1
+        assert all(one["alone"] <= one["scored again"] <= 1 for one in kinds.values())
+        assert kinds["1 bit"]["alone"] < kinds["8 bits"]["alone"]
+    assert found["97 and 3%"]["1 bit"]["alone"] < found["two alike"]["1 bit"]["alone"]
+    vectors = np.array([[0.5, -0.5], [0.25, 0.0]], dtype=np.float32)
+    assert np.abs(eight_bits(vectors) - vectors).max() < 1 / 255
 
 
 def test_exact_search_heeds_filters():

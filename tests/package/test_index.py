@@ -82,7 +82,7 @@ def test_vectors_that_are_not_of_length_1_are_refused_and_zeros_are_not():
 
 
 @pytest.mark.parametrize("dtype", ["f32", "i8"])
-@pytest.mark.parametrize("length", [1e-6, 1e5, 1e15])
+@pytest.mark.parametrize("length", [1e-30, 1e-6, 1e5, 1e15, 1e30])
 def test_queries_of_any_length_find_the_same(dtype, length):
     vectors, products = drawn_catalogue(2000, dim=32)
     index = ProductIndex.build(vectors, products, dtype=dtype)

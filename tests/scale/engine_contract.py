@@ -27,6 +27,7 @@ import pyarrow as pa
 import pytest
 
 from modeling_mmfusion.errors import DataError
+from modeling_mmfusion.index import ProductIndex
 from modeling_mmfusion.index_filters import passes
 from modeling_mmfusion.index_products import with_large_strings
 from training.scale.engine import Engine, ProductSchema, conform, digests_of, open_engine, stored_columns, vectors_of
@@ -155,6 +156,20 @@ def small_table(**columns) -> pa.Table:
     ids = columns.pop("_id", ["a", "b", "c"])
     vectors = columns.pop("vectors", np.eye(len(ids), 4))
     return with_vectors({"_id": ids, **columns}, vectors)
+
+
+WORDS = "red blue green mug lamp shirt cotton steel oak table XJ-900 café 500ml small large box".split()
+TEXTS = ["red mug", "Red MUGS mugs", "xj-900", "café 500 ml lamp", "unknown", "", "acme steel oak table small box"]
+
+
+def worded(count: int) -> pa.Table:
+    """Products with drawn titles, some of them without a word."""
+    drawn = np.random.default_rng(5)
+    titles = [" ".join(drawn.choice(WORDS, drawn.integers(0, 7))) or None for _ in range(count)]
+    brands = [["Acme Mugs", "Çelik", None][number % 3] for number in range(count)]
+    columns = {"_id": [f"p{number:03d}" for number in range(count)], "title": titles, "brand": brands}
+    columns["price"] = [float(number) for number in range(count)]
+    return with_vectors(columns, unit_vectors(count, 2, 16))
 
 
 def schema_of(table: pa.Table) -> ProductSchema:
@@ -561,6 +576,39 @@ class EngineContract:
             assert engine.search(query, texts=[text])[0][0].product_id == best
         for text in ("", "   ", "日本", "'\"\\ ( ) AND : * ~ !", "unknown words"):
             assert len(engine.search(query, texts=[text])[0]) == 3
+
+    @pytest.mark.parametrize("where", [None, {"price": (40, 120)}, {"brand": "çelik"}, {"brand": "nobody's"}])
+    def test_hybrid_search_is_that_of_our_index(self, engine, where):
+        if not engine.hybrid:
+            pytest.skip("this engine has no hybrid search")
+        table, blocks = worded(300), {"text": 10, "image": 6}
+        vectors, queries = unit_vectors(300, 2, 16), unit_vectors(len(TEXTS), 3, 16)
+        vectors = vectors.astype(np.float16) if self.rounding else vectors
+        ours = ProductIndex.build(vectors, table.drop_columns("vector"), blocks=blocks, words=True)
+        engine.load([table], ProductSchema(16, schema_of(table).columns, "m", blocks))
+        found, tolerance = engine.search(3 * queries, 12, where, TEXTS), max(3 * self.tolerance, 1e-5)
+        for results, expected in zip(found, ours.search(3 * queries, 60, where, TEXTS), strict=True):
+            best, by_id = expected[:12], {one.product_id: one for one in expected}
+            assert [one.score for one in results] == pytest.approx([one.score for one in best], abs=tolerance)
+            for one in results:
+                assert one.score == pytest.approx(by_id[one.product_id].score, abs=tolerance)
+                assert one.product == by_id[one.product_id].product
+            if not self.rounding:
+                assert [one.product_id for one in results] == [one.product_id for one in best]
+
+    def test_words_follow_changes(self, engine):
+        if not engine.hybrid:
+            pytest.skip("this engine has no hybrid search")
+        table = small_table(title=["red mug", "blue lamp", "green shirt"], vectors=np.eye(1, 4).repeat(3, 0))
+        engine.load([table], schema_of(table))
+        changed = small_table(title=["red mug", "zebra", "green shirt"], vectors=np.eye(1, 4).repeat(3, 0))
+        engine.upsert(changed.slice(1, 1))
+        query = np.eye(1, 4, dtype=np.float32)
+        assert engine.search(query, 1, texts=["zebras"])[0][0].product_id == "b"
+        before = engine.search(query, 3, texts=["lamp"])[0]
+        assert max(one.score for one in before) == pytest.approx(1, abs=1e-3)
+        engine.delete(["b"])
+        assert {one.product_id for one in engine.search(query, 3, texts=["zebra"])[0]} == {"a", "c"}
 
     def test_what_is_somebody_elses_stays_as_it_is(self, address):
         theirs = self.somebody_elses(address)

@@ -13,12 +13,12 @@ from engine_contract import (
     small_table,
     unit_vectors,
     with_vectors,
+    worded,
 )
 from opensearch_stand_in import HTML, StandIn, said, serving
 from opensearch_stand_in_search import Index, Search
 
 from modeling_mmfusion.errors import DataError
-from modeling_mmfusion.index import ProductIndex
 from training.scale import opensearch, opensearch_rest
 from training.scale.engine import ProductSchema, open_engine
 from training.scale.opensearch import inner_product
@@ -79,35 +79,6 @@ def engine(name, server):
 
 
 # Hybrid search
-
-
-WORDS = "red blue green mug lamp shirt cotton steel oak table XJ-900 café 500ml small large box".split()
-
-
-def worded(count: int) -> pa.Table:
-    drawn = np.random.default_rng(5)
-    titles = [" ".join(drawn.choice(WORDS, drawn.integers(0, 7))) or None for _ in range(count)]
-    brands = [["Acme Mugs", "Çelik", None][number % 3] for number in range(count)]
-    columns = {"_id": [f"p{number:03d}" for number in range(count)], "title": titles, "brand": brands}
-    columns["price"] = [float(number) for number in range(count)]
-    return with_vectors(columns, unit_vectors(count, 2, 16))
-
-
-TEXTS = ["red mug", "Red MUGS mugs", "xj-900", "café 500 ml lamp", "unknown", "", "acme steel oak table small box"]
-
-
-@pytest.mark.parametrize("where", [None, {"price": (40, 120)}, {"brand": "çelik"}, {"brand": "nobody's"}])
-def test_hybrid_search_is_our_index_to_the_digit(engine, where):
-    table, blocks = worded(300), {"text": 10, "image": 6}
-    products = table.drop_columns("vector")
-    vectors, queries = unit_vectors(300, 2, 16), unit_vectors(len(TEXTS), 3, 16)
-    ours = ProductIndex.build(vectors, products, blocks=blocks, words=True)
-    engine.load([table], ProductSchema(16, schema_of(table).columns, "m", blocks))
-    found = engine.search(queries, 12, where, TEXTS)
-    for results, expected in zip(found, ours.search(queries, 12, where, TEXTS), strict=True):
-        assert [one.score for one in results] == pytest.approx([one.score for one in expected], abs=1e-5)
-        assert [one.product_id for one in results] == [one.product_id for one in expected]
-        assert [one.product for one in results] == [one.product for one in expected]
 
 
 @pytest.mark.parametrize("word", ["zebra", "z" * 300])  # their tokenizer cuts words at 255

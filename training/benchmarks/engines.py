@@ -8,6 +8,11 @@ name is never touched. Vectors have two blocks of unequal length, as ours have. 
 with no filter, with one that a fifth of the products pass and with one that a hundredth pass. Recall@10 is against
 exact search over float32; whether filters are equal compares ids with those of our index where that is exact too.
 A server's figures hold the way to it; embedded engines share this process.
+
+A second table tells what engines' quantisation would do to such vectors, in numpy: 16 bits a number (pgvector's
+halfvec), 8 bits of one scale for all numbers, as Qdrant's scalar kind (its range leaves out the largest and smallest
+half per cent) and much alike Elasticsearch's int8, and one bit, the sign (pgvector's binary_quantize, Qdrant's binary
+kind); each alone and with its best hundred scored again exactly.
 """
 
 from training.benchmarks.options import EngineBenchArguments
@@ -39,6 +44,9 @@ K = 10
 PART = 1000  # products that are loaded together
 BLOCKS = (0.8, 0.2)  # shares of the vectors' squared length
 EMBEDDED = {"lance": "shop.lance", "milvus": "shop.db#bench", "qdrant": "qdrant#bench"}
+RESCORED = 10 * K
+SHARES = {"one block": 1.0, "two alike": 0.5, "80 and 20%": 0.8, "97 and 3%": 0.97}  # of the first block
+QUANTILE = 0.005  # that Qdrant leaves out on either side, with a quantile of 0.99
 MEMORY = "maintenance_work_mem=512MB"  # of PostgreSQL while it builds its graph
 FILTERS: dict[str, dict[str, Any]] = {"no filter": {}, "1 in 5": {"group": "g1"}, "1 in 100": {"number": (0, 0)}}
 
@@ -60,7 +68,7 @@ def main(arguments: EngineBenchArguments) -> dict[str, Any]:
             except DataError as error:
                 figures[name] = {"error": one_line(error, 300)}
     facts = {name: getattr(arguments, name) for name in ("products", "dim", "queries")}
-    report = facts | {"figures": figures, "environment": environment()}
+    report = facts | {"figures": figures, "quantised": quantised(arguments), "environment": environment()}
     write_json(Path(arguments.output), report)
     print(format_engines(report), flush=True)
     return report
@@ -78,18 +86,26 @@ def own_engines() -> Iterator[list[str]]:
         yield places
 
 
-def generated(count: int, dim: int, asked: int) -> tuple[pa.Table, np.ndarray, ProductSchema]:
-    """Products as [`bulk_tables`] gives them, queries `(asked, dim)` and the products' schema; seeded."""
+def generated_vectors(
+    count: int, dim: int, asked: int, shares: tuple[float, float] = BLOCKS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors `(count, dim)` of two blocks with these shares of the squared length, and queries `(asked, dim)`."""
     rng = np.random.default_rng(0)
     first = dim // 2
     parts = []
-    for width, share in zip((first, dim - first), BLOCKS, strict=True):
+    for width, share in zip((first, dim - first), shares, strict=True):
         centres = unit(rng.standard_normal((max(count // 100, 1), width)))
         part = unit(centres[rng.integers(0, len(centres), count)] + 0.7 * unit(rng.standard_normal((count, width))))
         parts.append(part * share**0.5)
     vectors = np.concatenate(parts, axis=1).astype(np.float16).astype(np.float32)
     some = rng.integers(0, count, asked)
-    queries = unit(vectors[some] + 0.5 * unit(rng.standard_normal((asked, dim)))).astype(np.float32)
+    return vectors, unit(vectors[some] + 0.5 * unit(rng.standard_normal((asked, dim)))).astype(np.float32)
+
+
+def generated(count: int, dim: int, asked: int) -> tuple[pa.Table, np.ndarray, ProductSchema]:
+    """Products as [`bulk_tables`] gives them, queries `(asked, dim)` and the products' schema; seeded."""
+    vectors, queries = generated_vectors(count, dim, asked)
+    rng, first = np.random.default_rng(1), dim // 2
     columns = {
         "_id": pa.array([f"sku-{row:07d}" for row in range(count)], pa.large_string()),
         "title": pa.array([f"Product {row} of the shop" for row in range(count)], pa.large_string()),
@@ -148,8 +164,38 @@ def timed(index: ProductIndex | Engine, queries: np.ndarray, truth: dict[str, li
     return figures
 
 
+def quantised(arguments: EngineBenchArguments) -> dict[str, dict[str, dict[str, float]]]:
+    """Recall@10 of quantised vectors, alone and with the best hundred scored again, by the blocks' shares and kind."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, share in SHARES.items():
+        shares = (share, 1 - share)
+        vectors, queries = generated_vectors(arguments.products, arguments.dim, arguments.queries, shares)
+        truth = vectors @ queries.T
+        bound = -np.partition(-truth, K - 1, axis=0)[K - 1]
+        kinds = {"16 bits": vectors.astype(np.float16).astype(np.float32), "8 bits": eight_bits(vectors)}
+        scores = {kind: some @ queries.T for kind, some in kinds.items()}
+        scores["1 bit"] = np.sign(vectors) @ np.sign(queries).T
+        found[name] = {kind: recalls(some, truth, bound) for kind, some in scores.items()}
+    return found
+
+
+def eight_bits(vectors: np.ndarray) -> np.ndarray:
+    """Vectors after they were kept as 8 bits with one scale for all numbers."""
+    low, high = np.quantile(vectors, (QUANTILE, 1 - QUANTILE))
+    step = (high - low) / 255
+    return (np.rint((vectors.clip(low, high) - low) / step) * step + low).astype(np.float32)
+
+
+def recalls(scores: np.ndarray, truth: np.ndarray, bound: np.ndarray) -> dict[str, float]:
+    """The share of the best ten by exact scores `(products, queries)`, which reach `bound`, among the best by others."""
+    best = np.argsort(-scores, axis=0, kind="stable")[:RESCORED]
+    is_right = np.take_along_axis(truth, best, axis=0) >= bound
+    alone, rescored = is_right[:K].mean(), is_right.sum(axis=0).clip(max=K).mean() / K
+    return {"alone": round(float(alone), 3), "scored again": round(float(rescored), 3)}
+
+
 def format_engines(report: dict[str, Any]) -> str:
-    """The table, as Markdown."""
+    """The tables, as Markdown."""
     lines = [
         f"{report['products']:,} products of {report['dim']} dimensions, {report['queries']} queries one at a time."
     ]
@@ -162,4 +208,13 @@ def format_engines(report: dict[str, Any]) -> str:
         cells = [f"{found[name]['recall']:.3f}, {found[name]['p50 ms']}, {found[name]['p99 ms']}" for name in FILTERS]
         rate, hybrid = found.get("products a second", ""), {True: "yes", False: "no"}.get(found.get("hybrid"), "yes")
         lines.append(f"| {engine} | {rate} | {' | '.join(cells)} | {hybrid} |")
+    first = next(iter(report["quantised"].values()))
+    lines += [
+        "",
+        "Recall@10 of quantised vectors, alone and with the best hundred scored again, by shares of two blocks:",
+    ]
+    lines += ["", f"| blocks | {' | '.join(first)} |", f"|{' --- |' * (len(first) + 1)}"]
+    for name, kinds in report["quantised"].items():
+        cells = [f"{one['alone']:.2f}, {one['scored again']:.2f}" for one in kinds.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

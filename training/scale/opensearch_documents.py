@@ -21,16 +21,15 @@ import pyarrow as pa
 
 from modeling_mmfusion.errors import DataError
 from modeling_mmfusion.index_filters import LEVEL, numbers_of, plain_texts
-from modeling_mmfusion.index_words import split_words
-from modeling_mmfusion.processing_mmfusion import join_fields
+from modeling_mmfusion.text_mmfusion import join_fields
 from training.scale.engine import TEXT, ProductSchema, digests_of, vectors_of
 from training.scale.filters import Condition
+from training.scale.words import words_of
 
 ROWS_TOGETHER = 500
 MAX_FIELDS = 1000  # of an index, as servers are set when they are installed
 MAX_TERMS = 65_536  # of one condition of theirs
 KEY_BYTES = 256  # of a text to filter by; of a longer one its digest is kept. Theirs is 32,766
-WORD_LETTERS = 100  # of a word; their tokenizer cuts at 255
 LARGEST = 1.7976931348623157e308
 PLAIN_NAME = re.compile(r"(?!column_)[A-Za-z][A-Za-z0-9_]{0,199}")
 
@@ -106,11 +105,6 @@ def field_name(column: str) -> str:
 def column_name(field: str) -> str:
     """The other way round."""
     return bytes.fromhex(field.removeprefix("column_")).decode() if field.startswith("column_") else field
-
-
-def words_of(text: str) -> list[str]:
-    """The stems of a text's words, as [`ProductWords`] takes them, without what is behind 100 letters."""
-    return [word[:WORD_LETTERS] for word in split_words(text, stemmed=True)]
 
 
 def filter_query(where: Mapping[str, Condition]) -> dict | None:

@@ -8,15 +8,14 @@ engine chooses those that share words by its own BM25, 100 of them at least. Wor
 they are, so no analyzer of the engine's has a say, nor do its versions' constants in BM25.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modeling_mmfusion.index import HYBRID_DEPTH, SearchResult
-from modeling_mmfusion.index_words import K1, B, words_weight
-from training.scale.opensearch_documents import words_of
+from modeling_mmfusion.index import HYBRID_DEPTH, SearchResult, unit_queries
+from modeling_mmfusion.index_words import words_weight
+from training.scale.words import idf_of, matches, words_of
 
 if TYPE_CHECKING:
     from training.scale.opensearch import OpenSearchEngine
@@ -40,14 +39,19 @@ class HybridSearch:
         """The best `k` products for each query vector `(Q, dim)` and text, best first."""
         depth, words = max(k, HYBRID_DEPTH), [words_of(text) for text in texts]
         statistics = WordStatistics(self.engine, {word for one in words for word in one})
-        near = self.engine.hits(self._nearest(query, depth) for query in queries)
+        units, lengths = unit_queries(queries)
+        near = self.engine.hits(self._nearest(query, depth) for query in units)
         sharing = self.engine.hits(self._sharing(one, depth) for one in words)
         found = [{hit["_id"]: hit for hit in (*one, *other)} for one, other in zip(near, sharing, strict=True)]
         scores = [{hit["_id"]: self.engine.score(hit) for hit in hits} for hits in near]
-        self._score_others(queries, found, scores)
+        self._score_others(units, found, scores)
+        totals = [
+            self._totals(hits, known, words_weight(query, self.blocks), statistics, one)
+            for query, hits, known, one in zip(units, found, scores, words, strict=True)
+        ]
         return [
-            self._best(k, hits, known, words_weight(query, self.blocks), statistics, one)
-            for query, hits, known, one in zip(queries, found, scores, words, strict=True)
+            self._best(k, hits, total, length)
+            for hits, total, length in zip(found, totals, lengths.tolist(), strict=True)
         ]
 
     def _nearest(self, query: np.ndarray, depth: int) -> dict:
@@ -73,19 +77,21 @@ class HybridSearch:
         for row, hits in zip(asked, self.engine.hits(bodies), strict=True):
             scores[row].update({hit["_id"]: self.engine.score(hit) for hit in hits})
 
-    def _best(
+    def _totals(
         self,
-        k: int,
         hits: dict[str, dict],
         known: dict[str, float],
         weight: float,
         statistics: "WordStatistics",
         words: list[str],
-    ) -> list[SearchResult]:
+    ) -> dict[str, float]:
+        """The score of each of one query's hits."""
+        return {one: score + weight * statistics.matches(words, hits[one]) for one, score in known.items()}
+
+    def _best(self, k: int, hits: dict[str, dict], total: dict[str, float], length: float) -> list[SearchResult]:
         """The best `k` of one query's hits; ties, to six decimals, by id."""
-        total = {one: score + weight * statistics.matches(words, hits[one]) for one, score in known.items()}
         best = sorted(total, key=lambda one: (-round(total[one], 6), one))[:k]
-        return [self.engine.result(hits[one], total[one]) for one in best]
+        return [self.engine.result(hits[one], total[one] * length) for one in best]
 
 
 class WordStatistics:
@@ -107,16 +113,13 @@ class WordStatistics:
             )  # null if there are none
             for place, word in enumerate(part):
                 having = engine.client.number(answer, "aggregations", "words", "buckets", place, "doc_count")
-                self.idf[word] = float(np.log1p((count - having + 0.5) / (having + 0.5)))
+                self.idf[word] = idf_of(having, count)
 
     def matches(self, words: list[str], hit: dict) -> float:
         """How much of a query's words a product has, as [`ProductWords.matches`] tells it."""
-        product = self.engine.client.part(hit, "_source", "words").split(" ")
-        counts, norm = Counter(product), K1 * (1 - B + B * len(product) / self.length) if words else 0.0
-        total = sum(self.idf[word] for word in words)
-        shared = [word for word in words if counts[word]]
-        score = sum(self.idf[word] * counts[word] / (norm + counts[word]) for word in shared)
-        return score * sum(self.idf[word] for word in shared) ** 3 / max(total, 1e-9) ** 4
+        if not words:
+            return 0.0
+        return matches(words, self.engine.client.part(hit, "_source", "words").split(" "), self.idf, self.length)
 
 
 def _statistics(words: list[str]) -> dict:

@@ -1,10 +1,10 @@
 """PostgreSQL with [pgvector](https://github.com/pgvector/pgvector): products beside a shop's other tables.
 
 Products are rows of one table, named as the collection, which SQL reads as any other: `_id`, a column for each column,
-`vector` (`halfvec`, 16-bit floats) with an HNSW graph, and `_digest`. A column of text has two more to filter by: its
-texts in their plain form (`_plain_3` for the fourth column) and the numbers that they are (`_number_3`). The table's
-comment holds the schema and the notes as JSON, and tells our tables from others. PostgreSQL 13 or newer with pgvector
-0.8 or newer is needed; the database's owner runs `CREATE EXTENSION vector` once.
+`vector` (`halfvec`, 16-bit floats) with an HNSW graph, `_digest`, and `_words`, the stems of its texts. A column of
+text has two more to filter by: its texts in their plain form (`_plain_3` for the fourth column) and the numbers that
+they are (`_number_3`). The table's comment holds the schema and the notes as JSON, and tells our tables from others.
+PostgreSQL 13 or newer with pgvector 0.8 or newer is needed; the database's owner runs `CREATE EXTENSION vector` once.
 
 The graph is built in the server's `maintenance_work_mem`; one that is larger is built slower, and a warning tells. All
 settings can be given in the address: `postgresql://me@host/shop?options=-cmaintenance_work_mem%3D2GB`.
@@ -25,8 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modeling_mmfusion.errors import DataError, one_line
-from modeling_mmfusion.index import SearchResult
+from modeling_mmfusion.index import HYBRID_DEPTH, SearchResult, unit_queries
 from modeling_mmfusion.index_filters import RANGE, numbers_of, plain_texts
+from modeling_mmfusion.text_mmfusion import join_fields
 from training.scale.engine import (
     COLLECTION,
     ENGINES_INSTALL,
@@ -41,16 +42,19 @@ from training.scale.engine import (
     vectors_of,
 )
 from training.scale.filters import Condition
+from training.scale.postgres_hybrid import HybridSearch, Row
 from training.scale.postgres_sql import (
     EXTENSION_FACTS,
     SEARCH_SETTINGS,
     TABLE_FACTS,
+    WORDS,
     condition_of,
     hidden,
     quoted,
     search_statement,
     table_columns,
 )
+from training.scale.words import words_of
 
 MARK = "mmfusion: "  # how comments of our tables begin; JSON follows
 UNKNOWN = re.compile(r"[\0\ud800-\udfff]")  # what no id that was stored has
@@ -61,7 +65,7 @@ MAX_DIM = 4000  # of an HNSW graph of halfvec
 LARGEST = 65_504  # of 16-bit floats
 LEAST_PGVECTOR = (0, 8)
 SYSTEM_COLUMNS = {"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"}
-OWN_COLUMN = re.compile(r"vector|_digest|_(plain|number)_\d+")
+OWN_COLUMN = re.compile(r"vector|_digest|_words|_(plain|number)_\d+")
 ROWS_TOGETHER = 10_000
 EXACT_ROWS = 5000  # where no more than these pass a filter all of them are compared
 MAX_EF = 1000  # of pgvector
@@ -82,6 +86,8 @@ class PostgresEngine(Engine):
             out is taken from `PGPASSWORD`, `~/.pgpass` and their like.
         collection (`str`, *optional*, defaults to `"products"`): the table, in the first schema of the search path.
     """
+
+    hybrid = True
 
     def __init__(self, place: str, collection: str = COLLECTION):
         super().__init__(hidden(place), collection)
@@ -144,6 +150,7 @@ class PostgresEngine(Engine):
             cursor.execute(
                 f"create index on {new} using hnsw (vector halfvec_ip_ops) with (m = 16, ef_construction = 128)"
             )
+            cursor.execute(f"create index on {new} using gin ({WORDS})")
             self._comment(cursor, new, schema, {})
             cursor.execute(f"analyze {new}", ())
             self._put_in_place(cursor, new)
@@ -224,19 +231,32 @@ class PostgresEngine(Engine):
     ) -> list[list[SearchResult]]:
         """What [`~Engine.search`] gives, of what it has checked."""
         k = min(k, MOST_ROWS)
+        depth, more = (k, ()) if texts is None else (max(k, HYBRID_DEPTH), (WORDS,))
+        units, lengths = unit_queries(queries)
         with self._cursor() as cursor:
             schema, _, version = self._locked(cursor, "access share")
             if gone := [name for name in wanted if name not in schema.columns]:
                 raise DataError(f"{self.place}: other products came meanwhile, without a column {gone[0]!r}")
             passing, values = self._passing(cursor, schema, wanted)
             exact = self._are_few(cursor, passing, values)
-            by_graph, by_all = (search_statement(self.table, schema, version, passing, one) for one in (False, True))
-            cursor.execute(SEARCH_SETTINGS, (str(min(max(100, 2 * k), MAX_EF)), "on" if exact else "off"))
-            found = [self._nearest(cursor, by_all if exact else by_graph, values, query, k) for query in queries]
+            place = (self.table, schema, version, passing)
+            by_graph, by_all = (search_statement(*place, one, more) for one in (False, True))
+            cursor.execute(SEARCH_SETTINGS, (str(min(max(100, 2 * depth), MAX_EF)), "on" if exact else "off"))
+            found = [self._nearest(cursor, by_all if exact else by_graph, values, query, depth) for query in units]
             for row, results in enumerate(found):
-                if len(results) < k and not exact:
-                    found[row] = self._nearest(cursor, by_all, values, queries[row], k)
-        return found
+                if len(results) < depth and not exact:
+                    found[row] = self._nearest(cursor, by_all, values, units[row], depth)
+            if texts is not None:
+                both = HybridSearch(cursor, *place, values, texts)
+                found = [both.best(row, units[row], nearest, k) for row, nearest in enumerate(found)]
+        names = [name for name in schema.columns if name != "_id"]
+        return [
+            [
+                SearchResult(one, score * length, dict(zip(names, columns, strict=False)))
+                for one, score, columns in rows
+            ]
+            for rows, length in zip(found, lengths.tolist(), strict=True)
+        ]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -378,7 +398,7 @@ class PostgresEngine(Engine):
     def _copy(self, cursor: Any, target: str, table: pa.Table, schema: ProductSchema) -> int:
         """Puts a table's products, which are prepared, into a table of the database; returns their number."""
         columns = table_columns(schema)
-        types = [re.match(r"\w+", kind)[0] for kind in columns.values()]
+        types = [re.match(r"\w+(\[\])?", kind)[0] for kind in columns.values()]
         statement = f"copy {target} ({', '.join(map(quoted, columns))}) from stdin (format binary)"
         with cursor.copy(statement.replace("%%", "%")) as copy:
             copy.set_types(types)
@@ -389,7 +409,7 @@ class PostgresEngine(Engine):
 
     def _rows(self, table: pa.Table) -> Iterator[tuple]:
         """Products as rows of [`table_columns`]."""
-        columns = []
+        columns, shown = [], {}
         for name in table.column_names:
             column = table.column(name)
             if column.type == TEXT:
@@ -397,8 +417,10 @@ class PostgresEngine(Engine):
                 columns += [column, plain_texts(column), numbers_of(column)]
             elif name != "vector":
                 columns.append(column)
+            shown[name] = column
         values = [column.to_pylist() for column in columns]
-        return zip(*values, vectors_of(table), digests_of(table).to_pylist(), strict=True)
+        words = [words_of(join_fields(product)) for product in pa.table(shown).drop_columns("vector").to_pylist()]
+        return zip(*values, vectors_of(table), digests_of(table).to_pylist(), words, strict=True)
 
     def _without_nul(self, column: pa.ChunkedArray, name: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
         """Texts without the character that PostgreSQL's have not."""
@@ -429,17 +451,10 @@ class PostgresEngine(Engine):
     def _any(self, cursor: Any, passing: str, values: list[Any]) -> bool:
         return cursor.execute(f"select exists (select from {self.table} where {passing})", values).fetchone()[0]
 
-    def _nearest(
-        self, cursor: Any, statement: str, values: list[Any], query: np.ndarray, k: int
-    ) -> list[SearchResult]:
-        """The best products for one query. A distance is the inner product with its sign turned."""
-        length = float(np.linalg.norm(query.astype(np.float64))) or 1.0
-        cursor.execute(statement, (query / length, *values, k), prepare=True)
-        names = [column.name for column in cursor.description[2:]]
-        return [
-            SearchResult(product_id, 0.0 - distance * length, dict(zip(names, product, strict=True)))
-            for product_id, distance, *product in cursor.fetchall()
-        ]
+    def _nearest(self, cursor: Any, statement: str, values: list[Any], query: np.ndarray, k: int) -> list[Row]:
+        """The best products for one query of length 1. A distance is the inner product with its sign turned."""
+        rows = cursor.execute(statement, (query, *values, k), prepare=True).fetchall()
+        return [(product_id, 0.0 - distance, columns) for product_id, distance, *columns in rows]
 
 
 def halfvec_of(content: bytes) -> np.ndarray:

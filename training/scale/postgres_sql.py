@@ -10,6 +10,7 @@ from modeling_mmfusion.index_filters import LEVEL
 from training.scale.engine import DIGEST, TEXT, ProductSchema
 from training.scale.filters import Condition
 
+WORDS = "_words"  # the column of a product's stems, for hybrid search
 TYPES = {
     TEXT: 'text collate "C"',
     pa.bool_(): "bool",
@@ -61,7 +62,7 @@ def table_columns(schema: ProductSchema) -> dict[str, str]:
         columns[name] = TYPES[kind]
         if kind == TEXT:
             columns |= {f"_plain_{place}": TYPES[TEXT], f"_number_{place}": TYPES[pa.float64()]}
-    return columns | {"vector": f"halfvec({schema.dim})", DIGEST: TYPES[pa.int64()]}
+    return columns | {"vector": f"halfvec({schema.dim})", DIGEST: TYPES[pa.int64()], WORDS: 'text[] collate "C"'}
 
 
 def condition_of(name: str, wanted: Condition, schema: ProductSchema) -> tuple[str, list[Any]]:
@@ -87,7 +88,9 @@ def condition_of(name: str, wanted: Condition, schema: ProductSchema) -> tuple[s
     return f"({' or '.join(parts)})" if parts else "false", values
 
 
-def search_statement(table: str, schema: ProductSchema, version: int, passing: str, exact: bool) -> str:
+def search_statement(
+    table: str, schema: ProductSchema, version: int, passing: str, exact: bool, more: tuple[str, ...] = ()
+) -> str:
     """A search by the graph, or of all products that pass.
 
     Args:
@@ -97,7 +100,42 @@ def search_statement(table: str, schema: ProductSchema, version: int, passing: s
             types, which a prepared statement does not forgive.
         passing (`str`): a filter in SQL, whose values come between the query vector and the number of products.
         exact (`bool`): whether all are compared; the graph serves no sum.
+        more (`tuple[str, ...]`, *optional*): columns of ours to read too, behind the schema's.
     """
-    columns = [quoted(name) for name in schema.columns if name != "_id"]
-    selected = ", ".join(["_id", f"(vector <#> %s){' + 0' if exact else ''} as _distance", *columns])
+    selected = selected_columns(schema, f"(vector <#> %s){' + 0' if exact else ''}", more)
     return f"select {selected} from {table} where {passing} order by 2 limit %s -- {version}"
+
+
+def selected_columns(schema: ProductSchema, distance: str, more: tuple[str, ...] = ()) -> str:
+    """What is read of a product: its id, the distance, the other columns of the schema, and `more`."""
+    columns = [quoted(name) for name in (*schema.columns, *more) if name != "_id"]
+    return ", ".join(["_id", f"{distance} as _distance", *columns])
+
+
+def word_lengths_statement(table: str) -> str:
+    """How many products have words, and how many on average."""
+    return f"select count(*), avg(cardinality({WORDS}))::float8 from {table} where cardinality({WORDS}) > 0"
+
+
+def word_counts_statement(table: str) -> str:
+    """How many products have each of some words."""
+    having = f"select count(*) from {table} where {WORDS} @> array[word]"
+    return f"select word, ({having}) from unnest(%s::text[]) word"
+
+
+def matching_statement(table: str, schema: ProductSchema, version: int, passing: str) -> str:
+    """A search for the products whose words match a query's most; see [`training.scale.words.matches`].
+
+    Its values are the query vector, what BM25's norm adds for every product and for each word of it, the query's words
+    and their idf, the filter's values, the different words, what makes the matches a score, and how many are wanted.
+    """
+    counts = f"select word, count(*) as n from unnest({WORDS}) word group by word"
+    score = f"sum(idf * n / (n + %s::float8 + %s::float8 * cardinality({WORDS}))) * sum(idf) ^ 3"
+    query = "unnest(%s::text[], %s::float8[]) query(word, idf)"
+    shared = f"select {score} as matches from ({counts}) product join {query}"
+    return f"""
+        select {selected_columns(schema, "(vector <#> %s) + 0", (WORDS,))}
+        from {table}, lateral ({shared} using (word)) _found
+        where {passing} and {WORDS} && %s::text[]
+        order by round((_found.matches * %s::float8)::numeric, 6) desc, _id limit %s -- {version}
+    """

@@ -89,7 +89,8 @@ def own_engines() -> Iterator[list[str]]:
 def generated_vectors(
     count: int, dim: int, asked: int, shares: tuple[float, float] = BLOCKS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors `(count, dim)` of two blocks with these shares of the squared length, and queries `(asked, dim)`."""
+    """Unit vectors `(count, dim)` of two blocks with these shares of the squared length, and queries
+    `(asked, dim)`."""
     rng = np.random.default_rng(0)
     first = dim // 2
     parts = []
@@ -158,7 +159,7 @@ def timed(index: ProductIndex | Engine, queries: np.ndarray, truth: dict[str, li
             started = time.perf_counter()
             [results] = index.search(queries[row : row + 1], K, where)
             seconds.append(time.perf_counter() - started)
-            shares.append(len(wanted & {one.product_id for one in results}) / max(len(wanted), 1))
+            shares.append(len(wanted & {one.product_id for one in results}) / len(wanted) if wanted else 1.0)
         figures[name] = {f"p{share} ms": round(1000 * float(np.percentile(seconds, share)), 2) for share in (50, 99)}
         figures[name]["recall"] = round(float(np.mean(shares)), 4)
     return figures
@@ -187,7 +188,8 @@ def eight_bits(vectors: np.ndarray) -> np.ndarray:
 
 
 def recalls(scores: np.ndarray, truth: np.ndarray, bound: np.ndarray) -> dict[str, float]:
-    """The share of the best ten by exact scores `(products, queries)`, which reach `bound`, among the best by others."""
+    """The share of the best ten by exact scores `(products, queries)`, those that reach `bound`, among the best by
+    others."""
     best = np.argsort(-scores, axis=0, kind="stable")[:RESCORED]
     is_right = np.take_along_axis(truth, best, axis=0) >= bound
     alone, rescored = is_right[:K].mean(), is_right.sum(axis=0).clip(max=K).mean() / K

@@ -3,12 +3,16 @@
 import io
 import json
 import os
+import random
 import re
+import shutil
 import stat
+import struct
 import threading
 import time
 import zipfile
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -25,8 +29,11 @@ from batching import Batched
 from catalogue import Filters, ShopEncoder, VisitorError
 from gradio_client import Client, handle_file
 from helpers import ROOT, picture, write_shop
-from PIL import Image
+from pictures import read_picture
+from PIL import ExifTags, Image, ImageOps
+from prepared import MARK
 from prices import numbers_of_prices
+from safetensors.torch import load_file, save
 from space_shop import HOSTILE_TITLE, make_zip, space_rows
 from tradeoff import stored
 from upload import Upload, read_upload
@@ -208,6 +215,7 @@ def raw_search(url: str, **arguments) -> str:
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 BAD_PICTURES = {
     "200 megapixels": ("big.png", lambda: huge_png(20_000, 10_000), "pixels; at most 40 million|too many pixels"),
+    "30 megapixels": ("big.png", lambda: huge_png(6_000, 5_000), "million are read of a JPEG, 24 million of others"),
     "50 megapixels": ("big.png", lambda: huge_png(10_000, 5_000), "10,000 x 5,000 pixels; at most 40 million"),
     "cut off": ("cut.jpg", lambda: picture(size=(400, 400), format="JPEG")[:600], "damaged or cut off"),
     "SVG": ("drawing.svg", lambda: SVG, "no picture that can be read"),
@@ -224,6 +232,55 @@ def test_bad_pictures_get_a_polite_answer(client, url, tmp_path, case):
     with pytest.raises(Exception, match=words):
         client.predict(picture=handle_file(str(tmp_path / name)), api_name="/search")
     assert client.predict(query="red mug", k=1, api_name="/search")["results"], "the app is down"
+
+
+def with_exif(orientation: int, format: str = "JPEG") -> bytes:
+    """A picture of 24 x 16 pixels, the left half red, with an orientation and a resolution in its EXIF."""
+    drawn, stream, exif = Image.new("RGB", (24, 16), "blue"), io.BytesIO(), Image.Exif()
+    drawn.paste("red", (0, 0, 12, 16))
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.XResolution] = orientation, 72.0
+    drawn.save(stream, format, exif=exif, quality=95)
+    return stream.getvalue()
+
+
+def test_a_damaged_exif_leaves_the_picture_and_its_orientation():
+    for format in ("JPEG", "WEBP", "PNG", "TIFF"):
+        for orientation in range(1, 9):
+            content = with_exif(orientation, format)
+            expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+            assert np.array_equal(read_picture(content), expected), (format, orientation)
+    whole = with_exif(6)
+    damaged = whole.replace(b"\x01\x1a\x00\x05", b"\x01\x0a\x00\x05")  # the resolution's tag is another's
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(damaged)))
+    assert damaged != whole and np.array_equal(read_picture(damaged), read_picture(whole))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_damaged_pictures_are_read_or_told_in_one_sentence(format):
+    content, rng, told = picture(size=(90, 70), format=format), random.Random(0), Counter()
+    for place in [*rng.sample(range(len(content)), min(len(content), 60)), *range(0, min(len(content), 400), 3)]:
+        damaged = bytearray(content)
+        damaged[place : place + rng.choice([1, 8])] = rng.randbytes(rng.choice([0, 1, 8]))
+        try:
+            read_picture(bytes(damaged))
+        except ValueError as error:
+            told[str(error)[:20]] += 1
+            assert str(error).endswith(".") and "\n" not in str(error)
+    assert told
+
+
+def test_large_pictures_are_made_smaller_and_keep_their_colours():
+    for mode, colour in (("RGB", (200, 30, 40)), ("RGBA", (200, 30, 40, 255)), ("L", 99), ("1", 1), ("P", 1)):
+        stream, drawn = io.BytesIO(), Image.new(mode, (3000, 2000), colour)
+        if mode == "P":
+            drawn.putpalette([0, 0, 0, 200, 30, 40])
+        drawn.save(stream, "PNG")
+        found = read_picture(stream.getvalue())
+        assert found.size == (1000, 667) and found.getpixel((5, 5)) == drawn.convert("RGB").getpixel((5, 5))
+    clear = io.BytesIO()
+    Image.new("RGBA", (3000, 2000), (0, 0, 0, 0)).save(clear, "PNG")
+    assert read_picture(clear.getvalue()).getpixel((500, 300)) == (255, 255, 255)
 
 
 def test_a_path_of_the_server_is_not_read(url, folders, tmp_path):
@@ -378,7 +435,7 @@ def test_a_second_start_embeds_nothing_and_a_changed_catalogue_is_seen(shop, fol
     changed = start.start()
     assert embedded and not np.allclose(changed.vectors["fused"][3], shop.vectors["fused"][3])
     assert Image.open(io.BytesIO(changed.picture(3))).getpixel((0, 0)) == (255, 255, 0)
-    assert len(list((folders / "prepared").glob("*.npz"))) == 1, "vectors of another catalogue are kept"
+    assert len(list((folders / "prepared").glob("*.npz"))) == 1, "vectors of the catalogue as it was are kept"
     write_shop(folders / "shop", *space_rows())
 
 
@@ -404,23 +461,112 @@ def test_all_splits_are_shown_and_queries_measured_among_the_products_they_are_j
 
 def test_what_others_keep_in_the_prepared_folder_stays(shop, folders, tmp_path, monkeypatch):
     monkeypatch.setenv("MMFUSION_PREPARED", str(tmp_path))
-    for name in ("mine.npz", "vectors-mine.npz"):
+    names = {"mine.npz", "vectors-mine.npz", f"vectors-{'0' * 32}.npz", f"vectors-{'0' * 8}-{'0' * 32}.npz"}
+    for name in names:
         (tmp_path / name).write_bytes(b"mine")
-    older = tmp_path / f"vectors-{'0' * 32}.npz"
-    older.write_bytes(b"of another catalogue")
     start.start()
-    names = {path.name for path in tmp_path.iterdir()}
-    assert len(names) == 3 and {"mine.npz", "vectors-mine.npz"} < names and older.name not in names
+    (ours,) = {path.name for path in tmp_path.glob("*.npz")} - names
+    corpus, queries, qrels = space_rows()
+    other = write_shop(tmp_path / "other", corpus[:11], queries, qrels)
+    start.load_catalogue(str(other), None, shop.encoder)
+    found = {path.name for path in tmp_path.glob("*.npz")}
+    assert len(found) == 6 and names < found and ours in found, "another catalogue's vectors were removed"
+    write_shop(tmp_path / "other", corpus[:10], queries, qrels)
+    start.load_catalogue(str(other), None, shop.encoder)
+    assert len(set(tmp_path.glob("*.npz"))) == 6, "the vectors of the catalogue as it was are still there"
+
+
+def test_a_folder_of_another_command_is_let_be(shop, folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MMFUSION_PREPARED", str(tmp_path))
+    (tmp_path / MARK).write_text('{"writer": "training.embed", "files": {"a.npz": "0"}}')
+    assert len(start.start()) == 12 and os.listdir(tmp_path) == [MARK]
+    assert "can't be kept" in capsys.readouterr().out
+
+
+def rewrite(file: Path, **changes) -> None:
+    """Writes a file of arrays anew with some changed, as a program would that knows numpy alone."""
+    arrays = {**np.load(file), **changes}
+    np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def flip(file: Path, place: float) -> None:
+    """Flips one bit."""
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 4
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "cut off": lambda file: file.write_bytes(file.read_bytes()[:-900]),
+    "empty": lambda file: file.write_bytes(b""),
+    "a bit of a vector": lambda file: flip(file, 0.3),
+    "a bit of the file's list": lambda file: flip(file, 0.99),
+    "shape": lambda file: rewrite(file, fused=np.zeros((3, 5), np.float32)),
+    "no view": lambda file: rewrite(file, image=None),
+    "no number": lambda file: rewrite(file, text=np.full_like(np.load(file)["text"], np.nan)),
+    "another's numbers": lambda file: rewrite(file, text=np.load(file)["fused"]),
+    "no mark": lambda file: (file.parent / MARK).unlink(),
+    "a damaged mark": lambda file: (file.parent / MARK).write_bytes(b'{"writer": "the Space", "files": ["a"]}'),
+    "a folder": lambda file: file.unlink() or file.mkdir(),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_vectors_are_made_again(shop, folders, tmp_path, monkeypatch, capsys, case):
+    monkeypatch.setenv("MMFUSION_PREPARED", str(tmp_path))
+    start.start()
+    (file,) = tmp_path.glob("*.npz")
+    DAMAGE[case](file)
+    capsys.readouterr()
+    again = start.start()
+    said = [line for line in capsys.readouterr().out.splitlines() if "again" in line]
+    assert str(file) in said[0] and len(said) == 1 + (case == "a folder")
+    assert all(np.array_equal(again.vectors[view], shop.vectors[view]) for view in again.vectors)
+    start.start()
+    assert ("made again" in capsys.readouterr().out) == (case == "a folder"), "what was mended is damaged"
+
+
+def test_damaged_weights_are_told_in_one_sentence(folders, tmp_path, monkeypatch):
+    weights = folders / "run" / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(name for name in tensors if name.startswith("query_heads"))
+    model = tmp_path / "model"
+    monkeypatch.setenv("MMFUSION_MODEL", str(model))
+    for content in (
+        weights.read_bytes()[:-100],
+        b"",
+        b"\xff" * 500,
+        save({other: tensor for other, tensor in tensors.items() if other != name}, {"format": "pt"}),
+        save(tensors | {name: torch.full_like(tensors[name], torch.nan)}, {"format": "pt"}),
+        save(tensors | {name: torch.zeros(3)}, {"format": "pt"}),
+    ):
+        shutil.copytree(weights.parent, model, dirs_exist_ok=True)
+        (model / weights.name).write_bytes(content)
+        with pytest.raises(start.SetupError, match="model can't be read: ") as error:
+            start.start()
+        assert "\n" not in str(error.value)
+    shutil.copytree(weights.parent, model, dirs_exist_ok=True)
+    (model / "tokenizer.json").write_text("{}")
+    with pytest.raises(start.SetupError, match="model can't be read: "):
+        start.start()
 
 
 def test_unreadable_pictures_of_a_catalogue_are_counted(shop, folders, tmp_path, monkeypatch, capsys):
     corpus, queries, qrels = space_rows()
-    corpus[2]["image"] = {"bytes": SVG, "path": "drawing.png"}
+    damaged = bytearray(picture(format="AVIF"))
+    damaged[100:140] = bytes(40)
+    for row, content in ((2, SVG), (4, bytes(damaged)), (5, picture(format="WEBP")[:40])):
+        corpus[row]["image"] = {"bytes": content, "path": "drawing.png"}
     write_shop(tmp_path / "shop", corpus, queries, qrels)
     monkeypatch.setenv("MMFUSION_PREPARED", str(tmp_path / "prepared"))
     catalogue = start.load_catalogue(str(tmp_path / "shop"), "test", shop.encoder)
-    assert "1 pictures can't be read" in capsys.readouterr().out and len(catalogue) == 12
-    assert catalogue.thumbnail(2) is None and catalogue.thumbnail(3)
+    assert "3 pictures can't be read" in capsys.readouterr().out and len(catalogue) == 12
+    again = start.load_catalogue(str(tmp_path / "shop"), "test", shop.encoder)
+    for one in (catalogue, again):
+        assert [one.thumbnail(row) is None for row in range(6)] == [False, True, True, False, True, True]
+        assert one.pictured.tolist()[:6] == [True, False, False, True, False, False]
+        query = one.encoder.query("red mug")
+        assert one.encoder.picture_map(query, one.product_inputs(2)) is None
 
 
 def test_errors_of_the_set_up_say_what_to_do(tmp_path, monkeypatch):

@@ -7,10 +7,14 @@ and `image` for the product as if it had only that modality. All come from one r
 the page sets side by side, and their nDCG, are the very ones of the model's report.
 """
 
+import copy
 import math
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -77,6 +81,8 @@ class ShopEncoder:
         self.blocks = tuple(self.model.config.blocks)
         self.dim = self.model.config.projection_dim
         self.words = Batched(self._words)
+        self.reader = copy.deepcopy(self.processor)  # of products: a tokenizer serves one thread at a time
+        self.reading = Lock()
 
     def products(self, products: list[dict], progress: Callable[[Iterable], Iterable] = iter) -> dict[str, np.ndarray]:
         """Embeds products.
@@ -86,17 +92,22 @@ class ShopEncoder:
             progress (`Callable`, *optional*): wraps the batches, such as `tqdm`.
 
         Returns:
-            `dict`: each of `VIEWS` to unit vectors of shape `(N, dim)`, float32.
+            `dict`: each of `VIEWS` to unit vectors of shape `(N, dim)`, float32. As many batches run beside each
+            other as there are cores.
         """
-        found = {view: [] for view in VIEWS}
         batches = [products[start : start + BATCH_SIZE] for start in range(0, len(products), BATCH_SIZE)]
-        for batch in progress(batches):
-            with torch.inference_mode():
-                states = self.model.encode_products(**self.processor.process_products(batch))
-                for view, vectors in found.items():
-                    features = self.model.get_product_features(states=states, view=view)
-                    vectors.append(features.pooler_output.float().numpy())
-        return {view: np.concatenate(vectors) for view, vectors in found.items()}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            running = [pool.submit(self._products, batch) for batch in batches]
+            found = [done.result() for done in progress(running)]
+        return {view: np.concatenate([of[view] for of in found]) for view in VIEWS}
+
+    @torch.inference_mode()
+    def _products(self, batch: list[dict]) -> dict[str, np.ndarray]:
+        with self.reading:
+            inputs = self.reader.process_products(batch)
+        states = self.model.encode_products(**inputs)
+        features = {view: self.model.get_product_features(states=states, view=view) for view in VIEWS}
+        return {view: of.pooler_output.float().numpy() for view, of in features.items()}
 
     def texts(self, texts: list[str]) -> np.ndarray:
         """Unit vectors `(N, dim)` of queries, float32."""

@@ -1,5 +1,6 @@
 """The Space's endpoints, through `gradio_client` and a running server with a tiny model."""
 
+import asyncio
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import zipfile
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -35,10 +37,12 @@ from PIL import ExifTags, Image, ImageOps
 from prepared import MARK
 from prices import numbers_of_prices
 from safetensors.torch import load_file, save
+from sent_files import delete_old, folder_for_files
 from space_shop import HOSTILE_TITLE, make_zip, space_rows
 from text_files import TextFile
 from tradeoff import stored
 from upload import FIELDS, MAX_PRODUCTS, MAX_ROWS, SAMPLE, Upload, preview, read_upload
+from workers import Workers
 
 from training.catalogue.layout import load_split
 from training.catalogue.writing import write_card, write_split
@@ -186,9 +190,272 @@ def test_what_a_visitor_uploads_is_theirs_alone_and_leaves_no_file(url, folders,
 
 def test_every_endpoint_is_documented(client):
     named = set(client.view_api(return_format="dict", print_info=False)["named_endpoints"])
-    assert named == {"/search", "/compare", "/similar", "/explain", "/tradeoff", "/upload"}
+    asking = {"/search", "/compare", "/similar", "/explain", "/tradeoff"}
+    assert named == asking | {"/upload", "/preview", "/sample", "/clear"}
     for text in (app.API_HELP, (ROOT / "space" / "README.md").read_text(encoding="utf-8")):
         assert named <= set(re.findall(r"`(/\w+)`", text))
+
+
+MISTAKES = {
+    "a path as picture": ("search", {"picture": "shirt.jpg"}, r"Give picture as handle_file\('shirt.jpg'\)"),
+    "a path to explain": (
+        "explain",
+        {"query": "a", "product_id": "mug-red", "picture": "a.png"},
+        "Give picture as handle",
+    ),
+    "a path as file": ("upload", {"file": "products.csv"}, r"Give file as handle_file\('products.csv'\)"),
+    "a path without the mark of a file": (
+        "search",
+        {"picture": {"path": "/etc/passwd"}},
+        "Give picture as handle_file",
+    ),
+    "a list as picture": ("search", {"picture": ["a.png"]}, "Give picture as handle_file"),
+    "no file": ("upload", {"file": None}, "Give a CSV or a ZIP"),
+    "letters as k": ("search", {"query": "red", "k": "abc"}, "k is a whole number from 1 to 50, not 'abc'"),
+    "k below": ("search", {"query": "red", "k": -3}, "k is a whole number from 1 to 50, not -3"),
+    "k above": ("compare", {"query": "red", "k": 51}, "k is a whole number from 1 to 50, not 51"),
+    "half a k": ("similar", {"product_id": "mug-red", "k": 2.5}, "k is a whole number from 1 to 50, not 2.5"),
+    "k as list": ("search", {"query": "red", "k": [1]}, r"k is a whole number from 1 to 50, not \[1\]"),
+    "k as truth": ("search", {"query": "red", "k": True}, "k is a whole number from 1 to 50, not True"),
+    "price as word": (
+        "search",
+        {"query": "red", "price_from": "cheap"},
+        "price_from is a number, such as 12.5, not 'cheap'",
+    ),
+    "price as list": ("search", {"query": "red", "price_to": [5]}, r"price_to is a number, such as 12.5, not \[5\]"),
+    "prices crossed": ("search", {"query": "red", "price_from": 9, "price_to": 3}, "price_from is at most price_to"),
+    "category as text": ("search", {"query": "red", "categories": "Kitchen"}, r"such as \['Kitchen'\], not 'Kitchen'"),
+    "brand as number": ("search", {"query": "red", "brands": 5}, "brands is a list of texts"),
+    "brands of lists": ("search", {"query": "red", "brands": [["a"]]}, "brands is a list of texts"),
+    "query as number": ("search", {"query": 5}, "query is a text, not 5"),
+    "query as list": ("compare", {"query": ["red"]}, r"query is a text, not \['red'\]"),
+    "view as list": ("search", {"query": "red", "view": ["text"]}, "view is one of fused, text, image"),
+    "presence as list": ("search", {"query": "red", "presence": ["any"]}, "presence is a text"),
+    "where as list": ("search", {"query": "red", "where": ["shop"]}, "where is a text"),
+    "weight above": ("search", {"query": "red", "picture_weight": 7}, "picture_weight is a number from 0 to 1, not 7"),
+    "weight as word": (
+        "similar",
+        {"product_id": "mug-red", "weight": "much"},
+        "weight is a number from 0 to 1, not 'much'",
+    ),
+    "id as list": ("similar", {"product_id": ["mug-red"]}, "product_id is the id of a product"),
+    "no id": ("explain", {"query": "red", "product_id": ""}, "product_id is the id of a product"),
+    "text as number": ("similar", {"product_id": "mug-red", "text": 5}, "text is a text, not 5"),
+    "dim as word": ("tradeoff", {"dim": "long"}, "dim is a whole number"),
+    "storage as list": ("tradeoff", {"storage": ["f32"]}, "storage is a text"),
+    "a long value": ("search", {"query": "red", "k": "x" * 10_000}, r"not 'x{56}\.\.\.\.$"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(client, case):
+    name, given, words = MISTAKES[case]
+    with pytest.raises(Exception, match=words) as error:
+        client.predict(**given, api_name=f"/{name}")
+    assert str(error.value).endswith(".") and "\n" not in str(error.value)
+
+
+def test_arguments_that_are_left_out_have_defaults(client):
+    nothing = dict.fromkeys(("k", "categories", "brands", "price_from", "presence", "view", "picture_weight", "where"))
+    assert (
+        client.predict(query="red mug", **nothing, api_name="/search")["results"]
+        == (client.predict(query="red mug", api_name="/search")["results"])
+    )
+    assert len(client.predict(query="red mug", k=4.0, api_name="/search")["results"]) == 4
+
+
+def test_what_is_taken_and_given_has_names_and_types(client):
+    described = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    types = {one["parameter_name"]: one["python_type"]["type"] for one in described["/search"]["parameters"]}
+    assert "filepath" in types["picture"] and "list[str]" in types["categories"] and types["k"] == "int"
+    assert types["view"] == "Literal['fused', 'text', 'image']"
+    assert not any(one["parameter_has_default"] for one in described["/upload"]["parameters"][:1])
+    for name, endpoint in described.items():
+        (answer,) = endpoint["returns"]
+        assert answer["label"] == "answer" and answer["python_type"]["type"].startswith("dict("), name
+    answer = client.predict(query="red mug", k=1, api_name="/search")
+    given = described["/search"]["returns"][0]["type"]["properties"]
+    assert set(given) == set(answer) and set(given["results"]["items"]["properties"]) == set(answer["results"][0])
+
+
+def test_the_page_tells_its_own_address(url):
+    (event,) = [one for one in json.load(urlopen(f"{url}config"))["dependencies"] if one["targets"][0][1] == "load"]
+    body = json.dumps({"data": [], "fn_index": event["id"], "session_hash": "me"}).encode()
+    for headers, address in (
+        ({}, url.rstrip("/")),
+        ({"X-Forwarded-Proto": "https", "Host": "my.shop"}, "https://my.shop"),
+    ):
+        headers = {"Content-Type": "application/json", **headers}
+        urlopen(Request(f"{url}gradio_api/queue/join", body, headers)).read()
+        for line in urlopen(f"{url}gradio_api/queue/data?session_hash=me"):
+            if b"process_completed" in line:
+                assert f'Client(\\"{address}\\")'.encode() in line
+                break
+
+
+# Load ----------------------------------------------------------------------------------------------------------------
+
+
+def posted_upload(url: str, content: bytes) -> str:
+    """Sends a file and asks `/upload` to read it, without waiting; returns the address of the answer."""
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.csv"\r\n\r\n' + content + b"\r\n--b--\r\n"
+    )
+    sent = Request(f"{url}gradio_api/upload", form, {"Content-Type": "multipart/form-data; boundary=b"})
+    (path,) = json.load(urlopen(sent))
+    body = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, None]}).encode()
+    asked = Request(f"{url}gradio_api/call/upload", body, {"Content-Type": "application/json"})
+    return f"{url}gradio_api/call/upload/{json.load(urlopen(asked))['event_id']}"
+
+
+def test_uploads_that_wait_never_keep_a_search_waiting(url, client, shop, monkeypatch):
+    go, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(*_):
+        begun.release()
+        go.wait(timeout=60)
+        raise VisitorError("It was my turn.")
+
+    monkeypatch.setattr(ShopEncoder, "products", slow)
+    try:
+        answers = [posted_upload(url, b"title\nred mug\n") for _ in range(230)]
+        assert begun.acquire(timeout=60)
+        assert client.submit(query="red mug", k=1, api_name="/search").result(timeout=30)["results"]
+        late = urlopen(answers[-1]).read().decode()
+        assert "event: error" in late and "Too many are waiting for this now; try again in a minute." in late
+    finally:
+        go.set()
+    assert "It was my turn." in urlopen(answers[199]).read().decode()
+
+
+def test_workers_run_so_many_at_once_and_turn_others_away():
+    workers, go, now, most = Workers(2, 3), threading.Event(), [], []
+
+    def work(number: int) -> int:
+        now.append(number)
+        most.append(len(now))
+        go.wait(timeout=10)
+        now.remove(number)
+        return number
+
+    async def all_of_them():
+        tasks = [asyncio.create_task(workers.run(work, number)) for number in range(5)]
+        await asyncio.sleep(0.1)
+        go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(all_of_them())
+    assert found[:3] == [0, 1, 2] and max(most) == 2 and workers.present == 0
+    assert ["Too many are waiting" in str(error) for error in found[3:]] == [True, True]
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
+    sizes, now = [], []
+
+    def reduced(image):
+        now.append(1)
+        sizes.append(len(now))
+        time.sleep(0.02)
+        now.pop()
+        return image
+
+    monkeypatch.setattr("pictures._reduced", reduced)
+    content = huge_png(2_100, 2_000)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read_picture, [content] * 8))
+    assert sizes == [1] * 8
+
+
+def test_files_that_are_sent_leave_nothing_behind(url, client, folders, tmp_path):
+    def kept() -> set[str]:
+        walked = os.walk(folders / "uploads")
+        return {str(Path(folder, name)) for folder, names, files in walked for name in names + files}
+
+    before = kept()
+    (tmp_path / "mine.csv").write_text("title\nred mug\n")
+    (tmp_path / "bad.csv").write_bytes(b"")
+    (tmp_path / "lamp.png").write_bytes(picture("red"))
+    for name in ("mine.csv", "bad.csv"):
+        for api_name in ("/upload", "/preview"):
+            with suppress(Exception):
+                client.predict(file=handle_file(str(tmp_path / name)), api_name=api_name)
+    client.predict(picture=handle_file(str(tmp_path / "lamp.png")), api_name="/search")
+    with suppress(Exception):
+        client.predict(picture=handle_file(str(tmp_path / "bad.csv")), query="red", k=-1, api_name="/search")
+    deadline = time.monotonic() + 10
+    while kept() - before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not kept() - before
+
+
+def test_equal_files_of_several_visitors_are_each_their_own(url, tmp_path):
+    (tmp_path / "mine.csv").write_text("title\nred mug\n")
+    with ThreadPoolExecutor(6) as pool:
+        clients = list(pool.map(lambda _: Client(url, verbose=False), range(6)))
+        file = handle_file(str(tmp_path / "mine.csv"))
+        found = list(pool.map(lambda one: one.predict(file=file, api_name="/upload")["products"], clients))
+    assert found == [1] * 6
+
+
+def test_old_files_and_folders_are_deleted_and_new_ones_kept(tmp_path):
+    hour_ago = time.time() - 3_700
+    for name in ("old/a.png", "old/deep/b.png", "new/c.png", "loose.tmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "empty").mkdir()
+    for name in ("old/a.png", "old/deep/b.png", "loose.tmp", "empty", "old/deep", "old"):
+        os.utime(tmp_path / name, (hour_ago, hour_ago))
+    delete_old(tmp_path)
+    delete_old(tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left - {"old", "old/deep"} == {"new", "new/c.png"}, "folders were changed when their files went"
+
+
+def test_files_have_a_folder_of_this_process_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "anothers.png").write_bytes(b"1")
+    with folder_for_files() as folder:
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder) and folder.parent == tmp_path
+        (folder / "mine.png").write_bytes(b"1")
+    assert [path.name for path in tmp_path.iterdir()] == ["anothers.png"]
+
+
+def test_visitors_whose_products_went_are_told_and_can_have_them_forgotten(url, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr("visitors.MAX_PRODUCTS", 5)
+    (tmp_path / "mine.csv").write_text("title\nred mug\nblue bowl\n")
+    file, visitors = handle_file(str(tmp_path / "mine.csv")), [Client(url, verbose=False) for _ in range(3)]
+    for visitor in visitors:
+        assert visitor.predict(file=file, api_name="/upload")["products"] == 2
+    for visitor in visitors[1:]:
+        assert visitor.predict(query="mug", where="yours", api_name="/search")["results"]
+    with pytest.raises(Exception, match="are not here: they are kept for an hour, and shorter when many visit"):
+        visitors[0].predict(query="mug", where="yours", api_name="/search")
+    assert visitors[1].predict(api_name="/clear") == {"forgotten": 2}
+    with pytest.raises(Exception, match="uploaded no products yet"):
+        visitors[1].predict(query="mug", where="yours", api_name="/search")
+    assert visitors[0].predict(api_name="/clear") == {"forgotten": 0}
+
+
+def test_a_file_is_previewed_with_its_columns(client, tmp_path):
+    sample = client.predict(api_name="/sample")
+    (tmp_path / sample["name"]).write_text(sample["content"])
+    seen = client.predict(file=handle_file(str(tmp_path / sample["name"])), api_name="/preview")
+    assert seen["fields"]["title"] == "title" and [one["title"] for one in seen["products"]][0] == "Mug"
+    (tmp_path / "mine.csv").write_text("Nr;Was\n7;rote Tasse\n8;\n")
+    file, columns = handle_file(str(tmp_path / "mine.csv")), {"id": "Nr", "title": "Was"}
+    assert client.predict(file=file, columns=columns, api_name="/preview")["columns"] == ["Nr", "Was"]
+    answer = client.predict(file=file, columns=columns, api_name="/upload")
+    assert answer["products"] == 1 and answer["fields"] == columns and "separator ;" in answer["read_as"]
+    assert answer["report"] == [{"problem": "row without title, description and picture left out", "count": 1}]
+    with pytest.raises(Exception, match="columns names a column for a field"):
+        client.predict(file=file, columns=["Was"], api_name="/upload")
+
+
+def test_progress_is_told_as_one(shop, tmp_path):
+    (tmp_path / "mine.csv").write_text("title\n" + "red mug\n" * 40)
+    told = []
+    app.Endpoints(shop).upload(str(tmp_path / "mine.csv"), progress=told.append)
+    assert told == sorted(told) and told[-1] == 1 and len(told) > 40 and not (tmp_path / "mine.csv").exists()
 
 
 # Hostile input -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 import gradio as gr
 import markup
 import numpy as np
-from api import SEARCHES_AT_ONCE, THREADS, programs
+from api import SEARCHES_AT_ONCE, THREADS, Blocks, programs
 from catalogue import PRESENCE, VIEWS, Catalogue, Filters, Query, VisitorError
 from endpoints import Endpoints
 from pictures import data_address, with_map
@@ -45,6 +45,7 @@ LAUNCH = {
     "max_file_size": MAX_FILE_BYTES,
     "state_session_capacity": 1_000,  # visitors whose last query is kept
     "max_threads": THREADS,
+    "show_error": True,  # what gradio itself finds wrong with a request
     "footer_links": ["api", "gradio"],
     "ssr_mode": False,
 }
@@ -214,7 +215,7 @@ def lay_out(shop: Catalogue) -> gr.Blocks:
     endpoints = Endpoints(shop)
     page, (means, examples) = Page(endpoints), judged_facts(shop)
     # the uploads of visitors who left are deleted within the hour
-    with gr.Blocks(title="mmfusion: search that looks", delete_cache=(600, 3600)) as blocks:
+    with Blocks(title="mmfusion: search that looks", delete_cache=(600, 3600)) as blocks:
         gr.HTML(markup.intro(shop, means))
         asked, yours = gr.State(None, time_to_live=3600), gr.State(None, time_to_live=3600)
         with gr.Tabs():

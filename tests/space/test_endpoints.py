@@ -264,6 +264,22 @@ def test_arguments_that_are_left_out_have_defaults(client):
     assert len(client.predict(query="red mug", k=4.0, api_name="/search")["results"]) == 4
 
 
+def plain_call(url: str, name: str, *values) -> str:
+    """What an endpoint answers to plain HTTP with some of its arguments."""
+    address, headers = f"{url}gradio_api/call/{name}", {"Content-Type": "application/json"}
+    event = json.load(urlopen(Request(address, json.dumps({"data": values}).encode(), headers)))["event_id"]
+    return urlopen(f"{address}/{event}").read().decode()
+
+
+def test_plain_http_needs_no_more_arguments_than_the_caller_has(url, client):
+    found = plain_call(url, "search", "red mug")
+    results = json.loads(found.rsplit("data: ", 1)[1])[0]["results"]
+    assert results == client.predict(query="red mug", api_name="/search")["results"]
+    assert "product_id is the id of a product, as /search gives it, not None." in plain_call(url, "similar")
+    gone = {"path": "/nowhere/a.csv", "meta": {"_type": "gradio.FileData"}}
+    assert "was not uploaded by a user" in plain_call(url, "upload", gone)
+
+
 def test_what_is_taken_and_given_has_names_and_types(client):
     described = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     types = {one["parameter_name"]: one["python_type"]["type"] for one in described["/search"]["parameters"]}
@@ -303,7 +319,7 @@ def posted_upload(url: str, content: bytes) -> str:
     )
     sent = Request(f"{url}gradio_api/upload", form, {"Content-Type": "multipart/form-data; boundary=b"})
     (path,) = json.load(urlopen(sent))
-    body = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, None]}).encode()
+    body = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
     asked = Request(f"{url}gradio_api/call/upload", body, {"Content-Type": "application/json"})
     return f"{url}gradio_api/call/upload/{json.load(urlopen(asked))['event_id']}"
 

@@ -7,6 +7,7 @@ the page and wires its events.
 """
 
 import os
+import signal
 import sys
 import time
 
@@ -24,15 +25,16 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 import gradio as gr
 import markup
 import numpy as np
+from api import SEARCHES_AT_ONCE, THREADS, Blocks, programs
 from catalogue import PRESENCE, VIEWS, Catalogue, Filters, Query, VisitorError
 from endpoints import Endpoints
 from pictures import data_address, with_map
+from sent_files import folder_for_files
 from start import SetupError, start
 from theme import STYLE, THEME
 from tradeoff import STORAGE
 from upload import HELP, MAX_FILE_BYTES
 
-SEARCHES_AT_ONCE = 16  # their queries are embedded together
 EXAMPLES = 6
 EXAMPLE_WORDS = 5
 FALLBACK_EXAMPLES = ["green striped mug", "navy wool scarf", "floral cushion", "red dotted dress"]
@@ -41,7 +43,9 @@ LAUNCH = {
     "theme": THEME,
     "css_paths": STYLE,
     "max_file_size": MAX_FILE_BYTES,
-    "state_session_capacity": 100,  # visitors whose uploads and last query are kept
+    "state_session_capacity": 1_000,  # visitors whose last query is kept
+    "max_threads": THREADS,
+    "show_error": True,  # what gradio itself finds wrong with a request
     "footer_links": ["api", "gradio"],
     "ssr_mode": False,
 }
@@ -108,7 +112,9 @@ client.predict(product_id=answer["results"][0]["id"], text="in blue", api_name="
 - `/explain` takes `query`, `product_id`, `picture` and `where`. It gives the `contributions` of the blocks to the
   score and the `picture_map`.
 - `/tradeoff` takes `storage` (f32, f16, i8, b1) and `dim`, and gives nDCG@10, overlap, bytes and milliseconds.
-- `/upload` takes `file` (CSV or ZIP) and tells what was read; then `where="yours"` searches it in this session.
+- `/upload` takes `file` (a table or ZIP) and `columns` (`{{"title": "Name"}}`), and tells what was read; then
+  `where="yours"` searches it in this session. `/preview` takes the same and tells how it would be read, `/sample`
+  gives a file to fill, and `/clear` forgets the session's products.
 
 A mistake raises `AppError` with one sentence that says what to do.
 """
@@ -186,9 +192,7 @@ class Page:
         if not file:
             return gr.skip(), gr.skip(), gr.skip(), None
         try:
-            report, yours = self.endpoints.upload(
-                file, lambda batches: progress.tqdm(batches, desc="reading pictures")
-            )
+            report, yours = self.endpoints.upload(file, progress=lambda share: progress(share, desc="reading"))
         except gr.Error as error:
             return gr.skip(), markup.problem_board(error.message), gr.skip(), None
         shown = markup.upload_report(report["products"], report["with_picture"], report["problems"])
@@ -211,7 +215,7 @@ def lay_out(shop: Catalogue) -> gr.Blocks:
     endpoints = Endpoints(shop)
     page, (means, examples) = Page(endpoints), judged_facts(shop)
     # the uploads of visitors who left are deleted within the hour
-    with gr.Blocks(title="mmfusion: search that looks", delete_cache=(600, 3600)) as blocks:
+    with Blocks(title="mmfusion: search that looks", delete_cache=(600, 3600)) as blocks:
         gr.HTML(markup.intro(shop, means))
         asked, yours = gr.State(None, time_to_live=3600), gr.State(None, time_to_live=3600)
         with gr.Tabs():
@@ -220,9 +224,25 @@ def lay_out(shop: Catalogue) -> gr.Blocks:
             with gr.Tab("Trade-offs"):
                 tradeoff_tab(page, endpoints)
             with gr.Tab("API"):
-                address = os.environ.get("SPACE_ID", "http://127.0.0.1:7860")
-                gr.Markdown(API_HELP.format(address=address, example=examples[0]))
-    return blocks.queue(max_size=200, default_concurrency_limit=2)
+                guide = gr.Markdown(api_help(None, examples[0]))
+        programs(endpoints)
+
+        def addressed(request: gr.Request) -> str:
+            return api_help(request, examples[0])
+
+        blocks.load(addressed, None, guide, api_visibility="private")
+    return blocks.queue(max_size=1_000, default_concurrency_limit=2)
+
+
+def api_help(request: gr.Request | None, example: str) -> str:
+    """How programs ask, with the address that the visitor's browser knows the page by, or the Space's id."""
+    address = "http://127.0.0.1:7860"
+    if request is not None:
+        headers, url = request.headers, request.request.url
+        scheme = headers.get("x-forwarded-proto", url.scheme).split(",")[0].strip()
+        host = headers.get("x-forwarded-host", headers.get("host", url.netloc)).split(",")[0].strip()
+        address = f"{scheme}://{host}{request.request.scope.get('root_path', '')}"
+    return API_HELP.format(address=os.environ.get("SPACE_ID", address), example=example)
 
 
 def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.State, examples: list[str]) -> None:
@@ -287,25 +307,6 @@ def search_tab(page: Page, endpoints: Endpoints, asked: gr.State, yours: gr.Stat
         page.on_again, [asked, *rest], board, **quiet
     )
 
-    with gr.Group(visible=False):
-        answer, trigger = gr.JSON(), gr.Button()
-        view, product, words = gr.Textbox("fused"), gr.Textbox(), gr.Textbox()
-        count, low, high = gr.Number(12), gr.Number(None), gr.Number(None)
-        presence, where = gr.Textbox("any"), gr.Textbox("shop")
-    api = {"concurrency_id": "search", "concurrency_limit": SEARCHES_AT_ONCE}
-    place = [where, yours]
-    trigger.click(
-        endpoints.search,
-        [text, picture, view, count, category, brand, low, high, presence, weight, *place],
-        answer,
-        api_name="search",
-        **api,
-    )
-    trigger.click(endpoints.compare, [text, picture, count, *place], answer, api_name="compare", **api)
-    trigger.click(endpoints.similar, [product, words, count, weight, *place], answer, api_name="similar", **api)
-    trigger.click(endpoints.explain, [text, product, picture, *place], answer, api_name="explain", **explaining)
-    trigger.click(endpoints.upload, file, [answer, yours], api_name="upload", **heavy)
-
 
 def chosen(event: gr.EventData) -> str:
     """The text of an example that was clicked."""
@@ -326,11 +327,6 @@ def tradeoff_tab(page: Page, endpoints: Endpoints) -> None:
     )
     events = {"api_visibility": "private", "concurrency_id": "heavy", "concurrency_limit": 1}
     gr.on([storage.change, dim.change], page.on_tradeoff, [storage, dim], readout, **events)
-    with gr.Group(visible=False):
-        answer, trigger, length, form = gr.JSON(), gr.Button(), gr.Number(None), gr.Textbox("f32")
-    trigger.click(
-        endpoints.tradeoff, [form, length], answer, api_name="tradeoff", concurrency_id="heavy", concurrency_limit=1
-    )
 
 
 def judged_facts(shop: Catalogue) -> tuple[dict[str, float] | None, list[str]]:
@@ -363,13 +359,15 @@ def main() -> None:
 
     On the Hub a missing setting is told on the page; elsewhere on the terminal.
     """
-    try:
-        page = lay_out(start())
-    except SetupError as error:
-        if "SPACE_ID" not in os.environ:
-            sys.exit(f"error: {error}")
-        page = setup_page(str(error))
-    page.launch(**LAUNCH)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder is deleted
+    with folder_for_files():
+        try:
+            page = lay_out(start())
+        except SetupError as error:
+            if "SPACE_ID" not in os.environ:
+                sys.exit(f"error: {error}")
+            page = setup_page(str(error))
+        page.launch(**LAUNCH)
 
 
 if __name__ == "__main__":

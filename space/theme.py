@@ -5,6 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 STYLE = Path(__file__).with_name("style.css")
+SCRIPT = Path(__file__).with_name("page.js")
 
 THEME = gr.themes.Base(
     primary_hue=gr.themes.colors.indigo,

@@ -43,7 +43,7 @@ HEAVY = {"concurrency_id": "heavy", "concurrency_limit": 1}
 API_HELP = """
 Every part of the page is an endpoint. `pip install gradio_client`, then
 
-```python
+```
 from gradio_client import Client, handle_file
 
 client = Client("{address}")

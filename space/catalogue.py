@@ -26,6 +26,7 @@ THUMBNAIL_SIZE = 224
 MAX_QUERY_CHARACTERS = 500
 MAX_RESULTS = 50
 CUTOFF = 10  # of nDCG
+FITTING, NOTHING = 0.6, 0.01  # of scores; see `Catalogue.least_score`
 PRESENCE = ("any", "with picture", "without picture")
 
 
@@ -333,6 +334,14 @@ class Catalogue:
     def right(self) -> int:
         """The least grade of a right result: 2, or 1 where no product has a higher one; 1 is near where 2 is given."""
         return min(2, max((grade for grades in self.judged.values() for grade in grades.values()), default=2))
+
+    def least_score(self) -> float:
+        """The least fused score of a first result that fits a query of words: `FITTING` of what nearly all judged
+        queries find in this catalogue, and where there are none a score that says nothing at all."""
+        if not self.judged_texts:
+            return NOTHING
+        best = (self.judged_vectors @ self.vectors["fused"].T).max(axis=1)
+        return max(FITTING * float(np.quantile(best, 0.05)), NOTHING)
 
     def judged_values(self) -> dict[str, np.ndarray]:
         """nDCG@10 of each judged query `(Q,)` in each view."""

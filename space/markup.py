@@ -62,7 +62,7 @@ def problem_board(message: str) -> str:
     return str(page.problem_board(message))
 
 
-def board(catalogue: Catalogue, query: Query, views: dict[str, Found], milliseconds: float) -> str:
+def board(catalogue: Catalogue, query: Query, views: dict[str, Found], milliseconds: float, fits: bool = True) -> str:
     """Result lists side by side, row by row, or one alone.
 
     Args:
@@ -70,6 +70,8 @@ def board(catalogue: Catalogue, query: Query, views: dict[str, Found], milliseco
         query (`Query`): what was asked.
         views (`dict[str, Found]`): view to its results.
         milliseconds (`float`): how long the search took, once the query was a vector.
+        fits (`bool`, *optional*, defaults to `True`): `False` if nothing fits the query well; then that is said, and
+            the lists are shown on demand.
     """
     like = title_of(catalogue.products[catalogue.rows[query.like]]) if query.like else ""
     lanes = [
@@ -81,8 +83,9 @@ def board(catalogue: Catalogue, query: Query, views: dict[str, Found], milliseco
         }
         for view, found in views.items()
     ]
-    said = missed(catalogue, query, views)
-    return str(page.board(query, like, said, shares_of(query.shares), lanes, len(catalogue), milliseconds))
+    said = missed(catalogue, query, views) if fits else ""
+    facts = (catalogue.name, len(catalogue), milliseconds, fits)
+    return str(page.board(query, like, said, shares_of(query.shares), lanes, *facts))
 
 
 def _right(catalogue: Catalogue, query: Query, found: Found) -> str:

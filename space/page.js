@@ -63,8 +63,10 @@ const chips = (name) => all(`.chosen[data-name=${name}]`);
 const values = (name) => chips(name).map((chip) => find('input', chip).value);
 const clear = (...names) => names.forEach((name) => chips(name).forEach((chip) => chip.remove()));
 
-function clearFilters() {
+// Filters and products that others are to be like are those of one catalogue
+function leave() {
   clear(...LISTS, 'low', 'high');
+  form.elements.like.value = form.elements.but.value = '';
 }
 
 // What depends on the form: the boxes in the popovers, their counts, the rows of the search box
@@ -156,8 +158,8 @@ function show(answer, asking) {
   results.innerHTML = answer?.board ?? LOST;
   results.inert = false;
   results.removeAttribute('aria-busy');
-  const found = all('#results .lane.fused .card').length;
-  find('#status').textContent = find('#results [role=alert]') ? '' : found ? `${found} results` : 'Nothing is asked for.';
+  const said = find('#results .state:not([role=alert])'), found = all('#results .lane.fused .card').length;
+  find('#status').textContent = said ? said.textContent : found ? `${found} results` : '';
   follow();
   if (results.getBoundingClientRect().top < 0) results.scrollIntoView();
 }
@@ -223,7 +225,7 @@ function bring(file) {
     return before;
   });
   form.elements.where.value = 'yours';
-  clearFilters();
+  leave();
   ask();
 }
 
@@ -235,7 +237,7 @@ function forget() {
   call('forget', {visitor});
   if (form.elements.where.value !== 'yours') return;
   form.elements.where.value = 'shop';
-  clearFilters();
+  leave();
   ask();
 }
 
@@ -295,7 +297,7 @@ form.addEventListener('change', ({target}) => {
     if (target.value !== DEFAULTS.presence) choose('presence', target.value);
     ask();
   } else if (target.name === 'where') {
-    clearFilters();
+    leave();
     ask();
   } else if (target !== box && target.name) ask();
 });

@@ -47,6 +47,7 @@ class Page:
         values = self.shop.judged_values() if self.shop.judged_texts else None
         self.means = {view: float(of.mean()) for view, of in values.items()} if values else None
         self.firsts = self.shop.judged_firsts() if values else None
+        self.least_score = self.shop.least_score()
         self.examples = reasons.examples(self.shop, values)
 
     def whole(self) -> str:
@@ -82,7 +83,10 @@ class Page:
         if show not in LISTS or count not in map(str, COUNTS):
             raise VisitorError(f"Lists are shown {' or '.join(LISTS)}, with {', '.join(map(str, COUNTS))} results.")
         found = catalogue.search(query, filters_of(request), int(count), VIEWS if show == "side" else ALONE)
-        return markup.board(catalogue, query, found, 1000 * (time.perf_counter() - begin))
+        milliseconds = 1000 * (time.perf_counter() - begin)
+        is_of_words = query.picture is None and query.like is None
+        fits = not is_of_words or found["fused"].hits[0].score >= self.least_score
+        return markup.board(catalogue, query, found, milliseconds, fits)
 
     def why(self, request: dict, picture: bytes | None) -> dict[str, str]:
         """Why the product `id` was found, as the `drawer`'s HTML."""

@@ -242,3 +242,71 @@ def test_examples_and_the_keyboard(url):
         images = page.locator("#results img")
         assert all(images.nth(row).get_attribute("alt") for row in range(images.count()))
         assert errors == []
+
+
+def test_the_address_is_what_is_asked(url):
+    """Sharing, Back and reload show what was asked, with its filters and view; a cleared box stays clear."""
+    with open_page(url) as (page, errors):
+        opening = page.input_value("#query")
+        assert "?" not in page.url and page.locator("#results .fused .card").count() == 8, "it opens without results"
+        search(page, "red mug")
+        page.locator(".pop[data-of=brand] summary").click()
+        page.get_by_label("blue").check()
+        page.locator("#view summary").click()
+        page.get_by_label("fused only").check()
+        page.wait_for_function("document.querySelectorAll('#results:not([aria-busy]) .lane').length === 1")
+        shared, ids = page.url, page.locator("#results .card").evaluate_all("all => all.map(one => one.dataset.id)")
+        assert "q=red+mug" in shared and "brand=blue" in shared and "show=fused" in shared
+        for visit in (lambda: page.reload(), lambda: page.goto(shared)):
+            visit()
+            page.locator("#results .what", has_text="red mug").wait_for()
+            assert page.locator("#results .card").evaluate_all("all => all.map(one => one.dataset.id)") == ids
+            assert (
+                page.locator("input[data-name=brand][value=blue]").is_checked()
+                and page.input_value("#query") == "red mug"
+            )
+        page.fill("#query", "")
+        page.locator("#results .state", has_text="Type what a shopper would").wait_for()
+        page.reload()
+        page.locator("#results .state", has_text="Type what a shopper would").wait_for()
+        page.go_back()
+        page.locator("#results .what", has_text="red mug").wait_for()
+        for _ in range(3):
+            page.go_back()
+        page.locator("#results:not([aria-busy]) .what", has_text=opening).wait_for()
+        assert page.locator(".chosen").count() == 0 and page.locator("#results .lane").count() == 3 and errors == []
+        page.goto(f"{url}?q=mug&brand=nobody&k=1000&low=cheap&where=moon")
+        page.locator("#results [role=alert]").wait_for()
+        assert errors == []
+
+
+def test_nothing_fits(url, space, monkeypatch):
+    monkeypatch.setattr(space, "least_score", 1.1)
+    with open_page(url) as (page, errors):
+        search(page, "red mug")
+        page.locator("#results .state", has_text="No good match").wait_for()
+        assert not page.locator("#results .card").first.is_visible()
+        page.get_by_text("Show the nearest products").click()
+        page.locator("#results .card").first.click()
+        page.locator("#why .similar").click()
+        page.locator("#results .what", has_text="Like").wait_for()
+        assert page.locator("#results .card").first.is_visible(), "a product is like another one, whatever the scores"
+        assert errors == []
+
+
+def test_what_is_under_way_is_seen(url, space):
+    """Old results can't be clicked and make room for the shapes of those to come; a lost server is told."""
+    with open_page(url) as (page, errors):
+        search(page, "red mug")
+        with delayed(space, "search", [1.0]):
+            page.fill("#query", "blue mug")
+            page.keyboard.press("Enter")
+            page.locator("#results[aria-busy] .ghost").first.wait_for()
+            assert page.evaluate("document.querySelector('#results').inert")
+            page.locator("#results:not([aria-busy]) .what", has_text="blue mug").wait_for()
+        page.route("**/component_server/**", lambda route: route.abort())
+        page.fill("#query", "green mug")
+        page.keyboard.press("Enter")
+        page.locator("#results [role=alert]", has_text="did not answer").wait_for()
+        page.unroute("**/component_server/**")
+        search(page, "green mug")

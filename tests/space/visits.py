@@ -4,6 +4,7 @@ A [`Visit`] does each action in the browser and notes what a visitor means by it
 the notes say, however slow and unordered the server's answers were.
 """
 
+import html
 import random
 import re
 import threading
@@ -168,14 +169,14 @@ class Visit:
             self.folder / f"{self.seed}-{len(self.done)}.zip", {"a.csv": "\n".join(["title", *self.products])}
         )
         self.page.set_input_files("#file", file)
-        self.mean(where="yours", brand=())
+        self.mean(where="yours", brand=(), like="", but="")
 
     def place(self):
         if not self.products:
             return False
         where = "shop" if self.asked.where == "yours" else "yours"
         self.page.locator(f"input[name=where][value={where}]").evaluate("radio => radio.click()")
-        return self.mean(where=where, brand=())
+        return self.mean(where=where, brand=(), like="", but="")
 
     def clear(self):
         if not self.asked.q:
@@ -266,6 +267,7 @@ class Visit:
 
 def shown_ids(board: str) -> tuple:
     """What was asked and the ids of the cards of a board's HTML, in order, or the words of a message."""
+    board = html.unescape(board)
     message = re.findall(r"class=[\"']state[^>]*>(.*?)</div>", board, re.S)
     what = re.findall(r"class=[\"']what[\"']>(.*?)</span>", board, re.S)
     return what, re.findall(r"data-id=[\"']([^\"']*)[\"']", board), [re.sub(r"\W+", " ", one) for one in message]

@@ -23,6 +23,11 @@ pytestmark = [
     ),
 ]
 
+FOCUS = """() => {
+  const one = document.activeElement, kind = one.closest('.card, .chip, .camera, .pop') ?? one;
+  const shown = one.closest('.camera, .file') ?? one;
+  return [kind.classList[0] ?? kind.id, getComputedStyle(shown).outlineStyle !== 'none'];
+}"""
 VISITS = int(os.environ.get("MMFUSION_VISITS", "6"))
 SLOWEST = 2.0 if VISITS > 6 else 0.5  # seconds
 
@@ -310,3 +315,70 @@ def test_what_is_under_way_is_seen(url, space):
         page.locator("#results [role=alert]", has_text="did not answer").wait_for()
         page.unroute("**/component_server/**")
         search(page, "green mug")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_serious(url, size, dark):
+    """On every tab, with the drawer, a popover, a message and held things open."""
+    playwright = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed")
+
+    def check(page, state: str) -> None:
+        page.wait_for_timeout(300)  # for what fades in
+        found = playwright.Axe().run(page).response["violations"]
+        bad = [(one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")]
+        assert not bad, state
+
+    with open_page(url, size, dark=dark) as (page, errors):
+        check(page, "opening")
+        page.locator("#results .card").first.click()
+        page.locator("#why .similar").wait_for()
+        page.locator("#why .numbers summary").click()
+        check(page, "drawer")
+        page.fill("#why input", "green")
+        page.keyboard.press("Enter")
+        page.locator("#results .what", has_text="but").wait_for()
+        for summary in page.locator("details.pop > summary").all():
+            summary.click()
+            check(page, summary.inner_text())
+            page.keyboard.press("Escape")
+        page.locator(".pop[data-of=price] summary").click()
+        page.get_by_label("from", exact=True).fill("1000")
+        page.keyboard.press("Tab")
+        page.locator("#results [role=alert]").wait_for()
+        check(page, "message")
+        for tab in ("Trade-offs", "API"):
+            page.get_by_role("tab", name=tab).click()
+            check(page, tab)
+        assert errors == []
+
+
+def test_the_keyboard_reaches_everything_and_stays_in_the_drawer(url):
+    """Focus is seen on what has it, the drawer keeps it, and Escape gives it back."""
+    with open_page(url) as (page, errors):
+        page.focus("#query")
+        assert page.evaluate("getComputedStyle(document.querySelector('.searchbar')).boxShadow") != "none"
+        seen = []
+        while len(seen) < 60 and "card" not in seen:
+            page.keyboard.press("Tab")
+            kind, is_seen = page.evaluate(FOCUS)
+            assert is_seen, f"no focus is seen on {kind}"
+            seen.append(kind)
+        assert {"camera", "chip", "pop", "card"} <= set(seen)
+        card = page.evaluate("document.activeElement.dataset.id")
+        page.keyboard.press("Enter")
+        page.locator("#why .similar").wait_for()
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            inside = "document.activeElement === document.body || Boolean(document.activeElement.closest('#why'))"
+            assert page.evaluate(inside), "the keyboard has left the drawer"
+        assert page.evaluate("document.querySelector('#why').matches(':modal')")
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.dataset.id") == card
+        page.locator("#yours summary").click()
+        page.mouse.click(5, 700)
+        assert not page.locator("#yours .panel").is_visible(), "a click elsewhere leaves the popover open"
+        page.locator("#results .fused .card").first.hover()
+        linked = page.locator("#results .card.linked")
+        assert len(set(linked.evaluate_all("all => all.map(one => one.dataset.id)"))) == 1 and errors == []

@@ -95,8 +95,13 @@ def lay_out(shop: Catalogue) -> gr.Blocks:
 
 def api_tab(endpoints: Endpoints, example: str) -> None:
     """What programs can ask, and the endpoints themselves."""
-    address = os.environ.get("SPACE_ID", "http://127.0.0.1:7860")
-    gr.Markdown(API_HELP.format(address=address, example=example), elem_id="api")
+
+    def written(request: gr.Request) -> str:
+        address = os.environ.get("SPACE_ID") or str(request.request.base_url)
+        return API_HELP.format(address=address, example=example)
+
+    shown = gr.Markdown(API_HELP.format(address="http://127.0.0.1:7860", example=example), elem_id="api")
+    gr.on(None, written, None, shown, api_visibility="private", queue=False, show_progress="hidden")
     shop, many = endpoints.shop, {"multiselect": True, "allow_custom_value": True}
     with gr.Group(visible=False):
         answer, trigger, yours = gr.JSON(), gr.Button(), gr.State(None, time_to_live=3600)

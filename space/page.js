@@ -81,6 +81,7 @@ function follow() {
     if (summary) summary.dataset.count = names.flatMap(values).length || '';
   }
   find('#yours summary').textContent = form.elements.where.value === 'yours' ? 'In: your products' : 'Your products';
+  find('#clear').hidden = chosen.children.length < 2;
   const like = form.elements.like.value, held = find('#held');
   held.replaceChildren();
   if (like) held.append(holder(null, `like ${titles.get(like) ?? 'this'}`, 'Search for something else'));
@@ -209,10 +210,15 @@ function bring(file) {
     find('#report p').replaceChildren('A file of products has at most 20 MB; give a smaller one.');
     return;
   }
-  report('');
-  find('#report').textContent = `Reading ${file.name} …`;
+  report('<p></p><progress max="1"></progress>');
+  find('#report p').textContent = `Reading ${file.name} …`;
+  const seen = setInterval(async () => {
+    const done = (await call('progress', {visitor}))?.done, bar = find('#report progress');
+    if (number === brought && bar && done != null) bar.value = done;
+  }, 500);
   find('#forget').hidden = true;
   yours = call('bring', {visitor, number}, file).catch(() => null).then((answer) => {
+    clearInterval(seen);
     if (number !== brought) return yours;
     report(answer?.report ?? LOST);
     find('#forget').hidden = !answer?.ready;
@@ -266,6 +272,7 @@ function like(id, but) {
   form.elements.weight.value = DEFAULTS.weight;
   picture = null;
   ask();
+  results.focus(); // the product that had the focus goes
 }
 
 // What a visitor does -------------------------------------------------------------------------------------------------
@@ -312,6 +319,10 @@ form.addEventListener('click', (event) => {
     box.value = button.dataset.text;
     form.elements.like.value = form.elements.but.value = '';
     picture = null;
+    ask();
+  } else if (button?.id === 'clear') {
+    clear(...LISTS, 'low', 'high', 'presence');
+    form.elements.presence.value = DEFAULTS.presence;
     ask();
   } else if (button?.closest('.chosen')) {
     const chip = button.closest('.chosen');

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
@@ -44,6 +44,7 @@ class Page:
         self.endpoints = endpoints
         self.shop = endpoints.shop
         self.visitors = Visitors()
+        self.reading: dict[str, float] = {}  # visitor to the share of their file that was read
         values = self.shop.judged_values() if self.shop.judged_texts else None
         self.means = {view: float(of.mean()) for view, of in values.items()} if values else None
         self.firsts = self.shop.judged_firsts() if values else None
@@ -105,13 +106,27 @@ class Page:
     def bring(self, request: dict, content: bytes | None) -> dict:
         """Reads a visitor's file; `report` is HTML, and `ready` is true if there is something to search in."""
         try:
-            visitor, number = visitor_of(request), int(request.get("number", 1))
-            report, yours = self.endpoints.upload(kept_file(content or b""))
-            self.visitors.keep(visitor, number, yours)
+            visitor, number = visitor_of(request), number_of(request.get("number"), "A file's number") or 1
+            report, yours = self.endpoints.upload(
+                kept_file(content or b""), lambda batches: self._counted(visitor, batches)
+            )
+            self.visitors.keep(visitor, int(number), yours)
         except (VisitorError, gr.Error) as error:
             return {"report": markup.problem_board(getattr(error, "message", None) or str(error)), "ready": False}
         shown = markup.upload_report(report["products"], report["with_picture"], report["problems"])
         return {"report": shown, "ready": True}
+
+    def _counted(self, visitor: str, batches: list) -> Iterator:
+        try:
+            for number, batch in enumerate(batches):
+                self.reading[visitor] = number / len(batches)
+                yield batch
+        finally:
+            self.reading.pop(visitor, None)
+
+    def progress(self, request: dict, _: bytes | None) -> dict:
+        """The share `done` of a visitor's file that was read; `None` before its turn came."""
+        return {"done": self.reading.get(str(request.get("visitor")))}
 
     def forget(self, request: dict, _: bytes | None) -> dict:
         """Forgets what a visitor brought."""
@@ -156,7 +171,8 @@ def filters_of(request: dict) -> Filters:
     Raises:
         VisitorError: if a price is no number.
     """
-    lists = [[str(value) for value in request.get(name) or []] for name in ("category", "brand")]
+    lists = [request.get(name) or [] for name in ("category", "brand")]
+    lists = [[str(value) for value in (of if isinstance(of, list) else [of])] for of in lists]
     prices = [number_of(request.get(name), "A price") for name in ("low", "high")]
     return Filters(*lists, *prices, str(request.get("presence") or "any"))
 
@@ -202,6 +218,7 @@ def server_functions(page: Page) -> list[Callable]:
         "search": ThreadPoolExecutor(SEARCHES_AT_ONCE, "search"),
         "why": ThreadPoolExecutor(2, "why"),
         "bring": ThreadPoolExecutor(1, "bring"),
+        "progress": ThreadPoolExecutor(1, "progress"),
         "forget": ThreadPoolExecutor(1, "forget"),
     }
 
@@ -220,5 +237,8 @@ def unpacked(sent) -> tuple[dict, bytes | None]:
     """The request and the content of the file, if there is one, of what the browser sent."""
     if isinstance(sent, dict):
         return sent, None
-    request = json.loads(sent.data["request"])
-    return request if isinstance(request, dict) else {}, sent.files[0][1] if sent.files else None
+    try:
+        request = json.loads(sent.data["request"])
+        return request if isinstance(request, dict) else {}, sent.files[0][1] if sent.files else None
+    except (AttributeError, KeyError, TypeError, ValueError):  # not from our page
+        return {}, None

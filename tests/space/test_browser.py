@@ -232,7 +232,7 @@ def test_the_tabs_and_a_bad_picture(url, tmp_path):
             page.get_by_label(storage).check()
         page.locator("#readout", has_text="dimensions as b1").wait_for()
         page.get_by_role("tab", name="API").click()
-        page.get_by_text("gradio_client").first.wait_for()
+        page.locator("#api", has_text=f'client = Client("{url}")').wait_for()
         assert errors == []
 
 

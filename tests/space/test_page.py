@@ -62,6 +62,8 @@ def test_choices_are_sent_where_the_browser_has_others(page):
         ({"q": "mug", "k": "1000"}, "4, 8, 12, 24 results"),
         ({"q": "mug", "show": "<b>"}, "side or fused"),
         ({"q": "mug", "brand": ["<script>"]}, "No product has the brand"),
+        ({"q": "mug", "brand": 5}, "No product has the brand '5'"),
+        ({"q": "mug", "category": "Kitchen"}, "No product has the category 'Kitchen'"),
         ({"q": "mug", "where": "moon"}, "Search in one of"),
         ({"q": "mug", "where": "yours", "visitor": "../../etc"}, "no key of its own"),
         ({"like": "nobody"}, "no product with the id"),
@@ -71,6 +73,11 @@ def test_a_wrong_request_gets_one_sentence(page, request_, words):
     board = page.search(request_, None)["board"]
     assert words in "".join(shown_ids(board)[2] or [board]) or words in board.replace("&#39;", "'")
     assert "<script" not in board and "data-id" not in board
+
+
+def test_what_is_no_request_is_an_empty_one(page):
+    for sent in (None, 5, "red mug", ["q"], {}):
+        assert "Type what a shopper would" in page.search(*pages.unpacked(sent))["board"]
 
 
 def test_a_bad_picture_and_a_bad_file_get_one_sentence_and_leave_nothing(page, tmp_path, monkeypatch):

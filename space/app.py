@@ -7,6 +7,7 @@ the page and wires its events.
 """
 
 import os
+import signal
 import sys
 
 # before numpy and torch are there: many visitors use all cores, more threads for each only get in the way
@@ -22,9 +23,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 
 import gradio as gr
 import markup
+from api import THREADS, programs
 from catalogue import Catalogue
 from endpoints import Endpoints
-from page import SEARCHES_AT_ONCE, Page, server_functions
+from page import Page, server_functions
+from sent_files import folder_for_files
 from start import SetupError, start
 from theme import SCRIPT, STYLE, THEME
 from tradeoff import STORAGE
@@ -34,11 +37,11 @@ LAUNCH = {
     "theme": THEME,
     "css_paths": STYLE,
     "max_file_size": MAX_FILE_BYTES,
-    "state_session_capacity": 100,  # programs whose uploads are kept
+    "state_session_capacity": 1_000,  # sessions of programs
+    "max_threads": THREADS,
     "footer_links": ["api", "gradio"],
     "ssr_mode": False,
 }
-FILE_TYPES = [".csv", ".tsv", ".tab", ".psv", ".txt", ".zip"]
 HEAVY = {"concurrency_id": "heavy", "concurrency_limit": 1}
 API_HELP = """
 Every part of the page is an endpoint. `pip install gradio_client`, then
@@ -62,16 +65,12 @@ client.predict(product_id=answer["results"][0]["id"], text="in blue", api_name="
 - `/explain` takes `query`, `product_id`, `picture` and `where`. It gives the `contributions` of the blocks to the
   score and the `picture_map`.
 - `/tradeoff` takes `storage` (f32, f16, i8, b1) and `dim`, and gives nDCG@10, overlap, bytes and milliseconds.
-- `/upload` takes `file` (CSV or ZIP) and tells what was read; then `where="yours"` searches it in this session.
+- `/upload` takes `file` (a table or ZIP) and `columns` (`{{"title": "Name"}}`), and tells what was read; then
+  `where="yours"` searches it in this session. `/preview` takes the same and tells how it would be read, `/sample`
+  gives a file to fill, and `/clear` forgets the session's products.
 
 A mistake raises `AppError` with one sentence that says what to do.
 """
-
-
-def unread(image: gr.Image) -> gr.Image:
-    """The same component, which hands over the uploaded file unread: `pictures.py` reads it within bounds."""
-    image.preprocess = lambda payload: None if payload is None else payload.path
-    return image
 
 
 def lay_out(shop: Catalogue) -> gr.Blocks:
@@ -89,44 +88,25 @@ def lay_out(shop: Catalogue) -> gr.Blocks:
             with gr.Tab("Trade-offs"):
                 tradeoff_tab(endpoints)
             with gr.Tab("API"):
-                api_tab(endpoints, page.examples[0].text)
-    return blocks.queue(max_size=200, default_concurrency_limit=2)
+                guide = gr.Markdown(api_help(None, page.examples[0].text), elem_id="api")
+        programs(endpoints)
+
+        def addressed(request: gr.Request) -> str:
+            return api_help(request, page.examples[0].text)
+
+        blocks.load(addressed, None, guide, api_visibility="private", show_progress="hidden")
+    return blocks.queue(max_size=1_000, default_concurrency_limit=2)
 
 
-def api_tab(endpoints: Endpoints, example: str) -> None:
-    """What programs can ask, and the endpoints themselves."""
-
-    def written(request: gr.Request) -> str:
-        address = os.environ.get("SPACE_ID") or str(request.request.base_url)
-        return API_HELP.format(address=address, example=example)
-
-    shown = gr.Markdown(API_HELP.format(address="http://127.0.0.1:7860", example=example), elem_id="api")
-    gr.on(None, written, None, shown, api_visibility="private", queue=False, show_progress="hidden")
-    shop, many = endpoints.shop, {"multiselect": True, "allow_custom_value": True}
-    with gr.Group(visible=False):
-        answer, trigger, yours = gr.JSON(), gr.Button(), gr.State(None, time_to_live=3600)
-        text, picture = gr.Textbox(label="Search"), unread(gr.Image(type="filepath", label="Query picture"))
-        weight = gr.Slider(0, 1, value=0.5, step=0.05, label="Weight of the picture beside words")
-        category = gr.Dropdown(list(shop.values("category")), label="Category", **many)
-        brand = gr.Dropdown(list(shop.values("brand")), label="Brand", **many)
-        file = gr.File(label="CSV or ZIP", file_types=FILE_TYPES)
-        view, product, words = gr.Textbox("fused"), gr.Textbox(), gr.Textbox()
-        count, low, high = gr.Number(12), gr.Number(None), gr.Number(None)
-        presence, where = gr.Textbox("any"), gr.Textbox("shop")
-    api = {"concurrency_id": "search", "concurrency_limit": SEARCHES_AT_ONCE}
-    explaining = {"concurrency_id": "explain", "concurrency_limit": 2}
-    place = [where, yours]
-    trigger.click(
-        endpoints.search,
-        [text, picture, view, count, category, brand, low, high, presence, weight, *place],
-        answer,
-        api_name="search",
-        **api,
-    )
-    trigger.click(endpoints.compare, [text, picture, count, *place], answer, api_name="compare", **api)
-    trigger.click(endpoints.similar, [product, words, count, weight, *place], answer, api_name="similar", **api)
-    trigger.click(endpoints.explain, [text, product, picture, *place], answer, api_name="explain", **explaining)
-    trigger.click(endpoints.upload, file, [answer, yours], api_name="upload", **HEAVY)
+def api_help(request: gr.Request | None, example: str) -> str:
+    """How programs ask, with the address that the visitor's browser knows the page by, or the Space's id."""
+    address = "http://127.0.0.1:7860"
+    if request is not None:
+        headers, url = request.headers, request.request.url
+        scheme = headers.get("x-forwarded-proto", url.scheme).split(",")[0].strip()
+        host = headers.get("x-forwarded-host", headers.get("host", url.netloc)).split(",")[0].strip()
+        address = f"{scheme}://{host}{request.request.scope.get('root_path', '')}"
+    return API_HELP.format(address=os.environ.get("SPACE_ID", address), example=example)
 
 
 def tradeoff_tab(endpoints: Endpoints) -> None:
@@ -148,9 +128,6 @@ def tradeoff_tab(endpoints: Endpoints) -> None:
     # one measurement runs at a time, and the last choice is measured when it is done
     events = {"api_visibility": "private", "trigger_mode": "always_last", **HEAVY}
     gr.on([storage.change, dim.change], measured, [storage, dim], readout, **events)
-    with gr.Group(visible=False):
-        answer, trigger, length, form = gr.JSON(), gr.Button(), gr.Number(None), gr.Textbox("f32")
-    trigger.click(endpoints.tradeoff, [form, length], answer, api_name="tradeoff", **HEAVY)
 
 
 def setup_page(message: str) -> gr.Blocks:
@@ -165,13 +142,15 @@ def main() -> None:
 
     On the Hub a missing setting is told on the page; elsewhere on the terminal.
     """
-    try:
-        page = lay_out(start())
-    except SetupError as error:
-        if "SPACE_ID" not in os.environ:
-            sys.exit(f"error: {error}")
-        page = setup_page(str(error))
-    page.launch(**LAUNCH)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder is deleted
+    with folder_for_files():
+        try:
+            page = lay_out(start())
+        except SetupError as error:
+            if "SPACE_ID" not in os.environ:
+                sys.exit(f"error: {error}")
+            page = setup_page(str(error))
+        page.launch(**LAUNCH)
 
 
 if __name__ == "__main__":

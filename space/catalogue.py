@@ -7,11 +7,15 @@ and `image` for the product as if it had only that modality. All come from one r
 the page sets side by side, and their nDCG, are the very ones of the model's report.
 """
 
+import copy
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -61,6 +65,9 @@ class ShopEncoder:
     Args:
         name (`str`): folder or Hub id of a saved model; it brings its own code.
 
+    Raises:
+        ValueError: if weights are missing or damaged; the libraries raise other kinds, too.
+
     Attributes:
         blocks (`tuple[str, ...]`): names of the blocks of a vector, such as `text`, `lexical`, `image` and `cross`.
         dim (`int`): length of the vectors.
@@ -68,13 +75,16 @@ class ShopEncoder:
 
     def __init__(self, name: str):
         self.name = name
-        self.model = AutoModel.from_pretrained(name, trust_remote_code=True).eval().requires_grad_(False)
+        model, loading = AutoModel.from_pretrained(name, trust_remote_code=True, output_loading_info=True)
+        check_weights(model, loading["missing_keys"])
+        self.model = model.eval().requires_grad_(False)
         self.model.vision_model.to(memory_format=torch.channels_last)  # 1.5 to 4 times faster on a CPU
         self.processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
         self.blocks = tuple(self.model.config.blocks)
         self.dim = self.model.config.projection_dim
         self.words = Batched(self._words)
-        self.query = lru_cache(maxsize=2000)(self._query)
+        self.reader = copy.deepcopy(self.processor)  # of products: a tokenizer serves one thread at a time
+        self.reading = Lock()
 
     def products(self, products: list[dict], progress: Callable[[Iterable], Iterable] = iter) -> dict[str, np.ndarray]:
         """Embeds products.
@@ -84,17 +94,22 @@ class ShopEncoder:
             progress (`Callable`, *optional*): wraps the batches, such as `tqdm`.
 
         Returns:
-            `dict`: each of `VIEWS` to unit vectors of shape `(N, dim)`, float32.
+            `dict`: each of `VIEWS` to unit vectors of shape `(N, dim)`, float32. As many batches run beside each
+            other as there are cores.
         """
-        found = {view: [] for view in VIEWS}
         batches = [products[start : start + BATCH_SIZE] for start in range(0, len(products), BATCH_SIZE)]
-        for batch in progress(batches):
-            with torch.inference_mode():
-                states = self.model.encode_products(**self.processor.process_products(batch))
-                for view, vectors in found.items():
-                    features = self.model.get_product_features(states=states, view=view)
-                    vectors.append(features.pooler_output.float().numpy())
-        return {view: np.concatenate(vectors) for view, vectors in found.items()}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            running = [pool.submit(self._products, batch) for batch in batches]
+            found = [done.result() for done in progress(running)]
+        return {view: np.concatenate([of[view] for of in found]) for view in VIEWS}
+
+    @torch.inference_mode()
+    def _products(self, batch: list[dict]) -> dict[str, np.ndarray]:
+        with self.reading:
+            inputs = self.reader.process_products(batch)
+        states = self.model.encode_products(**inputs)
+        features = {view: self.model.get_product_features(states=states, view=view) for view in VIEWS}
+        return {view: of.pooler_output.float().numpy() for view, of in features.items()}
 
     def texts(self, texts: list[str]) -> np.ndarray:
         """Unit vectors `(N, dim)` of queries, float32."""
@@ -120,8 +135,8 @@ class ShopEncoder:
         return inputs
 
     @torch.inference_mode()
-    def _query(self, text: str, picture: bytes | None = None, picture_weight: float = 0.5) -> Query:
-        """A query of words, of a picture or of both; `query` is the same and remembers the last 2,000."""
+    def query(self, text: str, picture: bytes | None = None, picture_weight: float = 0.5) -> Query:
+        """A query of words, of a picture or of both. None is remembered: who asks next could tell by the time."""
         if picture is None:
             return self.words(text)
         features = self.model.get_query_features(**self.inputs(text, picture, picture_weight))
@@ -164,6 +179,21 @@ class ShopEncoder:
         pixels = inputs["pixel_values"][0, 0].permute(1, 2, 0).numpy()
         pixels = 255 * (pixels * np.array(settings.image_std) + np.array(settings.image_mean))
         return pixels.clip(0, 255), maps[0, 0].numpy()
+
+
+def check_weights(model: torch.nn.Module, missing: Iterable[str]) -> None:
+    """Sees to it that a model's weights are all there and numbers.
+
+    Raises:
+        ValueError: naming one that is not.
+    """
+    if missing := sorted(missing):
+        raise ValueError(
+            f"the checkpoint lacks {len(missing):,} weights, such as {missing[0]}; save or fetch it again"
+        )
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"the weight {name} holds what is no number; save or fetch the model again")
 
 
 @dataclass

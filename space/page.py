@@ -4,24 +4,22 @@ The browser (`page.js`) holds what is typed and chosen, sends all of it with eac
 newest request alone. Only what a visitor brought is kept here, by the secret key of their page.
 """
 
-import asyncio
 import json
 import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
 import gradio as gr
 import markup
 import reasons
+from api import SEARCHES_AT_ONCE
 from catalogue import VIEWS, Catalogue, Filters, Query, VisitorError
 from endpoints import Endpoints
 from pictures import data_address, with_map
-from visitors import Visitors
+from workers import Workers
 
-SEARCHES_AT_ONCE = 16  # their queries are embedded together
 LISTS = ("side", "fused")
 COUNTS = (4, 8, 12, 24)
 VISITOR = re.compile(r"[0-9a-f]{32}")
@@ -43,7 +41,7 @@ class Page:
     def __init__(self, endpoints: Endpoints):
         self.endpoints = endpoints
         self.shop = endpoints.shop
-        self.visitors = Visitors()
+        self.visitors = endpoints.visitors
         self.reading: dict[str, float] = {}  # visitor to the share of their file that was read
         values = self.shop.judged_values() if self.shop.judged_texts else None
         self.means = {view: float(of.mean()) for view, of in values.items()} if values else None
@@ -107,20 +105,19 @@ class Page:
         """Reads a visitor's file; `report` is HTML, and `ready` is true if there is something to search in."""
         try:
             visitor, number = visitor_of(request), number_of(request.get("number"), "A file's number") or 1
-            report, yours = self.endpoints.upload(
-                kept_file(content or b""), lambda batches: self._counted(visitor, batches)
-            )
+            report, yours = self._read(visitor, kept_file(content or b""))
             self.visitors.keep(visitor, int(number), yours)
         except (VisitorError, gr.Error) as error:
             return {"report": markup.problem_board(getattr(error, "message", None) or str(error)), "ready": False}
         shown = markup.upload_report(report["products"], report["with_picture"], report["problems"])
         return {"report": shown, "ready": True}
 
-    def _counted(self, visitor: str, batches: list) -> Iterator:
+    def _read(self, visitor: str, path: str) -> tuple[dict, Catalogue]:
+        def tell(share: float) -> None:
+            self.reading[visitor] = share
+
         try:
-            for number, batch in enumerate(batches):
-                self.reading[visitor] = number / len(batches)
-                yield batch
+            return self.endpoints.upload(path, progress=tell)
         finally:
             self.reading.pop(visitor, None)
 
@@ -214,23 +211,25 @@ def kept_file(content: bytes) -> str:
 def server_functions(page: Page) -> list[Callable]:
     """The page's answers as `gr.HTML` takes them: each waits in a line of its own, so that heavy work holds no search
     up, and answers its own caller, so that none is lost or taken for another."""
+    few, pictures = Workers(2, 400), Workers(2, 100)
     lines = {
-        "search": ThreadPoolExecutor(SEARCHES_AT_ONCE, "search"),
-        "why": ThreadPoolExecutor(2, "why"),
-        "bring": ThreadPoolExecutor(1, "bring"),
-        "progress": ThreadPoolExecutor(1, "progress"),
-        "forget": ThreadPoolExecutor(1, "forget"),
+        "search": (Workers(SEARCHES_AT_ONCE, 400), pictures),
+        "why": (Workers(2, 100), None),
+        "bring": (Workers(1, 200, patient=True), None),
+        "progress": (few, None),
+        "forget": (few, None),
     }
 
-    def in_line(name: str, pool: ThreadPoolExecutor) -> Callable:
+    def in_line(name: str, workers: Workers, with_file: Workers | None) -> Callable:
         async def answer(sent):
             request, content = unpacked(sent)
-            return await asyncio.get_running_loop().run_in_executor(pool, getattr(page, name), request, content)
+            line = workers if content is None else with_file or workers
+            return await line.run(getattr(page, name), request, content)
 
         answer.__name__ = name
         return answer
 
-    return [in_line(name, pool) for name, pool in lines.items()]
+    return [in_line(name, *of) for name, of in lines.items()]
 
 
 def unpacked(sent) -> tuple[dict, bytes | None]:

@@ -1,19 +1,40 @@
 """Pictures from visitors and catalogues: read with bounds, made small, shown without a file."""
 
 import base64
+import ctypes
+import sys
+from contextlib import nullcontext
 from io import BytesIO
+from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # none that runs another program
-MAX_PIXELS = 40_000_000
+MAX_PIXELS = 24_000_000
+MAX_JPEG_PIXELS = 40_000_000  # which are decoded at a fraction of their size
 MAX_BYTES = 20_000_000
+ENOUGH = 768  # pixels of a side: all that is shown and embedded is smaller
+LARGE = 4_000_000  # pixels; larger pictures are decoded one at a time
+AT_MOST = f"at most {MAX_JPEG_PIXELS // 10**6} million are read of a JPEG, {MAX_PIXELS // 10**6} million of others"
 SHORT = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF's orientation
+
+decoding = Lock()
 
 
 def read_picture(content: bytes) -> Image.Image:
-    """Reads a picture upright, on a white background, as RGB.
+    """Reads a picture upright, on a white background, as RGB. A large one is made smaller by a whole number, so that
+    the longer side has at least 768 pixels.
 
     Args:
         content (`bytes`): a picture file; its name doesn't matter.
@@ -26,25 +47,62 @@ def read_picture(content: bytes) -> Image.Image:
         raise ValueError(f"The picture has {len(content) / 1e6:,.0f} MB; at most {MAX_BYTES // 10**6} MB are read.")
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(
-                    f"The picture has {picture.width:,} x {picture.height:,} pixels; "
-                    f"at most {MAX_PIXELS // 10**6} million are read."
-                )
-            picture.draft("RGB", (768, 768))  # a JPEG is decoded at a fraction of its size
-            picture = ImageOps.exif_transpose(picture)
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return picture.convert("RGB")
+            most, pixels = MAX_JPEG_PIXELS if picture.format == "JPEG" else MAX_PIXELS, picture.width * picture.height
+            if pixels <= most:
+                return _decoded(picture, pixels > LARGE)
+            width, height = picture.size
     except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"The picture has too many pixels; at most {MAX_PIXELS // 10**6} million are read."
-        ) from error
+        raise ValueError(f"The picture has too many pixels; {AT_MOST}.") from error
     except UnidentifiedImageError as error:
         raise ValueError(f"This is no picture that can be read; give a {SHORT}.") from error
-    except (OSError, SyntaxError, EOFError) as error:
+    except Exception as error:  # Pillow raises many kinds for damaged files
         raise ValueError("The picture is damaged or cut off; save it anew and try again.") from error
+    raise ValueError(f"The picture has {width:,} x {height:,} pixels; {AT_MOST}.")
+
+
+def _decoded(picture: Image.Image, is_large: bool) -> Image.Image:
+    """An opened picture as [`read_picture`] gives it."""
+    with decoding if is_large else nullcontext():
+        picture.draft("RGB", (ENOUGH, ENOUGH))  # a JPEG is decoded at a fraction of its size
+        turn = TURNS.get(_orientation(picture))
+        picture = _reduced(picture)
+        picture = picture if turn is None else picture.transpose(turn)
+    if is_large:
+        give_back_memory()
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def _orientation(picture: Image.Image) -> int | None:
+    """What the EXIF says of a picture's orientation; the rest of an EXIF, which may be damaged, is not read.
+
+    TIFF is turned by Pillow itself.
+    """
+    try:
+        found = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return None
+    return found if isinstance(found, int) and picture.format != "TIFF" else None
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    """A picture decoded, and made smaller if it is more than twice as large as needed."""
+    picture.load()
+    factor = max(picture.size) // ENOUGH
+    if factor < 2:
+        return picture
+    if picture.mode in ("1", "P", "PA"):  # whose pixels can't be mixed
+        has_alpha = picture.mode == "PA" or "transparency" in picture.info
+        picture = picture.convert("RGBA" if has_alpha else "RGB")
+    return picture.reduce(factor)
+
+
+def give_back_memory() -> None:
+    """Gives memory that was freed back to the system, where the C library would keep it (glibc)."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def small_jpeg(content: bytes, size: int) -> bytes:

@@ -8,13 +8,13 @@
 Without a model the quickstart's run is taken, and trained first if it is not there (in a checkout of mmfusion; it
 takes some minutes). Without a catalogue it is the small shop in `shop/`.
 
-The first start embeds the catalogue and writes its vectors to the prepared folder; later ones read them. A Space that
-was started once with its model and catalogue and then pushed starts quickly everywhere.
+The first start embeds the catalogue and writes its vectors to the prepared folder; later ones read them, and make them
+again if they are damaged. A Space that was started once with its model and catalogue and then pushed starts quickly
+everywhere.
 """
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import time
@@ -24,8 +24,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from catalogue import Catalogue, ShopEncoder, normalised
-from pictures import read_picture
+from catalogue import VIEWS, Catalogue, ShopEncoder, normalised
+from prepared import PreparedVectors, check_arrays
 from prices import price_text
 from tqdm.auto import tqdm
 
@@ -34,7 +34,6 @@ SHOP = HERE / "shop"
 CHECKOUT = HERE.parent
 MAX_PRODUCTS = 10_000
 MAX_JUDGED = 1_000
-PREPARED = re.compile(r"vectors-[0-9a-f]{32}\.npz")
 COLUMNS = ("title", "description", "category", "brand", "price")
 
 
@@ -94,7 +93,9 @@ def named_in_errors(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except SetupError:
+        raise
+    except Exception as error:  # the libraries raise any kind, tokenizers plain Exception, for damaged files
         reason = " ".join(str(error).split())[:300]
         raise SetupError(f"{name} can't be read: {type(error).__name__}: {reason}") from error
 
@@ -124,11 +125,11 @@ def load_catalogue(data: str, split: str | None, encoder: ShopEncoder) -> Catalo
         {"_id": str(product_id), **{name: values[row] for name, values in columns.items()}}
         for row, product_id in enumerate(corpus["_id"])
     ]
-    for row, product in enumerate(products):
-        product["pictured"] = pictures(row) is not None
     judged = {} if len(tables[0]) > MAX_PRODUCTS else load_judged(data, judged_split, cache)
-    vectors = prepared_vectors(encoder, products, pictures, list(judged))
-    queries = vectors.pop("queries")
+    vectors = prepared_vectors(encoder, products, pictures, list(judged), data)
+    queries, pictures.usable = vectors.pop("queries"), vectors.pop("pictured")
+    for product, pictured in zip(products, pictures.usable.tolist(), strict=True):
+        product["pictured"] = pictured
     name = Path(data).name if Path(data).is_dir() else data
     if total > MAX_PRODUCTS:
         print(f"mmfusion: {data}: the first {MAX_PRODUCTS:,} of {total:,} products are shown", flush=True)
@@ -189,10 +190,14 @@ class CataloguePictures:
 
     Args:
         corpus (`datasets.Dataset`): with a column `image` or without; of several pictures the first is shown.
+
+    Attributes:
+        usable (`np.ndarray` of shape `(N,)`, *optional*): False for pictures that can't be read, which are taken for
+            none.
     """
 
     def __init__(self, corpus: datasets.Dataset):
-        self.table = None
+        self.table, self.usable = None, None
         if "image" in corpus.column_names:
             feature = corpus.features["image"]
             plain = datasets.Image(decode=False)
@@ -202,60 +207,53 @@ class CataloguePictures:
 
     def __call__(self, row: int) -> bytes | None:
         """A row's picture file, or `None`."""
-        stored = self.table[row]["image"] if self.table is not None else None
+        is_usable = self.table is not None and (self.usable is None or self.usable[row])
+        stored = self.table[row]["image"] if is_usable else None
         if isinstance(stored, list):
             stored = stored[0] if stored else None
         return (stored or {}).get("bytes") or None
 
 
 def prepared_vectors(
-    encoder: ShopEncoder, products: list[dict], pictures: CataloguePictures, queries: list[str]
+    encoder: ShopEncoder, products: list[dict], pictures: CataloguePictures, queries: list[str], data: str
 ) -> dict[str, np.ndarray]:
-    """The vectors of products in each view and of judged `queries`; made now if they are not in the prepared folder.
+    """The vectors of products in each view and of judged `queries`, and which products are `pictured` `(N,)`; made now
+    if they are not in the prepared folder.
 
     Pictures that can't be read are counted, and their products embedded by their text.
+
+    Raises:
+        ValueError: if the model's vectors are no numbers.
     """
     folder = Path(os.environ.get("MMFUSION_PREPARED") or HERE / "prepared")
-    file = folder / f"vectors-{fingerprint(encoder, products, pictures, queries)}.npz"
-    if file.is_file():
-        with np.load(file) as arrays:
-            return dict(arrays)
-    readable = usable_products(products, pictures)
+    names = [str(Path(name).resolve()) if Path(name).is_dir() else name for name in (encoder.name, data)]
+    kept = PreparedVectors(folder, "\0".join(names), fingerprint(encoder, products, pictures, queries))
+    shapes = {view: (len(products), encoder.dim) for view in VIEWS}
+    shapes |= {"queries": (len(queries), encoder.dim), "pictured": (len(products),)}
+    if vectors := kept.read(shapes):
+        return vectors
+    readable = [{**product, "image": usable_picture(encoder, pictures(row))} for row, product in enumerate(products)]
     vectors = encoder.products(readable, lambda batches: tqdm(batches, desc="embedding", unit="batch"))
     vectors["queries"] = encoder.texts(queries)
+    vectors["pictured"] = np.array([product["image"] is not None for product in readable], dtype=bool)
     try:
-        write_vectors(file, vectors)
-    except OSError as error:
-        print(f"mmfusion: {folder}: vectors can't be kept, the next start makes them again ({error})", flush=True)
+        check_arrays(vectors, shapes)
+    except ValueError as error:
+        raise ValueError(f"{encoder.name}: {error}; its weights are damaged") from error
+    if bad := sum(pictures(row) is not None for row in np.flatnonzero(~vectors["pictured"]).tolist()):
+        print(f"mmfusion: {bad:,} pictures can't be read; their products are embedded by their text", flush=True)
+    kept.write(vectors)
     return vectors
 
 
-def usable_products(products: list[dict], pictures: CataloguePictures) -> list[dict]:
-    """The products with those pictures that can be read."""
-    usable, bad = [], 0
-    for row, product in enumerate(products):
-        content = pictures(row)
-        try:
-            if content is not None:
-                read_picture(content)
-        except ValueError:
-            content, bad = None, bad + 1
-        usable.append({**product, "image": content})
-    if bad:
-        print(f"mmfusion: {bad:,} pictures can't be read; their products are embedded by their text", flush=True)
-    return usable
-
-
-def write_vectors(file: Path, vectors: dict[str, np.ndarray]) -> None:
-    """Writes a prepared file whole or not at all, and removes those that were written so for other models and
-    catalogues."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.stem}.{os.getpid()}.npz")
-    np.savez(partial, **vectors)
-    partial.replace(file)
-    for other in file.parent.glob("vectors-*.npz"):
-        if other != file and PREPARED.fullmatch(other.name):
-            other.unlink(missing_ok=True)
+def usable_picture(encoder: ShopEncoder, picture: bytes | None) -> bytes | None:
+    """A picture file, or `None` if the model's processor can't read it."""
+    try:
+        if picture is not None:
+            encoder.processor.process_products([{"image": picture}])
+    except Exception:  # Pillow raises many kinds for damaged files
+        return None
+    return picture
 
 
 def fingerprint(encoder: ShopEncoder, products: list[dict], pictures: CataloguePictures, queries: list[str]) -> str:

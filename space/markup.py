@@ -9,7 +9,7 @@ from catalogue import CUTOFF, VIEWS, Catalogue, Found, Hit, Query
 from jinja2 import Environment, FileSystemLoader
 from reasons import Example, missed, sentence
 from tradeoff import Tradeoff
-from upload import HELP
+from upload import FIELDS, HELP, SAMPLE, Upload
 
 VIEW_NAMES = {"fused": "Fused", "text": "Text only", "image": "Pictures only"}
 VIEW_NOTES = {
@@ -44,7 +44,7 @@ def intro(catalogue: Catalogue, firsts: dict[str, float] | None, means: dict[str
 
 def search_tab(catalogue: Catalogue, examples: list[Example], board: str, choices: str) -> str:
     """The search tab: box, examples, filters, the opening results and an empty drawer."""
-    return str(page.search_tab(catalogue.name, examples, board, choices, PLAIN_HELP))
+    return str(page.search_tab(catalogue.name, examples, board, choices, PLAIN_HELP, SAMPLE))
 
 
 def choices(catalogue: Catalogue) -> str:
@@ -154,6 +154,16 @@ def drawer(catalogue: Catalogue, query: Query, row: int, hit: Hit, overlay: str 
 def upload_report(count: int, pictured: int, lines: list[str]) -> str:
     """What was read of a visitor's file and what was not."""
     return str(page.upload_report(count, pictured, lines[:12]))
+
+
+def columns(read: Upload) -> str:
+    """The column that each field of a visitor's table was read from, with its first value, to choose others; empty
+    where the form of the file says it."""
+    if read.form != "table" or not read.columns:
+        return ""
+    first = read.rows[0] if read.rows else {}
+    rows = [(name, read.fields.get(name, ""), first.get(read.fields.get(name), "")) for name in FIELDS]
+    return str(page.columns(rows, read.columns))
 
 
 def tradeoff(found: Tradeoff, whole: Tradeoff) -> str:

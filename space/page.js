@@ -24,6 +24,7 @@ let newest = 0; // number of the last search asked for
 let openings = 0; // and of the last product opened
 let brought = history.state?.brought ?? 0; // and of the last file of products
 let yours = Promise.resolve(brought); // the file that can be searched, once it was read
+let offered = null; // the file of products that was chosen last
 let picture = null; // {id, ready: promise of a Blob, address}
 let shown = null; // the request and picture that the results belong to
 let place = 'shop'; // whose filters are there
@@ -202,7 +203,7 @@ function refuse(words) {
   find('#results p').replaceChildren(words);
 }
 
-function bring(file) {
+function bring(file, columns = {}) {
   const number = ++brought, before = yours, where = form.elements.where.value;
   const report = (html) => { find('#report').innerHTML = html; };
   if (file.size > MAX_BYTES) {
@@ -217,7 +218,8 @@ function bring(file) {
     if (number === brought && bar && done != null) bar.value = done;
   }, 500);
   find('#forget').hidden = true;
-  yours = call('bring', {visitor, number}, file).catch(() => null).then((answer) => {
+  offered = file;
+  yours = call('bring', {visitor, number, columns}, file).catch(() => null).then((answer) => {
     clearInterval(seen);
     if (number !== brought) return yours;
     report(answer?.report ?? LOST);
@@ -335,6 +337,9 @@ form.addEventListener('click', (event) => {
     ask();
     box.focus();
   } else if (button?.id === 'forget') forget();
+  else if (button?.id === 'again') {
+    bring(offered, Object.fromEntries(all('#report select').map((one) => [one.dataset.field, one.value]).filter(([, column]) => column)));
+  }
 });
 form.addEventListener('dragover', (event) => event.preventDefault());
 form.addEventListener('drop', (event) => {
@@ -370,7 +375,7 @@ drawer.addEventListener('close', () => { if (!drawer.open) openings += 1; }); //
 
 // One popover is open at a time; a click elsewhere and Escape close it
 document.addEventListener('click', (event) => {
-  for (const pop of document.querySelectorAll('details.pop[open]')) if (!pop.contains(event.target)) pop.open = false;
+  for (const pop of document.querySelectorAll('details.pop[open]')) if (!event.composedPath().includes(pop)) pop.open = false;
 });
 document.addEventListener('keydown', (event) => {
   const pop = event.key === 'Escape' && document.querySelector('details.pop[open]');

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+import arguments
 import gradio as gr
 import markup
 import reasons
@@ -18,6 +19,7 @@ from api import SEARCHES_AT_ONCE
 from catalogue import VIEWS, Catalogue, Filters, Query, VisitorError
 from endpoints import Endpoints
 from pictures import data_address, with_map
+from upload import TableRows, Upload, preview
 from workers import Workers
 
 LISTS = ("side", "fused")
@@ -102,22 +104,35 @@ class Page:
             return {"drawer": markup.problem_board(str(error))}
 
     def bring(self, request: dict, content: bytes | None) -> dict:
-        """Reads a visitor's file; `report` is HTML, and `ready` is true if there is something to search in."""
+        """Reads a visitor's file; `report` is HTML, and `ready` is true if there is something to search in.
+
+        The request's `columns` names the column of any of `upload.FIELDS`, where a visitor has chosen one.
+        """
+        content, columns, seen = content or b"", request.get("columns"), None
         try:
             visitor, number = visitor_of(request), number_of(request.get("number"), "A file's number") or 1
-            report, yours = self._read(visitor, kept_file(content or b""))
+            columns = arguments.columns("columns", columns)
+            seen = self._preview(kept_file(content), columns)
+            report, yours = self._read(visitor, kept_file(content), columns)
             self.visitors.keep(visitor, int(number), yours)
         except (VisitorError, gr.Error) as error:
-            return {"report": markup.problem_board(getattr(error, "message", None) or str(error)), "ready": False}
+            shown = markup.problem_board(getattr(error, "message", None) or str(error))
+            return {"report": shown + markup.columns(seen or table_of(content)), "ready": False}
         shown = markup.upload_report(report["products"], report["with_picture"], report["problems"])
-        return {"report": shown, "ready": True}
+        return {"report": shown + markup.columns(seen), "ready": True}
 
-    def _read(self, visitor: str, path: str) -> tuple[dict, Catalogue]:
+    def _preview(self, path: str, columns: dict[str, str]) -> Upload:
+        try:
+            return preview(path, columns)
+        finally:
+            os.unlink(path)
+
+    def _read(self, visitor: str, path: str, columns: dict[str, str]) -> tuple[dict, Catalogue]:
         def tell(share: float) -> None:
             self.reading[visitor] = share
 
         try:
-            return self.endpoints.upload(path, progress=tell)
+            return self.endpoints.upload(path, columns, tell)
         finally:
             self.reading.pop(visitor, None)
 
@@ -199,6 +214,15 @@ def visitor_of(request: dict) -> str:
     if not VISITOR.fullmatch(visitor):
         raise VisitorError("This page has no key of its own; load it again.")
     return visitor
+
+
+def table_of(content: bytes) -> Upload:
+    """The columns and first rows of a table that can't be read as products; none if it is no table."""
+    try:
+        table = TableRows(content)
+    except ValueError:
+        return Upload()
+    return Upload(form="table", columns=table.columns, rows=table.head)
 
 
 def kept_file(content: bytes) -> str:

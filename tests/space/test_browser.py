@@ -232,7 +232,7 @@ def test_the_tabs_and_a_bad_picture(url, tmp_path):
             page.get_by_label(storage).check()
         page.locator("#readout", has_text="dimensions as b1").wait_for()
         page.get_by_role("tab", name="API").click()
-        page.locator("#api", has_text=f'client = Client("{url}")').wait_for()
+        page.locator("#api", has_text=f'client = Client("{url.rstrip("/")}")').wait_for()
         assert errors == []
 
 
@@ -382,3 +382,20 @@ def test_the_keyboard_reaches_everything_and_stays_in_the_drawer(url):
         page.locator("#results .fused .card").first.hover()
         linked = page.locator("#results .card.linked")
         assert len(set(linked.evaluate_all("all => all.map(one => one.dataset.id)"))) == 1 and errors == []
+
+
+def test_columns_are_chosen_and_a_sample_is_given(url, tmp_path):
+    (tmp_path / "mine.csv").write_text("Was;Wieviel\nroter Krug;9,90\nblaue Lampe;19,90\n", encoding="utf-8")
+    with open_page(url) as (page, errors):
+        page.locator("#yours summary").click()
+        with page.expect_download() as download:
+            page.get_by_text("A sample to fill").click()
+        assert download.value.suggested_filename == "products.csv"
+        page.set_input_files("#file", str(tmp_path / "mine.csv"))
+        page.locator("#report [role=alert]", has_text="no column title").wait_for()
+        page.get_by_text("Which column is what").click()
+        page.get_by_label("Column of the title").select_option("Was")
+        page.get_by_role("button", name="Read it again like this").click()
+        page.locator("#report [role=status]", has_text="2 products are ready").wait_for()
+        search(page, "lamp")
+        assert sorted(titles(page, "fused")) == ["blaue Lampe", "roter Krug"] and errors == []

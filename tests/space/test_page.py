@@ -149,3 +149,19 @@ def test_the_least_score_is_below_what_judged_queries_find(shop):
     best = [shop.search(shop.encoder.query(text), k=1)["fused"].hits[0].score for text in shop.judged_texts]
     assert shop.least_score() < sorted(best)[len(best) // 10]
     assert reasons.examples(shop, None)[0].text == reasons.FALLBACK[0]
+
+
+def test_columns_that_are_not_known_are_chosen(page):
+    """A table of a shop's own words: what its columns are is asked, and read so."""
+    table = b"Was;Wieviel;Bild\nRoter Krug;9,90;a.png\nBlaue Lampe;19,90;\n"
+    first = page.bring({"visitor": VISITOR, "number": 1}, table)
+    assert not first["ready"] and "<option>Was</option>" in first["report"]
+    columns = {"title": "Was", "price": "Wieviel"}
+    second = page.bring({"visitor": VISITOR, "number": 2, "columns": columns}, table)
+    assert second["ready"] and "<option selected>Was</option>" in second["report"] and "Roter Krug" in second["report"]
+    found = page.search({"q": "krug", "where": "yours", "visitor": VISITOR}, None)["board"]
+    assert "Roter Krug" in found and "9,90" in found
+    wrong = page.bring({"visitor": VISITOR, "number": 3, "columns": {"title": "<b>"}}, table)
+    assert not wrong["ready"] and "<b>" not in wrong["report"].replace("<b>That didn't work.</b>", "")
+    for columns in (5, ["Was"], {"colour": "Was"}, {"title": 5}):
+        assert not page.bring({"visitor": VISITOR, "number": 4, "columns": columns}, table)["ready"]

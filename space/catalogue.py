@@ -10,6 +10,7 @@ the page sets side by side, and their nDCG, are the very ones of the model's rep
 import copy
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ THUMBNAIL_SIZE = 224
 MAX_QUERY_CHARACTERS = 500
 MAX_RESULTS = 50
 CUTOFF = 10  # of nDCG
+FITTING, NOTHING = 0.6, 0.01  # of scores; see `Catalogue.least_score`
 PRESENCE = ("any", "with picture", "without picture")
 
 
@@ -283,9 +285,9 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.products)
 
-    def values(self, column: str) -> list[str]:
-        """The different values of `category` or `brand`, sorted."""
-        return sorted({str(product[column]) for product in self.products if product.get(column)})
+    def values(self, column: str) -> dict[str, int]:
+        """The different values of `category` or `brand`, sorted, with the number of products of each."""
+        return dict(sorted(Counter(str(product[column]) for product in self.products if product.get(column)).items()))
 
     @property
     def highest_price(self) -> int:
@@ -358,18 +360,40 @@ class Catalogue:
         """Product id to grade for a query of words alone that is judged, else `None`."""
         return self.judged.get(normalised(query.text)) if query.picture is None and query.like is None else None
 
+    @property
+    def right(self) -> int:
+        """The least grade of a right result: 2, or 1 where no product has a higher one; 1 is near where 2 is given."""
+        return min(2, max((grade for grades in self.judged.values() for grade in grades.values()), default=2))
+
+    def least_score(self) -> float:
+        """The least fused score of a first result that fits a query of words: `FITTING` of what nearly all judged
+        queries find in this catalogue, and where there are none a score that says nothing at all."""
+        if not self.judged_texts:
+            return NOTHING
+        best = (self.judged_vectors @ self.vectors["fused"].T).max(axis=1)
+        return max(FITTING * float(np.quantile(best, 0.05)), NOTHING)
+
     def judged_values(self) -> dict[str, np.ndarray]:
         """nDCG@10 of each judged query `(Q,)` in each view."""
-        ids, grades = [product["_id"] for product in self.products], list(self.judged.values())
-        values = {}
+        judged = [list(grades.values()) for grades in self.judged.values()]
+        return {
+            view: np.array([ndcg(found, grades) for found, grades in zip(of, judged, strict=True)])
+            for view, of in self._judged_grades().items()
+        }
+
+    def judged_firsts(self) -> dict[str, float]:
+        """The share of judged queries whose first result is right, in each view."""
+        graded = self._judged_grades().items()
+        return {view: float(np.mean([first[0] >= self.right for first in of])) for view, of in graded}
+
+    def _judged_grades(self) -> dict[str, list[list[int]]]:
+        """The grades of each judged query's first ten results in each view."""
+        ids, judged, found = [product["_id"] for product in self.products], list(self.judged.values()), {}
         for view, vectors in self.vectors.items():
-            vectors = vectors[self.measured]
-            found = [best_rows(vectors @ query, CUTOFF).tolist() for query in self.judged_vectors]
-            pairs = zip(found, grades, strict=True)
-            values[view] = np.array(
-                [ndcg([of.get(ids[row], 0) for row in rows], list(of.values())) for rows, of in pairs]
-            )
-        return values
+            rows = [best_rows(vectors[self.measured] @ query, CUTOFF).tolist() for query in self.judged_vectors]
+            pairs = zip(rows, judged, strict=True)
+            found[view] = [[grades.get(ids[row], 0) for row in first] for first, grades in pairs]
+        return found
 
     def _ndcg(self, scores: np.ndarray, grades: dict[str, int] | None, kept: np.ndarray) -> float | None:
         kept = kept & self.measured

@@ -7,16 +7,21 @@ from pathlib import Path
 
 from catalogue import CUTOFF, VIEWS, Catalogue, Found, Hit, Query
 from jinja2 import Environment, FileSystemLoader
+from reasons import Example, missed, sentence
 from tradeoff import Tradeoff
+from upload import FIELDS, HELP, SAMPLE, Upload
 
-VIEW_NAMES = {"fused": "Fused", "text": "Text only", "image": "Image only"}
+VIEW_NAMES = {"fused": "Fused", "text": "Text only", "image": "Pictures only"}
 VIEW_NOTES = {
-    "fused": "reads the listing and looks at the picture",
+    "fused": "reads the listing, looks at the picture",
     "text": "the same model, blind to pictures",
     "image": "the same model, unable to read",
 }
+MISSED = {"text": "missed by text", "image": "missed by pictures", "fused": "not in fused"}
 BLOCK_NAMES = {"text": "text", "lexical": "words", "image": "picture", "cross": "both together"}
 BLOCK_NAMES |= {"aligned": "words to picture", "fused": "vector"}
+
+PLAIN_HELP = HELP.replace("*", "").replace("`", "")
 
 environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
 environment.globals |= {"views": VIEWS, "view_names": VIEW_NAMES, "view_notes": VIEW_NOTES}
@@ -24,19 +29,31 @@ environment.globals |= {"block_names": BLOCK_NAMES, "cutoff": CUTOFF}
 page = environment.get_template("page.html").module
 
 
-def intro(catalogue: Catalogue, means: dict[str, float] | None) -> str:
-    """The page's head: what this is, and the three views' nDCG on the catalogue's judged queries."""
-    judged = (len(catalogue.judged_texts), int(catalogue.measured.sum())) if means else (0, 0)
-    return str(page.intro(catalogue.name, len(catalogue), means, *judged))
+def intro(catalogue: Catalogue, firsts: dict[str, float] | None, means: dict[str, float] | None) -> str:
+    """The page's head: what this is, how often the right product comes first, and on demand how that was measured.
+
+    Args:
+        catalogue (`Catalogue`): the shop.
+        firsts (`dict[str, float]` or `None`): each view's share of judged queries whose first result is right.
+        means (`dict[str, float]` or `None`): each view's mean nDCG@10.
+    """
+    tens = {view: round(10 * share) for view, share in (firsts or {}).items()}
+    judged = (len(catalogue.judged_texts), int(catalogue.measured.sum()))
+    return str(page.intro(catalogue.name, len(catalogue), tens, firsts, means, *judged))
 
 
-def chips(texts: list[str]) -> str:
-    """Example queries as buttons."""
-    return str(page.chips(texts))
+def search_tab(catalogue: Catalogue, examples: list[Example], board: str, choices: str) -> str:
+    """The search tab: box, examples, filters, the opening results and an empty drawer."""
+    return str(page.search_tab(catalogue.name, examples, board, choices, PLAIN_HELP, SAMPLE))
+
+
+def choices(catalogue: Catalogue) -> str:
+    """The filters of a catalogue: its categories and brands with their numbers of products, and its highest price."""
+    return str(page.choices(catalogue.values("category"), catalogue.values("brand"), catalogue.highest_price))
 
 
 def empty_board() -> str:
-    """What is shown before the first query."""
+    """What is shown where nothing is asked for."""
     return str(page.empty_board())
 
 
@@ -45,28 +62,50 @@ def problem_board(message: str) -> str:
     return str(page.problem_board(message))
 
 
-def board(catalogue: Catalogue, query: Query, views: dict[str, Found], milliseconds: float) -> str:
-    """Result lists side by side, or one alone.
+def board(catalogue: Catalogue, query: Query, views: dict[str, Found], milliseconds: float, fits: bool = True) -> str:
+    """Result lists side by side, row by row, or one alone.
 
     Args:
         catalogue (`Catalogue`): where the results are from.
         query (`Query`): what was asked.
         views (`dict[str, Found]`): view to its results.
         milliseconds (`float`): how long the search took, once the query was a vector.
+        fits (`bool`, *optional*, defaults to `True`): `False` if nothing fits the query well; then that is said, and
+            the lists are shown on demand.
     """
     like = title_of(catalogue.products[catalogue.rows[query.like]]) if query.like else ""
     lanes = [
-        {"view": view, "ndcg": found.ndcg, "cards": [_card(catalogue, view, hit, views) for hit in found.hits]}
+        {
+            "view": view,
+            "ndcg": found.ndcg,
+            "right": _right(catalogue, query, found),
+            "cards": [_card(catalogue, view, hit, views) for hit in found.hits],
+        }
         for view, found in views.items()
     ]
-    return str(page.board(query, like, shares_of(query.shares), lanes, len(catalogue), milliseconds))
+    said = missed(catalogue, query, views) if fits else ""
+    facts = (catalogue.name, len(catalogue), milliseconds, fits)
+    return str(page.board(query, like, said, shares_of(query.shares), lanes, *facts))
+
+
+def _right(catalogue: Catalogue, query: Query, found: Found) -> str:
+    """How many of the products that are judged right a list shows, in words; empty for a query without judgments."""
+    total = sum(grade >= catalogue.right for grade in (catalogue.grades(query) or {}).values())
+    ranks = [hit.rank for hit in found.hits if _judgment(catalogue, hit) == "right"]
+    if total == 1:
+        return f"right one at {ranks[0]}" if ranks else "right one missed"
+    return f"{len(ranks)} of {total} right ones" if total else ""
 
 
 def _card(catalogue: Catalogue, view: str, hit: Hit, views: dict[str, Found]) -> tuple:
     """What the macro `card` takes: a result, how it was judged, how it differs from other views, its bar's width."""
-    judgment = {None: "", 0: "", 1: "near"}.get(hit.grade, "relevant")
     width = min(100 * max(hit.score, 0) / max(views[view].hits[0].score, 1e-9), 100)
-    return _shown(catalogue, hit.row, hit), hit, judgment, marks(view, hit, views), width
+    return _shown(catalogue, hit.row, hit), hit, _judgment(catalogue, hit), marks(view, hit, views), width
+
+
+def _judgment(catalogue: Catalogue, hit: Hit) -> str:
+    """A result's judgment in a word; empty if there is none or it is not relevant."""
+    return "" if not hit.grade else "right" if hit.grade >= catalogue.right else "near"
 
 
 def _shown(catalogue: Catalogue, row: int, hit: Hit) -> dict:
@@ -76,16 +115,16 @@ def _shown(catalogue: Catalogue, row: int, hit: Hit) -> dict:
     return found | {"thumbnail": catalogue.thumbnail(row), "shares": shares_of(hit.contributions)}
 
 
-def marks(view: str, hit: Hit, views: dict[str, Found]) -> list[tuple[str, str]]:
-    """How a result differs from the other views' lists: pairs of a CSS class and words."""
-    found = {name: {other.row for other in of.hits} for name, of in views.items() if name != view}
+def marks(view: str, hit: Hit, views: dict[str, Found]) -> list[tuple[str, str, str]]:
+    """How a result differs from the other views' lists: a CSS class, words, and its ranks in full."""
+    lists = {name: {other.row for other in of.hits} for name, of in views.items() if name != view}
+    without = [name for name, rows in lists.items() if hit.row not in rows]
+    ranks = ", ".join(f"#{hit.ranks[name]} {VIEW_NAMES[name].lower()}" for name in without)
     if view != "fused":
-        missing = "fused" in found and hit.row not in found["fused"]
-        return [("away", f"#{hit.ranks['fused']} when fused")] if missing else []
-    missed = [name for name, rows in found.items() if hit.row not in rows]
-    if len(missed) == 2:
-        return [("new", f"only here; #{hit.ranks['text']} by text, #{hit.ranks['image']} by image")]
-    return [("new", f"#{hit.ranks[name]} by {name}") for name in missed]
+        return [("away", MISSED["fused"], ranks)] if "fused" in without else []
+    if len(without) == 2:
+        return [("new", "found by fusion alone", ranks)]
+    return [("new", MISSED[name], ranks) for name in without]
 
 
 def title_of(product: dict) -> str:
@@ -100,19 +139,31 @@ def shares_of(parts: dict[str, float]) -> dict[str, float]:
 
 
 def drawer(catalogue: Catalogue, query: Query, row: int, hit: Hit, overlay: str | None) -> str:
-    """One product's reasons: its picture with the map, its blocks in numbers, and what to search for next."""
+    """One product's reasons: a sentence, its picture with the map, what to search for next, and the numbers."""
     product = catalogue.products[row]
     facts = [str(product[name]) for name in ("brand", "category", "price") if product.get(name)]
-    ranks = ", ".join(f"{hit.ranks[view]} {VIEW_NAMES[view].lower()}" for view in VIEWS)
-    judged = {None: "", 0: "Judged not relevant. ", 1: "Judged near. "}.get(hit.grade, "Judged relevant. ")
+    ranks = ", ".join(f"#{hit.ranks[view]} {VIEW_NAMES[view].lower()}" for view in VIEWS)
+    judged = {None: "", "": "Judged not relevant. ", "near": "Judged near. ", "right": "Judged right. "}
+    judged = judged[None if hit.grade is None else _judgment(catalogue, hit)]
     description = str(product.get("description") or "")[:600]
     shown = _shown(catalogue, row, hit)
-    return str(page.drawer(shown, description, facts, query.shares, hit, ranks, judged, overlay))
+    said = sentence(catalogue, query, hit)
+    return str(page.drawer(shown, said, description, facts, query.shares, hit, ranks, judged, overlay))
 
 
 def upload_report(count: int, pictured: int, lines: list[str]) -> str:
     """What was read of a visitor's file and what was not."""
     return str(page.upload_report(count, pictured, lines[:12]))
+
+
+def columns(read: Upload) -> str:
+    """The column that each field of a visitor's table was read from, with its first value, to choose others; empty
+    where the form of the file says it."""
+    if read.form != "table" or not read.columns:
+        return ""
+    first = read.rows[0] if read.rows else {}
+    rows = [(name, read.fields.get(name, ""), first.get(read.fields.get(name), "")) for name in FIELDS]
+    return str(page.columns(rows, read.columns))
 
 
 def tradeoff(found: Tradeoff, whole: Tradeoff) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 STYLE = Path(__file__).with_name("style.css")
+SCRIPT = Path(__file__).with_name("page.js")
 
 THEME = gr.themes.Base(
     primary_hue=gr.themes.colors.indigo,
@@ -29,6 +30,8 @@ THEME = gr.themes.Base(
     block_shadow="none",
     button_primary_background_fill="*primary_600",
     button_primary_background_fill_hover="*primary_700",
-    button_primary_background_fill_dark="*primary_500",
+    button_primary_background_fill_dark="*primary_600",
+    body_text_color_subdued="*neutral_600",
+    color_accent="*primary_600",
     button_primary_text_color="#ffffff",
 )

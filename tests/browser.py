@@ -16,9 +16,7 @@ def chromium() -> str | None:
 
 
 @contextmanager
-def open_page(
-    url: str, size: dict = DESKTOP, dark: bool = False, ready: str = "#query textarea, #query input"
-) -> Iterator[tuple]:
+def open_page(url: str, size: dict = DESKTOP, dark: bool = False, ready: str = "#query") -> Iterator[tuple]:
     """A page in a new browser, and the list that its console errors go to.
 
     What is elsewhere is not asked for: requests to other hosts, or of a file to other folders, get an empty answer.

@@ -20,32 +20,25 @@ def main() -> None:
     process, url, _, _ = start_space(BenchSpaceArguments())
     try:
         with open_page(url, DESKTOP) as (page, _):
-            ask(page)
             save(page, "space-compare")
             page.locator("#results .fused .card").first.click()
-            page.locator(".drawer img[alt*='glowing']").wait_for()
+            page.locator("#why img[alt*='glowing']").wait_for()
             save(page, "space-why")
         with open_page(url, PHONE, dark=True) as (page, _):
-            ask(page)
-            page.locator("#results .asked").evaluate("element => element.scrollIntoView()")
             save(page, "space-phone")
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def ask(page) -> None:
-    """Presses the first example and waits for its pictures."""
-    page.locator(".chip").first.click()
-    page.locator("#results .fused .card img").first.wait_for()
-
-
 def save(page, name: str) -> None:
-    """Writes what is on the screen as a small WebP."""
+    """Writes what is on the screen as a small WebP, once its pictures are there, and tells where the results begin."""
+    page.locator("#results .fused .card img").first.wait_for()
     page.wait_for_timeout(SETTLED_MS)
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.save(FOLDER / f"{name}.webp", quality=80, method=6)
-    print(f"wrote {FOLDER / name}.webp", flush=True)
+    top = page.locator("#results .card").first.bounding_box()["y"]
+    print(f"wrote {FOLDER / name}.webp; the first card begins at {top:.0f} px", flush=True)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,12 @@ from catalogue import Filters, ShopEncoder, VisitorError
 from file_names import title_of_file
 from gradio_client import Client, handle_file
 from helpers import ROOT, picture, write_shop
+from page import Page
 from pictures import read_picture
 from PIL import ExifTags, Image, ImageOps
 from prepared import MARK
 from prices import numbers_of_prices
+from reasons import Example
 from safetensors.torch import load_file, save
 from sent_files import delete_old, folder_for_files
 from space_shop import HOSTILE_TITLE, make_zip, space_rows
@@ -53,7 +55,7 @@ from training.features import encoder as trained
 
 @pytest.fixture(scope="module")
 def client(url):
-    """A visitor."""
+    """A program."""
     return Client(url, verbose=False)
 
 
@@ -88,9 +90,9 @@ def test_compare_measures_as_the_evaluation_does(client, shop, folders):
         answer = client.predict(query=f" {query['text']}  ", k=3, api_name="/compare")
         found = {view: of["ndcg@10"] for view, of in answer["views"].items()}
         assert found == pytest.approx({view: of["ndcg@10"][row] for view, of in values.items()}, abs=1e-6)
-    means, examples = app.judged_facts(shop)
-    assert means == pytest.approx({view: of["ndcg@10"].mean() for view, of in values.items()})
-    assert set(examples) <= set(split.query_texts)
+    page = Page(app.Endpoints(shop))
+    assert page.means == pytest.approx({view: of["ndcg@10"].mean() for view, of in values.items()})
+    assert {example.text for example in page.examples} <= set(split.query_texts)
     assert client.predict(query="no judged query", api_name="/compare")["views"]["fused"]["ndcg@10"] is None
 
 
@@ -847,7 +849,8 @@ def test_titles_are_text_whatever_they_hold(shop):
     query = shop.encoder.query("red mug")
     found = shop.search(query, k=12)
     html = app.markup.board(shop, query, found, 1.0)
-    html += app.markup.drawer(shop, query, 0, shop.hit(query, 0), None) + app.markup.chips([HOSTILE_TITLE])
+    html += app.markup.drawer(shop, query, 0, shop.hit(query, 0), None)
+    html += app.markup.search_tab(shop, [Example(HOSTILE_TITLE, HOSTILE_TITLE)], "", app.markup.choices(shop))
     html += app.markup.problem_board(HOSTILE_TITLE) + app.markup.upload_report(1, 1, [HOSTILE_TITLE])
     assert "&lt;img src=x" in html and "<img src=x" not in html
     assert all("alt=" in tag for tag in re.findall(r"<img[^>]*>", html))
@@ -889,7 +892,8 @@ def test_all_splits_are_shown_and_queries_measured_among_the_products_they_are_j
     for view, found in both.search(query, k=24).items():
         assert found.ndcg == alone.search(query)[view].ndcg
         assert {hit.row: hit.grade for hit in found.hits}[12] is None, "nobody judged it"
-    assert "among the 12 products" in markup.intro(both, dict.fromkeys(expected, 0.5))
+    means = dict.fromkeys(expected, 0.5)
+    assert "among the 12 products" in markup.intro(both, means, means)
 
 
 def test_what_others_keep_in_the_prepared_folder_stays(shop, folders, tmp_path, monkeypatch):

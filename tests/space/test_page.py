@@ -1,0 +1,167 @@
+"""What the page's server side answers, and why a product was found, in words."""
+
+import time
+
+import markup
+import page as pages
+import pytest
+import reasons
+import visitors
+from app import Endpoints
+from catalogue import Hit, VisitorError
+from helpers import picture
+from reasons import missed, sentence, unsaid
+from visits import shown_ids
+
+VISITOR = "0123456789abcdef" * 2
+
+
+@pytest.fixture(scope="module")
+def page(shop):
+    """The page's answers on the tiny shop."""
+    return pages.Page(Endpoints(shop))
+
+
+def ids(answer: dict) -> list[str]:
+    return shown_ids(answer["board"])[1]
+
+
+def test_an_answer_depends_on_its_request_alone(page, shop):
+    requests = [{"q": "red mug"}, {"q": "blue lamp", "brand": ["blue"]}, {"like": "lamp-red"}, {"q": "red", "k": "4"}]
+    requests += [{"like": "lamp-red", "but": "blue", "weight": "0.9"}, {"q": "mug", "presence": "without picture"}]
+    once = [ids(page.search(request, None)) for request in requests]
+    assert [ids(page.search(request, None)) for request in reversed(requests)] == once[::-1]
+    assert len({tuple(found) for found in once}) == len(requests), "a part of the request has no effect"
+    for view, found in shop.search(shop.encoder.query("red mug"), k=8).items():
+        rows = [shop.products[hit.row]["_id"] for hit in found.hits]
+        assert any(once[0][start : start + 8] == rows for start in (0, 8, 16)), view
+    by_picture = page.search({}, picture("red"))
+    assert "A picture" in by_picture["board"] and ids(by_picture) != ids(page.search({"q": "red"}, None))
+
+
+def test_choices_are_sent_where_the_browser_has_others(page):
+    answer = page.search({"q": "mug"}, None)
+    assert answer["place"] == "shop" and "value='blue'" in answer["choices"] and ">6<" in answer["choices"]
+    assert page.search({"q": "mug", "have": "shop"}, None)["choices"] == ""
+    page.bring({"visitor": VISITOR, "number": 2}, b"title,brand\nmy mug,Mine\n")
+    mine = page.search({"q": "mug", "have": "shop", "where": "yours", "visitor": VISITOR}, None)
+    assert mine["place"] == "yours 2" and "Mine" in mine["choices"] and "blue" not in mine["choices"]
+    page.bring({"visitor": VISITOR, "number": 1}, b"title\nan older file that was read later\n")
+    assert page.search({"q": "mug", "where": "yours", "visitor": VISITOR}, None)["place"] == "yours 2"
+    page.forget({"visitor": VISITOR}, None)
+    gone = page.search({"q": "mug", "where": "yours", "visitor": VISITOR}, None)
+    assert "Your products are not here" in gone["board"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"q": "x" * 501}, "at most 500 characters"),
+        ({"q": "mug", "low": "cheap"}, "A price is a number, such as 12.50, not 'cheap'"),
+        ({"q": "mug", "weight": "nan"}, "The weight is a number"),
+        ({"q": "mug", "k": "1000"}, "4, 8, 12, 24 results"),
+        ({"q": "mug", "show": "<b>"}, "side or fused"),
+        ({"q": "mug", "brand": ["<script>"]}, "No product has the brand"),
+        ({"q": "mug", "brand": 5}, "No product has the brand '5'"),
+        ({"q": "mug", "category": "Kitchen"}, "No product has the category 'Kitchen'"),
+        ({"q": "mug", "where": "moon"}, "Search in one of"),
+        ({"q": "mug", "where": "yours", "visitor": "../../etc"}, "no key of its own"),
+        ({"like": "nobody"}, "no product with the id"),
+    ],
+)
+def test_a_wrong_request_gets_one_sentence(page, request_, words):
+    board = page.search(request_, None)["board"]
+    assert words in "".join(shown_ids(board)[2] or [board]) or words in board.replace("&#39;", "'")
+    assert "<script" not in board and "data-id" not in board
+
+
+def test_what_is_no_request_is_an_empty_one(page):
+    for sent in (None, 5, "red mug", ["q"], {}):
+        assert "Type what a shopper would" in page.search(*pages.unpacked(sent))["board"]
+
+
+def test_a_bad_picture_and_a_bad_file_get_one_sentence_and_leave_nothing(page, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert "no picture that can be read" in page.search({}, b"<html>")["board"]
+    report = page.bring({"visitor": VISITOR, "number": 1}, b"<html></html>")
+    assert not report["ready"] and "role='alert'" in report["report"]
+    assert page.search({"q": "red"}, picture("red"))["board"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_visitors_are_forgotten_in_time_and_told(shop, monkeypatch):
+    kept = visitors.Visitors()
+    monkeypatch.setattr(visitors, "MAX_PRODUCTS", 30)  # two shops of twelve
+    for name in ("a", "b", "c"):
+        kept.keep(name, 1, shop)
+    with pytest.raises(VisitorError, match="Bring them again"):
+        kept.find("a")
+    assert kept.find("b") == (1, shop) and kept.find("c") == (1, shop)
+    now = time.monotonic()
+    monkeypatch.setattr(visitors.time, "monotonic", lambda: now + visitors.KEPT_SECONDS + 1)
+    with pytest.raises(VisitorError, match="Bring them again"):
+        kept.find("b")
+    assert not kept.kept, "memory of visitors who left is held"
+
+
+def test_what_a_listing_does_not_say():
+    product = {"title": "Vesper Runners", "description": "Soft suede, two mugs", "brand": "Harrow Lane"}
+    assert unsaid("the harrow lane purple runner", product) == ["purple"]
+    assert unsaid("mug of suede", product) == [] and unsaid("Flowery MUGS", product) == ["flowery"]
+    assert unsaid("été", {"title": "robe d'été"}) == []
+
+
+def hit(row: int, text: int, image: int) -> Hit:
+    return Hit(row, 1, 0.5, {}, None, {"fused": 1, "text": text, "image": image})
+
+
+def test_reasons_say_what_is_so(shop):
+    query = shop.encoder.query("green lamp")  # colours are in the pictures alone
+    row = shop.row("lamp-green")
+    assert sentence(shop, query, hit(row, 5, 1)).startswith("Found by its picture: the listing never says “green”.")
+    assert sentence(shop, query, hit(row, 1, 5)) == "Found by its listing, which says “lamp”, but never “green”."
+    assert sentence(shop, shop.encoder.query("lamp"), hit(row, 1, 1)) == "Found by its listing, which says “lamp”."
+    assert "meaning" in sentence(shop, shop.encoder.query("cotton"), hit(row, 1, 1))
+    bare = shop.row("mug-green")  # without a picture
+    assert "picture" not in sentence(shop, query, hit(bare, 9, 1))
+    found = {view: shop.search(query, k=8)[view] for view in ("fused", "text")}
+    found["fused"].hits, found["text"].hits = [hit(row, 9, 1), hit(bare, 1, 1)], [hit(bare, 1, 1)]
+    assert missed(shop, query, found) == "Text alone misses 1 of these 2: the listing never says “green”."
+    found["text"].hits = found["fused"].hits
+    assert missed(shop, query, found) == "Text alone finds the same products."
+    assert missed(shop, query, {"fused": found["fused"]}) == ""
+
+
+def test_the_value_is_what_the_judgments_say(page, shop):
+    firsts = page.firsts
+    for view in ("fused", "text", "image"):
+        right = []
+        for text, grades in shop.judged.items():
+            first = shop.search(shop.encoder.query(text), k=1)[view].hits[0]
+            right.append(grades.get(shop.products[first.row]["_id"], 0) >= shop.right)
+        assert firsts[view] == pytest.approx(sum(right) / len(right))
+    claim = markup.intro(shop, {"fused": 0.26, "text": 0.3, "image": 0.1}, firsts)
+    assert "3 of 10" in claim and "Listings don't say" not in claim, "it claims what this shop does not show"
+    assert all(example.text in shop.judged_texts for example in page.examples)
+
+
+def test_the_least_score_is_below_what_judged_queries_find(shop):
+    best = [shop.search(shop.encoder.query(text), k=1)["fused"].hits[0].score for text in shop.judged_texts]
+    assert shop.least_score() < sorted(best)[len(best) // 10]
+    assert reasons.examples(shop, None)[0].text == reasons.FALLBACK[0]
+
+
+def test_columns_that_are_not_known_are_chosen(page):
+    """A table of a shop's own words: what its columns are is asked, and read so."""
+    table = b"Was;Wieviel;Bild\nRoter Krug;9,90;a.png\nBlaue Lampe;19,90;\n"
+    first = page.bring({"visitor": VISITOR, "number": 1}, table)
+    assert not first["ready"] and "<option>Was</option>" in first["report"]
+    columns = {"title": "Was", "price": "Wieviel"}
+    second = page.bring({"visitor": VISITOR, "number": 2, "columns": columns}, table)
+    assert second["ready"] and "<option selected>Was</option>" in second["report"] and "Roter Krug" in second["report"]
+    found = page.search({"q": "krug", "where": "yours", "visitor": VISITOR}, None)["board"]
+    assert "Roter Krug" in found and "9,90" in found
+    wrong = page.bring({"visitor": VISITOR, "number": 3, "columns": {"title": "<b>"}}, table)
+    assert not wrong["ready"] and "<b>" not in wrong["report"].replace("<b>That didn't work.</b>", "")
+    for columns in (5, ["Was"], {"colour": "Was"}, {"title": 5}):
+        assert not page.bring({"visitor": VISITOR, "number": 4, "columns": columns}, table)["ready"]

@@ -20,7 +20,9 @@ from .fusion_mmfusion import (
 
 
 class MMFusionQueryProjection(nn.Module):
-    """Query features to one block of `vector_dim`."""
+    """Query features to one block of `vector_dim`; it knows no prototypes."""
+
+    prototypes = ()
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__()

@@ -290,6 +290,13 @@ class MMFusionFamiliarity(nn.Module):
         margin = (nearest - self.threshold.weight) / width.clamp(min=1e-6)
         return torch.where(width > 0, torch.sigmoid(margin), 1.0)
 
+    @property
+    def known(self) -> torch.Tensor:
+        """The prototypes that [`~MMFusionFamiliarity.fit`] found, `(prototypes, in_dim)`; none before it."""
+        prototypes = self.prototypes.weight
+        is_fitted = (self.width.weight > 0) & (self.threshold.weight < NEVER)
+        return prototypes[(prototypes != 0).any(dim=-1) & is_fitted]
+
     @torch.no_grad()
     def forget(self) -> None:
         """Takes all texts for familiar, as before [`~MMFusionFamiliarity.fit`]."""
@@ -520,6 +527,11 @@ class MMFusionQueryHeads(nn.Module):
         self.image_head = MMFusionMLP(in_dim, config.image_dim, config)
         self.cross_head = MMFusionMLP(in_dim, config.cross_dim, config)
         self.router = MMFusionRouter(in_dim, config)
+
+    @property
+    def prototypes(self) -> torch.Tensor:
+        """The prototypes of the training's texts, `(prototypes, in_dim)`; none before the training's end."""
+        return self.familiarity.known
 
     def forward(
         self, states: MMFusionStates, text_head: MMFusionTextHead, alignment: MMFusionAlignment | None = None

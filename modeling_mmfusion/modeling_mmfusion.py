@@ -503,14 +503,16 @@ class MMFusionModel(MMFusionPreTrainedModel):
         r"""
         The query tower. A query is a text, a picture ("like this") or both ("like this, but red").
 
-        A picture is embedded as a product of which only the picture is known, and mixed with the text's vector.
+        A picture is embedded as a product of which only the picture is known. Beside a text it is put into words as
+        well, see [`~MMFusionModel.compose_queries`], so that a text such as "in red" is understood as "red mug".
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): from `processor.process_queries`.
             attention_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*): 1 for tokens, 0 for padding.
             pixel_values (`torch.FloatTensor` of shape `(batch, images, ...)`, *optional*): each query's pictures.
             image_mask (`torch.BoolTensor` of shape `(batch, images)`, *optional*): True where there is a picture.
-            image_weight (`float`, *optional*, defaults to 0.5): share of the picture where a query has both.
+            image_weight (`float`, *optional*, defaults to 0.5): share of the picture where a query has both; 0 is the
+                text alone and 1 the picture alone.
             states (`MMFusionStates`, *optional*): the text encoder's from an earlier call, in place of `input_ids`;
                 the encoder is not run.
             output_hidden_states, output_attentions (`bool`, *optional*): whether the encoders' hidden states and
@@ -527,20 +529,73 @@ class MMFusionModel(MMFusionPreTrainedModel):
             states, output = self._encode_queries(input_ids, attention_mask, wanted)
         if states is None and pixel_values is None:
             raise ValueError("give input_ids or states, or pixel_values, or both")
-        texts = None if states is None else self._embed(self._query_blocks(states), states)
-        if texts is not None and wanted:
-            texts.text_model_output = output
-        if pixel_values is None and texts is not None:
-            return texts
+        if pixel_values is None:
+            found = self._embed(self._query_blocks(states), states)
+            found.text_model_output = output if wanted else None
+            return found
         pictures = self.get_product_features(
             pixel_values=pixel_values, image_mask=image_mask, view="image", **wanted, return_dict=True
         )
-        if texts is None:
+        if states is None:
             return pictures
-        share = image_weight * pictures.states.has_image[:, None].to(self.dtype)
-        mixed = unit_vectors((1 - share) * texts.pooler_output + share * pictures.pooler_output)
-        lengths = block_lengths(split_blocks(mixed, self.output_dims))
-        return MMFusionFeatures(mixed, lengths, states, texts.text_model_output, pictures.vision_model_output)
+        weights = image_weight * pictures.states.has_image[:, None].to(self.dtype)
+        found = self.compose_queries(states, pictures.pooler_output, weights)
+        found.text_model_output = output if wanted else None
+        found.vision_model_output = pictures.vision_model_output
+        return found
+
+    def compose_queries(
+        self, states: MMFusionStates, like: torch.Tensor, weight: float | torch.Tensor = 0.5
+    ) -> MMFusionFeatures:
+        r"""
+        Queries of a text beside something at hand: "like this, but red".
+
+        Such a text is no whole query: it leaves out what is looked for, and the model, which never saw its like, would
+        turn down all that it learned of pictures. So what is at hand is put into words: the prototypes of the
+        training's texts (see [`MMFusionFamiliarity`]) are searched for with its vector, and the mean of their
+        features, weighted by the softmax of the scores, says what it is ("mug") and little of how it looks, which
+        differs within a prototype. That is mixed into the text's features before the query's heads, which then see
+        "red mug". The vector at hand is mixed into theirs by the third power of its weight, for its looks. A model
+        without prototypes, such as one that was not trained, mixes the two vectors alone.
+
+        Args:
+            states (`MMFusionStates`): the texts', from [`~MMFusionModel.encode_queries`].
+            like (`torch.Tensor` of shape `(batch, embedding_dim)`): vectors of products, such as the view `image`.
+            weight (`float` or `torch.Tensor` of shape `(batch, 1)`, *optional*, defaults to 0.5): share of what is at
+                hand: 0 is the text alone and 1 the vector alone.
+
+        Returns:
+            [`MMFusionFeatures`] of the queries; `states` are the texts' as they were.
+
+        References:
+            A picture as words, here by attention and without training: Pic2Word,
+            https://huggingface.co/papers/2302.03084, and SEARLE, https://huggingface.co/papers/2303.15247.
+        """
+        spoken, looks, composed = self._in_words(like), weight, states
+        if spoken is not None:
+            looks = weight**3
+            composed = MMFusionStates(**states)
+            composed.text_features = unit_vectors((1 - weight) * states.text_features + weight * spoken)
+            if self.alignment is not None and self.alignment.is_text_space:
+                composed.aligned_features = composed.text_features
+        texts = self._embed(self._query_blocks(composed), composed).pooler_output
+        mixed = unit_vectors((1 - looks) * texts + looks * like)
+        return MMFusionFeatures(mixed, block_lengths(split_blocks(mixed, self.output_dims)), states)
+
+    def _in_words(self, vectors: torch.Tensor) -> torch.Tensor | None:
+        """Text features `(batch, text_hidden_size)` that say what vectors `(batch, embedding_dim)` of products are, at
+        most of length 1 and shorter where several prototypes are as near; `None` if there are no prototypes."""
+        prototypes = self.query_heads.prototypes
+        if not len(prototypes):
+            return None
+        states = self._missing_text(prototypes)
+        states.text_features = prototypes
+        if self.alignment is not None:
+            is_same = self.alignment.is_text_space
+            centre = self.alignment.text_centre.weight.expand(len(prototypes), -1)  # where the aligned block is 0
+            states.aligned_features = prototypes if is_same else centre
+        texts = self._embed(self._query_blocks(states), states).pooler_output
+        return (self.logit_scale()[0] * vectors @ texts.T).softmax(dim=-1) @ prototypes
 
     @can_return_tuple
     def get_product_features(

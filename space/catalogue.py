@@ -144,6 +144,14 @@ class ShopEncoder:
         vector = features.pooler_output[0].float().numpy()
         return Query(text, vector, dict(zip(self.blocks, shares, strict=True)), picture, picture_weight)
 
+    @torch.inference_mode()
+    def composed(self, text: str, like: np.ndarray, weight: float = 0.5, **fields) -> Query:
+        """A query of a text beside a product's vector `(dim,)`, "like this, but ...", as the model's query tower
+        composes it; `weight` is the product's share."""
+        states = self.model.encode_queries(**self.processor.process_queries([text]))
+        features = self.model.compose_queries(states, torch.from_numpy(like)[None], weight)
+        return self.query_from(features.pooler_output[0].float().numpy(), text=text, **fields)
+
     def query_from(self, vector: np.ndarray, **fields) -> Query:
         """A query that is a vector `(dim,)` already, such as a product's."""
         vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
@@ -420,16 +428,16 @@ class Catalogue:
 
         Args:
             product_id (`str`): the product.
-            text (`str`, *optional*): what should be different; mixed with the product's picture (its text if it has
-                none) just as the model mixes a query of picture and text.
-            weight (`float`, *optional*, defaults to 0.5): share of the product where there is text.
+            text (`str`, *optional*): what should be different; composed with the product's picture (its text if it has
+                none) just as the model composes a query of picture and text.
+            weight (`float`, *optional*, defaults to 0.5): share of the product where there is text, from 0 to 1.
         """
         row, text = self.row(product_id), checked_text(text)
-        fields = {"text": text, "picture": self.picture(row), "picture_weight": weight, "like": product_id}
+        fields = {"picture": self.picture(row), "picture_weight": weight, "like": product_id}
         if not text:
-            return self.encoder.query_from(self.vectors["fused"][row], **fields)
+            return self.encoder.query_from(self.vectors["fused"][row], text="", **fields)
         product = self.vectors["image" if self.pictured[row] else "text"][row]
-        return self.encoder.query_from((1 - weight) * self.encoder.query(text).vector + weight * product, **fields)
+        return self.encoder.composed(text, product, weight, **fields)
 
     def product_inputs(self, row: int) -> dict:
         """A product as the processor takes it, with its picture."""

@@ -108,6 +108,7 @@ FILES = {"training.audit", "training.evaluate", "training.mine", "training.evalu
 FILES |= {
     f"training.benchmarks.{name}" for name in ("embedding", "engines", "faults", "follow", "scaling", "training_speed")
 }
+FILES |= {"training.benchmarks.like"}
 FILES |= {
     f"training.benchmarks.{name}" for name in ("ray_cluster", "service_load", "shard_speed", "space_load", "start")
 }

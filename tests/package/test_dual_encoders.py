@@ -127,6 +127,18 @@ def test_pictures_are_explained(checkpoint):
     assert max(maps.max() for maps in found) == 1
 
 
+@pytest.mark.parametrize("text_pooling", ["aligned", "mean"])
+def test_a_text_beside_a_picture_is_composed(tmp_path, text_pooling):
+    model, processor = start(make_dual_encoder(tmp_path, "clip"), text_pooling=text_pooling)
+    with torch.no_grad():
+        features = model.encode_queries(**processor.process_queries(QUERIES)).text_features
+        model.query_heads.familiarity.fit(features)
+        model.logit_scale.log_scale.fill_(4.6)
+        said = model.get_query_features(**processor.process_queries(QUERIES)).pooler_output
+        again = model.compose_queries(model.encode_queries(**processor.process_queries(QUERIES)), said)
+    torch.testing.assert_close(again.pooler_output, said, atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize("words", [1, 77, 78, 5000])
 def test_texts_of_any_length(checkpoint, words):
     model, processor = start(checkpoint)

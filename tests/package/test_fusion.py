@@ -196,15 +196,81 @@ def test_a_query_may_be_a_picture_or_a_picture_and_a_text(model, processor):
     with torch.no_grad():
         like_this = model.get_query_features(**pixels)
     torch.testing.assert_close(like_this.pooler_output, products(model, processor, PRODUCTS[2:3]).pooler_output)
-    but_red = query(model, processor, "red mug", **pixels, image_weight=0.3)
     text = query(model, processor, "red mug").pooler_output
-    expected = F.normalize(0.7 * text + 0.3 * like_this.pooler_output, dim=1)
-    torch.testing.assert_close(but_red.pooler_output, expected)
-    torch.testing.assert_close(but_red.block_weights.norm(dim=1), torch.ones(1))
+    for weight, expected in ((0.0, text), (1.0, like_this.pooler_output)):
+        found = query(model, processor, "red mug", **pixels, image_weight=weight)
+        torch.testing.assert_close(found.pooler_output, expected)
+        torch.testing.assert_close(found.block_weights.norm(dim=1), torch.ones(1))
     pixels["image_mask"] = torch.zeros(1, 1, dtype=torch.bool)
     torch.testing.assert_close(query(model, processor, "red mug", **pixels).pooler_output, text)
     with pytest.raises(ValueError, match="give input_ids or states, or pixel_values"):
         model.get_query_features()
+
+
+def taught(model, processor, texts=("red mug", "red shirt", "red lamp", "red bowl")):
+    """The model, which takes these texts for those that it was trained on."""
+    with torch.no_grad():
+        features = model.encode_queries(**processor.process_queries(list(texts))).text_features
+        model.query_heads.familiarity.fit(features)
+        model.logit_scale.log_scale.fill_(4.6)
+    return features
+
+
+def composed(model, processor, text, like, weight=0.5):
+    with torch.no_grad():
+        return model.compose_queries(model.encode_queries(**processor.process_queries([text])), like, weight)
+
+
+def test_a_text_beside_what_it_says_already_is_the_text_itself(model, processor):
+    taught(model, processor)
+    shirt = query(model, processor, "red shirt").pooler_output
+    for weight in (0.2, 0.5, 0.9):
+        found = composed(model, processor, "red shirt", shirt, weight).pooler_output
+        torch.testing.assert_close(found, shirt, atol=0.02, rtol=0)
+    assert (composed(model, processor, "red bowl", shirt).pooler_output @ shirt.T).item() < 0.99
+
+
+def test_a_text_beside_a_picture_is_as_familiar_as_what_the_picture_says(model, processor):
+    taught(model, processor)
+    learned = [list(model.config.blocks).index(name) for name in ("image", "cross")]
+    shirt = query(model, processor, "red shirt").pooler_output
+    alone = query(model, processor, "of the").block_weights.square()[0, learned].sum()
+    beside = composed(model, processor, "of the", shirt, 0.6).block_weights.square()[0, learned].sum()
+    assert alone < 0.01 and beside > 100 * alone
+
+
+def test_a_model_that_knows_no_texts_mixes_the_vectors(model, processor):
+    like = products(model, processor).pooler_output[:1]
+    for without in (MMFusionFamiliarity.forget, MMFusionFamiliarity.know_nothing):
+        without(model.query_heads.familiarity)
+        text = query(model, processor, "red").pooler_output
+        expected = F.normalize(0.7 * text + 0.3 * like, dim=1)
+        torch.testing.assert_close(composed(model, processor, "red", like, 0.3).pooler_output, expected)
+    assert not len(model.query_heads.prototypes)
+
+
+@pytest.mark.parametrize(
+    "options", [{"truncate_dim": 22}, {"lexical_dim": 0}, {"fusion_type": "gated"}, {"query": "query"}]
+)
+def test_models_of_every_kind_compose(towers, processor, options):
+    options = {name: towers[value] if name == "query" else value for name, value in options.items()}
+    model = make_model(towers, **options)
+    if model.config.fusion_type == "experts":
+        taught(model, processor)
+    pixels = {name: processor.process_products(PRODUCTS[2:3])[name] for name in ("pixel_values", "image_mask")}
+    found = query(model, processor, "red", **pixels)
+    assert found.pooler_output.shape == (1, model.config.projection_dim)
+    torch.testing.assert_close(found.pooler_output.norm(dim=1), torch.ones(1))
+
+
+def test_rows_of_a_batch_are_composed_each_for_itself(model, processor):
+    taught(model, processor)
+    inputs = processor.process_products([PRODUCTS[0], PRODUCTS[1], PRODUCTS[2]])
+    pixels = {name: inputs[name] for name in ("pixel_values", "image_mask")}
+    together = query(model, processor, "red", "soft", "big", **pixels).pooler_output
+    for row, text in enumerate(("red", "soft", "big")):
+        one = {name: value[row : row + 1] for name, value in pixels.items()}
+        torch.testing.assert_close(query(model, processor, text, **one).pooler_output, together[row : row + 1])
 
 
 def test_truncation_keeps_each_blocks_first_dimensions_and_its_weight(model, processor, tmp_path):

@@ -507,3 +507,28 @@ class EngineBenchArguments:
     queries: PositiveInt = 100
     engines: list[str] = field(default_factory=list)
     output: str = "hub_card/results/bench_engines.json"
+
+
+@dataclass
+class LikeBenchArguments:
+    """Which model, on triples of which catalogue.
+
+    Args:
+        model: Model folder.
+        data: Catalogue whose queries have attributes.
+        split: Its split.
+        attributes: Attributes that the words may change, with commas between; those that pictures show.
+        triples: How many are drawn.
+        weights: Shares of the picture, with commas between.
+        seed: Seed of the triples.
+        output: File for the report.
+    """
+
+    model: str = "runs/quickstart/model"
+    data: str = "data/demo_shop"
+    split: str = "test"
+    attributes: list[str] = field(default_factory=lambda: ["colour", "color", "pattern"])
+    triples: PositiveInt = 400
+    weights: list[ClosedUnitInterval] = field(default_factory=lambda: [0.3, 0.4, 0.5, 0.6, 0.7])
+    seed: Seed = 0
+    output: str = "hub_card/results/bench_like.json"

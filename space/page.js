@@ -204,7 +204,9 @@ function refuse(words) {
 }
 
 function bring(file, columns = {}) {
-  const number = ++brought, before = yours, where = form.elements.where.value;
+  brought = Math.max(brought + 1, Date.now()); // also after a reload the last file has the highest number
+  const number = brought, before = yours, where = form.elements.where.value;
+  find('#yours').open = true; // where its reading is seen
   const report = (html) => { find('#report').innerHTML = html; };
   if (file.size > MAX_BYTES) {
     report(LOST);

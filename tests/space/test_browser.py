@@ -146,7 +146,6 @@ def test_products_that_were_brought_last_are_searched(url, space, tmp_path):
         page.locator("#report [role=alert]").wait_for(state="attached")
         page.wait_for_function("document.querySelector('#results .title')?.textContent === 'new mug'")
         page.set_input_files("#file", files[0])
-        page.locator("#yours summary").click()
         page.get_by_role("radio", name="the shop").check()
         page.wait_for_function("document.querySelectorAll('#results .fused .card').length === 8")
         page.locator("#report [role=status]", has_text="1 products").wait_for()

@@ -8,9 +8,10 @@ one inner-product index serves all queries.
 
 What was learned on some shops' catalogues is worth little elsewhere. So everything learned counts only as far as a
 text is familiar, that is like the texts of the training: for a text of another world the text block is the pretrained
-encoder's own, the lexical block counts shared words, and the image and cross blocks are silent. A model that starts
-from an aligned dual encoder knows what words and pictures have in common before any training, and keeps that apart in
-a fifth block, `aligned`, which changes only as its encoders do, and which no unfamiliar text silences.
+encoder's own, the lexical block counts shared words, and a query's image and cross blocks are silent, so that those of
+products add nothing. A model that starts from an aligned dual encoder knows what words and pictures have in common
+before any training, and keeps that apart in a fifth block, `aligned`, which changes only as its encoders do, and which
+no unfamiliar text silences.
 
 The other fusion types, which are kept to be compared with, are in `baselines_mmfusion.py`.
 """
@@ -372,9 +373,9 @@ class MMFusionRouter(nn.Linear):
     """Lengths of the blocks of one vector: the square root of a softmax, so that the whole vector is a unit vector.
 
     Starts at fixed lengths (`config.block_logits_init`), and has others (`config.unfamiliar_logits`) as far as a text
-    is not familiar, with the image and cross blocks turned down. Blocks that are masked get length 0 and the others
-    share their weight. A product's aligned block is as long as its image block, so that queries alone decide between
-    what was learned of pictures and what was known before.
+    is not familiar, with the image and cross blocks turned down as far as what was learned can't be trusted. Blocks
+    that are masked get length 0 and the others share their weight. A product's aligned block is as long as its image
+    block, so that queries alone decide between what was learned of pictures and what was known before.
     """
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
@@ -385,7 +386,11 @@ class MMFusionRouter(nn.Linear):
         self.image = list(config.blocks).index("image") if config.aligned_config is not None else None
 
     def forward(
-        self, states: torch.Tensor, familiarity: torch.Tensor, mask: torch.Tensor | None = None
+        self,
+        states: torch.Tensor,
+        familiarity: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        trust: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Lengths of the blocks.
 
@@ -393,6 +398,8 @@ class MMFusionRouter(nn.Linear):
             states (`torch.Tensor` of shape `(batch, in_dim)`): what the lengths depend on.
             familiarity (`torch.Tensor` of shape `(batch, 1)`): from 0 to 1.
             mask (`torch.Tensor` of shape `(batch, blocks)`, *optional*): False for blocks that there are not.
+            trust (`torch.Tensor` of shape `(batch, 1)`, *optional*): how far to trust what was learned, from 0 to 1;
+                by default as far as the text is familiar.
 
         Returns:
             `torch.Tensor` of shape `(batch, blocks)`; the squares of a row sum to 1.
@@ -403,7 +410,8 @@ class MMFusionRouter(nn.Linear):
         if mask is not None and self.image is not None:
             logits = torch.cat([logits[:, :-1], logits[:, self.image, None]], dim=-1)
         power = WARINESS if mask is None and self.image is not None else 1.0
-        logits = logits + torch.where(learned, power * familiarity.clamp(min=1e-6).log(), 0.0)
+        trust = familiarity if trust is None else trust
+        logits = logits + torch.where(learned, power * trust.clamp(min=1e-6).log(), 0.0)
         if mask is not None:
             logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
         # written so that a masked block's gradient is 0; that of sqrt(softmax) is not a number there
@@ -559,7 +567,8 @@ class MMFusionProductHeads(nn.Module):
 
     The lengths of the blocks depend on which modalities there are and on how familiar the text is, not on what they
     say: a router that sees the features prefers some products to others whatever is asked for, which gained nothing on
-    H&M's new products and cost quality on IKEA's, never seen.
+    H&M's new products and cost quality on IKEA's, never seen. An unfamiliar text, which may be a title such as
+    "IMG_0001", silences no picture, and to the cross-modal expert it is missing as far as it is unfamiliar.
     """
 
     def __init__(self, text_in_dim: int, image_sizes: tuple[int, ...], cell_dim: int, config: MMFusionConfig):
@@ -607,15 +616,18 @@ class MMFusionProductHeads(nn.Module):
         image = self.missing_image.where_missing(image, states.has_image)
         known = torch.where(states.text_mask[:, None], self.familiarity(states.text_features), 1.0)
         usable = self._usable_blocks(states)
-        weights = self.router(usable.to(text.dtype), known, usable)
+        pictured = states.has_image[:, None] & (alignment is None)  # an aligned block is never silent
+        weights = self.router(usable.to(text.dtype), known, usable, torch.where(pictured, 1.0, known))
+        heard = known * text + (1 - known) * self.missing_text.weight
         alone = together = image
         if self.cell_attention is not None:
             alone, together = (
-                torch.cat([image, seen], dim=-1) for seen in look_at_cells(self.cell_attention, text, states)
+                torch.cat([image, seen], dim=-1) for seen in look_at_cells(self.cell_attention, heard, states)
             )
         image_mask = states.has_image[:, None]
+        text_mask = torch.where(image_mask, known * states.text_mask[:, None], 1.0)
         found = {  # in the order in which dropout draws
-            "cross": self.cross_head(text, together, states.text_mask[:, None] | ~image_mask, image_mask),
+            "cross": self.cross_head(heard, together, text_mask, image_mask),
             "image": self.image_head(alone),
             "text": text_head(states.text_features, known, text_centre_of(alignment)),
             "lexical": states.lexical_features,

@@ -138,10 +138,23 @@ def test_in_another_world_a_trained_model_is_its_text_encoder_and_its_words(towe
         (query(model, processor, "red mug"), query(untrained, processor, "red mug")),
         (products(model, processor, text), products(untrained, processor, text)),
     ):
-        assert ours.block_weights[:, 2:].square().max() < 1e-5, "the image and cross blocks are silent"
         width = model.config.text_dim + model.config.lexical_dim
         same = F.cosine_similarity(ours.pooler_output[:, :width], theirs.pooler_output[:, :width])
         torch.testing.assert_close(same, torch.ones_like(same), atol=1e-4, rtol=0)
+    silent = query(model, processor, "red mug").block_weights[:, 2:]
+    assert silent.square().max() < 1e-5, "a query's image and cross blocks are silent"
+
+
+def test_a_text_that_says_nothing_silences_no_picture(model, processor):
+    taught(model, processor)
+    row, image = {"title": "of the of", "image": picture("red")}, list(model.config.blocks).index("image")
+    known, unknown = products(model, processor, [{**row, "title": "red mug"}, row]).block_weights[:, image]
+    assert unknown > 0.7 * known
+    cross = slice(-model.config.cross_dim, None)
+    vectors = products(model, processor, [row, {"image": picture("red")}, {**row, "title": "red mug"}]).pooler_output
+    nothing, missing, told = F.normalize(vectors[:, cross], dim=1)
+    torch.testing.assert_close(nothing, missing, atol=0.02, rtol=0)
+    assert (told @ missing).item() < 0.99, "a text that says something is heard"
 
 
 def test_contributions_sum_to_the_score_and_maps_tell_what_cells_add(model, processor):
@@ -210,10 +223,11 @@ def test_a_query_may_be_a_picture_or_a_picture_and_a_text(model, processor):
 def taught(model, processor, texts=("red mug", "red shirt", "red lamp", "red bowl")):
     """The model, which takes these texts for those that it was trained on."""
     with torch.no_grad():
-        features = model.encode_queries(**processor.process_queries(list(texts))).text_features
-        model.query_heads.familiarity.fit(features)
+        queries = model.encode_queries(**processor.process_queries(list(texts)))
+        products = model.encode_products(**processor.process_products([{"title": text} for text in texts]))
+        model.query_heads.familiarity.fit(queries.text_features)
+        model.product_heads.familiarity.fit(products.text_features)
         model.logit_scale.log_scale.fill_(4.6)
-    return features
 
 
 def composed(model, processor, text, like, weight=0.5):

@@ -199,6 +199,8 @@ def test_a_visit(url, size, tmp_path):
 
         page.set_input_files("#picture", str(tmp_path / "mug.png"))
         page.locator("#results .what", has_text="A picture").wait_for()
+        go = page.locator("#go").bounding_box()
+        assert go["x"] + go["width"] <= size["width"], "the button is pushed off the page"
         page.set_input_files("#file", mine)
         page.wait_for_function("document.querySelectorAll('#results .fused .card').length === 1")  # of the last query
         search(page, "my mug")

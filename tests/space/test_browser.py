@@ -199,11 +199,13 @@ def test_a_visit(url, size, tmp_path):
 
         page.set_input_files("#picture", str(tmp_path / "mug.png"))
         page.locator("#results .what", has_text="A picture").wait_for()
+        go = page.locator("#go").bounding_box()
+        assert go["x"] + go["width"] <= size["width"], "the button is pushed off the page"
         page.set_input_files("#file", mine)
         page.wait_for_function("document.querySelectorAll('#results .fused .card').length === 1")  # of the last query
         search(page, "my mug")
         assert titles(page, "fused") == ["My own mug"]
-        page.locator("#yours summary").click()
+        page.locator("#yours > summary").click()
         page.locator("#report [role=status]", has_text="1 products are ready").wait_for()
         assert errors == []
 
@@ -375,7 +377,7 @@ def test_the_keyboard_reaches_everything_and_stays_in_the_drawer(url):
         assert page.evaluate("document.querySelector('#why').matches(':modal')")
         page.keyboard.press("Escape")
         assert page.evaluate("document.activeElement.dataset.id") == card
-        page.locator("#yours summary").click()
+        page.locator("#yours > summary").click()
         page.mouse.click(5, 700)
         assert not page.locator("#yours .panel").is_visible(), "a click elsewhere leaves the popover open"
         page.locator("#results .fused .card").first.hover()
@@ -386,7 +388,7 @@ def test_the_keyboard_reaches_everything_and_stays_in_the_drawer(url):
 def test_columns_are_chosen_and_a_sample_is_given(url, tmp_path):
     (tmp_path / "mine.csv").write_text("Was;Wieviel\nroter Krug;9,90\nblaue Lampe;19,90\n", encoding="utf-8")
     with open_page(url) as (page, errors):
-        page.locator("#yours summary").click()
+        page.locator("#yours > summary").click()
         with page.expect_download() as download:
             page.get_by_text("A sample to fill").click()
         assert download.value.suggested_filename == "products.csv"

@@ -575,10 +575,10 @@ class MMFusionModel(MMFusionPreTrainedModel):
         if spoken is not None:
             looks = weight**3
             composed = MMFusionStates(**states)
-            composed.text_features = unit_vectors((1 - weight) * states.text_features + weight * spoken)
+            composed.text_features = unit_vectors((1 - weight) * states["text_features"] + weight * spoken)
             if self.alignment is not None and self.alignment.is_text_space:
                 composed.aligned_features = composed.text_features
-        texts = self._embed(self._query_blocks(composed), composed).pooler_output
+        texts = self._embed(self._query_blocks(composed), composed)["pooler_output"]
         mixed = unit_vectors((1 - looks) * texts + looks * like)
         return MMFusionFeatures(mixed, block_lengths(split_blocks(mixed, self.output_dims)), states)
 

@@ -60,6 +60,16 @@ def read_picture(content: bytes) -> Image.Image:
     raise ValueError(f"The picture has {width:,} x {height:,} pixels; {AT_MOST}.")
 
 
+def pixels_of(content: bytes) -> int:
+    """How many pixels of a picture file are decoded, to bound those of many; 0 if it is none."""
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as picture:
+            picture.draft("RGB", (ENOUGH, ENOUGH))
+            return picture.width * picture.height
+    except Exception:  # what is wrong with it is told by [`read_picture`]
+        return 0
+
+
 def _decoded(picture: Image.Image, is_large: bool) -> Image.Image:
     """An opened picture as [`read_picture`] gives it."""
     with decoding if is_large else nullcontext():

@@ -23,7 +23,7 @@ from feeds import detect, feed_rows
 from file_names import title_of_file
 from meant_rows import MeantRows
 from picture_names import ENDINGS, inner_path, without_ending, written_forms
-from pictures import small_jpeg
+from pictures import pixels_of, small_jpeg
 from tables import Table, cell_text
 from text_files import TextFile
 from xml_feed import xml_rows
@@ -34,6 +34,11 @@ MAX_MEMBER_BYTES = 15_000_000
 MAX_MEMBERS = 4_000
 MAX_PRODUCTS = 2_000
 MAX_ROWS = 20_000  # of a table: of products with many variants, and of rows that are left out
+MAX_COLUMNS = 1_000
+FIRST_LINES = 20  # of which one is the header
+MAX_LINE_BYTES = 500_000
+MAX_TAGS = 600_000  # of XML
+MAX_PIXELS = 1_000_000_000  # of all pictures of a ZIP together, as they are decoded
 MAX_FIELD_CHARACTERS = 2_000
 MAX_ATTRIBUTES = 50
 PICTURE_SIZE = 384
@@ -180,7 +185,7 @@ class Archive:
     """
 
     def __init__(self, content: bytes, upload: Upload):
-        self.upload, self.left = upload, MAX_UNPACKED_BYTES
+        self.upload, self.left, self.pixels = upload, MAX_UNPACKED_BYTES, MAX_PIXELS
         try:
             self.zip = zipfile.ZipFile(io.BytesIO(content))
         except Exception as error:  # zipfile raises many kinds for damaged files
@@ -218,7 +223,11 @@ class Archive:
         """A picture as a small JPEG; `None`, and counted, if it can't be read."""
         if name not in self.made:
             try:
-                self.made[name] = small_jpeg(self.unpacked(name), PICTURE_SIZE)
+                content = self.unpacked(name)
+                self.pixels -= pixels_of(content)
+                if self.pixels < 0:
+                    raise VisitorError("the pictures of the ZIP have too many pixels in all; make them smaller.")
+                self.made[name] = small_jpeg(content, PICTURE_SIZE)
             except VisitorError as error:
                 self.made[name] = f"picture can't be read: {error}"
             except ValueError as error:
@@ -364,6 +373,9 @@ class TableRows:
 
     def __init__(self, content: bytes):
         self.content = content
+        starts = range(0, len(content) - MAX_LINE_BYTES, MAX_LINE_BYTES)
+        if not all(re.search(rb"[\r\n]", content[start : start + MAX_LINE_BYTES]) for start in starts):
+            raise ValueError(f"has a line of more than {MAX_LINE_BYTES:,} bytes")
         self.size = max(content.count(b"\n"), content.count(b"\r")) + (content[-1:] not in (b"\n", b"\r"))
         text, rows = self._open()
         self.columns, self.twice = rows.columns, rows.table.twice
@@ -378,7 +390,7 @@ class TableRows:
         text = TextFile(io.BytesIO(self.content))
         if what := text.other_format():
             raise ValueError(what)
-        table = read_table(text)
+        table = read_table(bounded(text))
         text.doubts(table.first.last)
         return text, MeantRows(table)
 
@@ -394,6 +406,18 @@ class TableRows:
                 yield record.row, row, [*filter(None, [record.doubt]), *text.doubts(record.last)], record.text
 
 
+def bounded(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a table.
+
+    Raises:
+        ValueError: if one of the first has so many columns that reading it would take for ever.
+    """
+    for number, line in enumerate(lines, start=1):
+        if number <= FIRST_LINES and max(map(line.count, ",;\t|")) > MAX_COLUMNS:
+            raise ValueError(f"has more than {MAX_COLUMNS:,} columns on line {number}")
+        yield line
+
+
 class XmlRows:
     """The items of a Google Merchant feed in XML, like [`TableRows`].
 
@@ -405,6 +429,8 @@ class XmlRows:
 
     def __init__(self, path: str):
         self.path, self.dialect = path, "XML"
+        if Path(path).read_bytes().count(b"<") > MAX_TAGS:
+            raise DataError(f"{path}: it has more than {MAX_TAGS:,} tags; give a part of the feed")
         first = [row for _, row in islice(xml_rows(Path(path)), 100)]
         self.columns = list(dict.fromkeys(column for row in first for column in row))
         self.size = Path(path).read_bytes().count(b"<g:id>")

@@ -743,6 +743,30 @@ def test_exports_of_shops_are_read_as_training_reads_them(tmp_path):
         read_upload(str(tmp_path / "cut.xml"))
 
 
+ENDLESS = {
+    "columns": (b"title," + b"a," * 200_000 + b"\nx\n", "has more than 1,000 columns on line 1"),
+    "a line": (b"title\n" + b"x" * 1_100_000, "has a line of more than 500,000 bytes"),
+    "no bytes": (b"title\n" + bytes(1_100_000), "has a line of more than 500,000 bytes"),
+    "tags": (b'<?xml version="1.0"?><rss><item>' + b"<a>" * 600_000, "has more than 600,000 tags"),
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_tables_that_would_take_for_ever_are_refused(tmp_path, case):
+    content, words = ENDLESS[case]
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(VisitorError, match=words):
+        read_upload(str(tmp_path / "rows.csv"))
+
+
+def test_pictures_of_a_zip_are_decoded_up_to_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr("upload.MAX_PIXELS", 10_000)
+    members = {f"red mug {number}.png": picture("red", size=(60, 60)) for number in range(4)}
+    read = read_upload(make_zip(tmp_path / "mine.zip", members))
+    assert len(read.products) == 2
+    assert "2 x picture can't be read: the pictures of the ZIP have too many pixels in all" in read.lines()[0]
+
+
 def test_columns_of_any_name_are_mapped_and_previewed(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("Nr;Was;Farbe;Kostet\n7;Tasse;rot;9,90\n8;Lampe;blau;39\n9;Schale;;5\n10;Hemd;;20\n")

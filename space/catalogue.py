@@ -145,11 +145,11 @@ class ShopEncoder:
         return Query(text, vector, dict(zip(self.blocks, shares, strict=True)), picture, picture_weight)
 
     @torch.inference_mode()
-    def composed(self, text: str, like: np.ndarray, weight: float = 0.5, **fields) -> Query:
+    def composed(self, text: str, product: np.ndarray, weight: float = 0.5, **fields) -> Query:
         """A query of a text beside a product's vector `(dim,)`, "like this, but ...", as the model's query tower
         composes it; `weight` is the product's share."""
         states = self.model.encode_queries(**self.processor.process_queries([text]))
-        features = self.model.compose_queries(states, torch.from_numpy(like)[None], weight)
+        features = self.model.compose_queries(states, torch.from_numpy(product)[None], weight)
         return self.query_from(features.pooler_output[0].float().numpy(), text=text, **fields)
 
     def query_from(self, vector: np.ndarray, **fields) -> Query:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -153,11 +154,11 @@ class ShopEncoder:
         return Query(text, vector, dict(zip(self.blocks, shares, strict=True)), picture, picture_weight)
 
     @torch.inference_mode()
-    def composed(self, text: str, like: np.ndarray, weight: float = 0.5, **fields) -> Query:
+    def composed(self, text: str, product: np.ndarray, weight: float = 0.5, **fields) -> Query:
         """A query of a text beside a product's vector `(dim,)`, "like this, but ...", as the model's query tower
         composes it; `weight` is the product's share."""
         states = self.model.encode_queries(**self.processor.process_queries([text]))
-        features = self.model.compose_queries(states, torch.from_numpy(like)[None], weight)
+        features = self.model.compose_queries(states, torch.from_numpy(product)[None], weight)
         return self.query_from(features.pooler_output[0].float().numpy(), text=text, **fields)
 
     def query_from(self, vector: np.ndarray, **fields) -> Query:
@@ -242,7 +243,7 @@ class Hit:
         score (`float`): inner product of the query's and the product's vector.
         contributions (`dict[str, float]`): what each block adds to the score.
         grade (`int` or `None`): its judgment for this query; `None` if the query is not judged.
-        ranks (`dict[str, int]`): its rank in each view.
+        ranks (`dict[str, int]`): its rank in each view, or by each model.
     """
 
     row: int
@@ -279,6 +280,9 @@ class Catalogue:
         judged_vectors (`np.ndarray`, *optional*): the judged queries' vectors `(Q, dim)`.
         measured (`int`, *optional*): how many of the first products the judgments are of; all if not given. Others are
             shown, and left out where queries are measured.
+
+    Attributes:
+        other (`Catalogue` or `None`): the same products by a second model, to set beside this one.
     """
 
     def __init__(
@@ -297,6 +301,7 @@ class Catalogue:
         self.prices = np.array(numbers_of_prices([str(product.get("price") or "") for product in products]))
         self.pictured = np.array([bool(product.get("pictured")) for product in products])
         self.thumbnail = lru_cache(maxsize=2000)(self._thumbnail)
+        self.other: Catalogue | None = None
 
     def __len__(self) -> int:
         return len(self.products)
@@ -353,22 +358,38 @@ class Catalogue:
 
         A product that the query was made from is left out.
         """
-        kept = self.mask(filters or Filters())
-        if query.like in self.rows:
-            kept[self.rows[query.like]] = False
+        kept = self._kept(query, filters)
         scores = {view: np.where(kept, self.vectors[view] @ query.vector, -np.inf) for view in VIEWS}
-        grades = self.grades(query)
-        count = min(clamp(k, 1, MAX_RESULTS), int(kept.sum()))
-        found = {}
-        for view in views:
-            hits = self._hits(query, view, scores, best_rows(scores[view], count), grades)
-            found[view] = Found(hits, self._ndcg(scores[view], grades, kept))
-        return found
+        return {view: self._found(query, self.vectors[view], view, scores, kept, k) for view in views}
+
+    def search_models(
+        self, query: Query, others: Query, filters: Filters | None = None, k: int = 12
+    ) -> dict[str, Found]:
+        """The best `k` fused results by this catalogue's model, as `fused`, and by the `other`'s.
+
+        Args:
+            query (`Query`): what is searched for, by this model.
+            others (`Query`): the same by the other model.
+            filters (`Filters`, *optional*): for both.
+            k (`int`, *optional*, defaults to 12): how many.
+        """
+        kept, ours, theirs = self._kept(query, filters), self.vectors["fused"], self.other.vectors["fused"]
+        every = {"fused": ours @ query.vector, "other": theirs @ others.vector}
+        scores = {model: np.where(kept, of, -np.inf) for model, of in every.items()}
+        return {
+            "fused": self._found(query, ours, "fused", scores, kept, k),
+            "other": self.other._found(others, theirs, "other", scores, kept, k),
+        }
+
+    @property
+    def model_names(self) -> dict[str, str]:
+        """Short names of this catalogue's model, `fused`, and of the `other`'s."""
+        return dict(zip(("fused", "other"), short_names(self.encoder.name, self.other.encoder.name), strict=True))
 
     def hit(self, query: Query, row: int) -> Hit:
         """One product as a fused result of a query, wherever it ranks among all products."""
         scores = {view: vectors @ query.vector for view, vectors in self.vectors.items()}
-        found = self._hits(query, "fused", scores, np.array([row]), self.grades(query))[0]
+        found = self._hits(query, self.vectors["fused"], "fused", scores, np.array([row]), self.grades(query))[0]
         found.rank = found.ranks["fused"]
         return found
 
@@ -421,8 +442,21 @@ class Catalogue:
         }
         return ndcg([usable.get(row, 0) for row in rows.tolist()], list(usable.values()))
 
-    def _hits(self, query, view, scores, rows, grades) -> list[Hit]:
-        contributions = self.encoder.contributions(query.vector, self.vectors[view][rows])
+    def _kept(self, query: Query, filters: Filters | None) -> np.ndarray:
+        """True for the products that may be found, `(N,)`."""
+        kept = self.mask(filters or Filters())
+        if query.like in self.rows:
+            kept[self.rows[query.like]] = False
+        return kept
+
+    def _found(self, query, vectors, view, scores, kept, k) -> Found:
+        """The best of one list of `scores`, that of `view`, which are of `vectors`."""
+        grades, count = self.grades(query), min(clamp(k, 1, MAX_RESULTS), int(kept.sum()))
+        hits = self._hits(query, vectors, view, scores, best_rows(scores[view], count), grades)
+        return Found(hits, self._ndcg(scores[view], grades, kept))
+
+    def _hits(self, query, vectors, view, scores, rows, grades) -> list[Hit]:
+        contributions = self.encoder.contributions(query.vector, vectors[rows])
         hits = []
         for rank, (row, parts) in enumerate(zip(rows.tolist(), contributions, strict=True), start=1):
             is_judged = grades is not None and self.measured[row]
@@ -490,6 +524,15 @@ def ndcg(found: list[int], judged: list[int]) -> float:
 def normalised(text: str) -> str:
     """A query's text as judged queries are looked up by."""
     return " ".join(text.lower().split())
+
+
+def short_names(*names: str) -> list[str]:
+    """What tells models apart of their folders' or Hub ids' names: as few of the last parts as it takes. The folder
+    `model` of a run goes by the run's name."""
+    parts = [(Path(name).resolve() if Path(name).is_dir() else Path(name)).parts for name in names]
+    parts = [one[:-1] if one[-1] == "model" else one for one in parts]
+    ends = [["/".join(one[-count:]) for one in parts] for count in range(1, max(map(len, parts)) + 1)]
+    return next((found for found in ends if len(set(found)) == len(names)), ends[-1])
 
 
 def clamp(value, low: int, high: int) -> int:

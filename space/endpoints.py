@@ -13,7 +13,18 @@ from typing import Any, Literal, TypedDict
 import arguments
 import gradio as gr
 import numpy as np
-from catalogue import MAX_RESULTS, PRESENCE, VIEWS, Catalogue, Filters, Hit, Query, VisitorError, checked_text
+from catalogue import (
+    MAX_RESULTS,
+    PRESENCE,
+    VIEWS,
+    Catalogue,
+    Filters,
+    Hit,
+    Query,
+    ShopEncoder,
+    VisitorError,
+    checked_text,
+)
 from gradio.data_classes import FileData
 from sent_files import delete_file
 from tradeoff import STORAGE, Tradeoffs
@@ -192,8 +203,14 @@ class Endpoints:
             return self.visitors.find(yours)[1]
         return self.place(arguments.text("where", where) or "shop", None)
 
-    def query(self, text: str | None, picture: str | None = None, picture_weight: float = 0.5) -> Query:
-        """A visitor's query of words, a picture file or both.
+    def query(
+        self,
+        text: str | None,
+        picture: str | None = None,
+        picture_weight: float = 0.5,
+        encoder: ShopEncoder | None = None,
+    ) -> Query:
+        """A visitor's query of words, a picture file or both, by the shop's model or another one.
 
         Raises:
             VisitorError: if there is neither, or one can't be read.
@@ -201,7 +218,8 @@ class Endpoints:
         text, content = checked_text(text), query_picture(picture)
         if not text and content is None:
             raise VisitorError("Type what you are looking for, or give a picture.")
-        return self.shop.encoder.query(text, content, min(max(float(picture_weight), 0.0), 1.0))
+        encoder = encoder or self.shop.encoder
+        return encoder.query(text, content, min(max(float(picture_weight), 0.0), 1.0))
 
     def asked(self, query: Any, picture: Any, weight: Any = None) -> Query:
         """The query that a program gives."""

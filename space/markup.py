@@ -24,7 +24,7 @@ BLOCK_NAMES |= {"aligned": "words to picture", "fused": "vector"}
 PLAIN_HELP = HELP.replace("*", "").replace("`", "")
 
 environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-environment.globals |= {"views": VIEWS, "view_names": VIEW_NAMES, "view_notes": VIEW_NOTES}
+environment.globals |= {"views": VIEWS, "view_names": VIEW_NAMES}
 environment.globals |= {"block_names": BLOCK_NAMES, "cutoff": CUTOFF}
 page = environment.get_template("page.html").module
 
@@ -34,17 +34,20 @@ def intro(catalogue: Catalogue, firsts: dict[str, float] | None, means: dict[str
 
     Args:
         catalogue (`Catalogue`): the shop.
-        firsts (`dict[str, float]` or `None`): each view's share of judged queries whose first result is right.
-        means (`dict[str, float]` or `None`): each view's mean nDCG@10.
+        firsts (`dict[str, float]` or `None`): each view's share of judged queries whose first result is right, and
+            that of the fused results of the `other` model, if there is one.
+        means (`dict[str, float]` or `None`): the same of the mean nDCG@10.
     """
     tens = {view: round(10 * share) for view, share in (firsts or {}).items()}
     judged = (len(catalogue.judged_texts), int(catalogue.measured.sum()))
-    return str(page.intro(catalogue.name, len(catalogue), tens, firsts, means, *judged))
+    models = catalogue.model_names if catalogue.other is not None else None
+    return str(page.intro(catalogue.name, len(catalogue), tens, firsts, means, *judged, models))
 
 
 def search_tab(catalogue: Catalogue, examples: list[Example], board: str, choices: str) -> str:
     """The search tab: box, examples, filters, the opening results and an empty drawer."""
-    return str(page.search_tab(catalogue.name, examples, board, choices, PLAIN_HELP, SAMPLE))
+    models = list(catalogue.model_names.values()) if catalogue.other is not None else []
+    return str(page.search_tab(catalogue.name, examples, board, choices, PLAIN_HELP, SAMPLE, models))
 
 
 def choices(catalogue: Catalogue) -> str:
@@ -63,23 +66,26 @@ def problem_board(message: str) -> str:
 
 
 def board(catalogue: Catalogue, query: Query, views: dict[str, Found], milliseconds: float, fits: bool = True) -> str:
-    """Result lists side by side, row by row, or one alone.
+    """Result lists side by side, row by row, or one alone: those of views, or of two models.
 
     Args:
         catalogue (`Catalogue`): where the results are from.
         query (`Query`): what was asked.
-        views (`dict[str, Found]`): view to its results.
+        views (`dict[str, Found]`): view to its results; `other` are those of the second model.
         milliseconds (`float`): how long the search took, once the query was a vector.
         fits (`bool`, *optional*, defaults to `True`): `False` if nothing fits the query well; then that is said, and
             the lists are shown on demand.
     """
     like = title_of(catalogue.products[catalogue.rows[query.like]]) if query.like else ""
+    names = catalogue.model_names if "other" in views else None
     lanes = [
         {
             "view": view,
+            "name": (names or VIEW_NAMES)[view],
+            "note": "" if names else VIEW_NOTES[view],
             "ndcg": found.ndcg,
             "right": _right(catalogue, query, found),
-            "cards": [_card(catalogue, view, hit, views) for hit in found.hits],
+            "cards": [_card(catalogue, view, hit, views, names) for hit in found.hits],
         }
         for view, found in views.items()
     ]
@@ -97,10 +103,10 @@ def _right(catalogue: Catalogue, query: Query, found: Found) -> str:
     return f"{len(ranks)} of {total} right ones" if total else ""
 
 
-def _card(catalogue: Catalogue, view: str, hit: Hit, views: dict[str, Found]) -> tuple:
+def _card(catalogue: Catalogue, view: str, hit: Hit, views: dict[str, Found], names: dict[str, str] | None) -> tuple:
     """What the macro `card` takes: a result, how it was judged, how it differs from other views, its bar's width."""
     width = min(100 * max(hit.score, 0) / max(views[view].hits[0].score, 1e-9), 100)
-    return _shown(catalogue, hit.row, hit), hit, _judgment(catalogue, hit), marks(view, hit, views), width
+    return _shown(catalogue, hit.row, hit), hit, _judgment(catalogue, hit), marks(view, hit, views, names), width
 
 
 def _judgment(catalogue: Catalogue, hit: Hit) -> str:
@@ -115,10 +121,15 @@ def _shown(catalogue: Catalogue, row: int, hit: Hit) -> dict:
     return found | {"thumbnail": catalogue.thumbnail(row), "shares": shares_of(hit.contributions)}
 
 
-def marks(view: str, hit: Hit, views: dict[str, Found]) -> list[tuple[str, str, str]]:
-    """How a result differs from the other views' lists: a CSS class, words, and its ranks in full."""
+def marks(
+    view: str, hit: Hit, views: dict[str, Found], names: dict[str, str] | None = None
+) -> list[tuple[str, str, str]]:
+    """How a result differs from the lists of the other views, or of the other one of two models with these `names`: a
+    CSS class, words, and its ranks in full."""
     lists = {name: {other.row for other in of.hits} for name, of in views.items() if name != view}
     without = [name for name, rows in lists.items() if hit.row not in rows]
+    if names is not None:
+        return [("new", f"missed by {names[name]}", f"#{hit.ranks[name]} by {names[name]}") for name in without]
     ranks = ", ".join(f"#{hit.ranks[name]} {VIEW_NAMES[name].lower()}" for name in without)
     if view != "fused":
         return [("away", MISSED["fused"], ranks)] if "fused" in without else []
@@ -138,11 +149,13 @@ def shares_of(parts: dict[str, float]) -> dict[str, float]:
     return {name: max(value, 0) / total for name, value in parts.items()}
 
 
-def drawer(catalogue: Catalogue, query: Query, row: int, hit: Hit, overlay: str | None) -> str:
-    """One product's reasons: a sentence, its picture with the map, what to search for next, and the numbers."""
+def drawer(catalogue: Catalogue, query: Query, row: int, hit: Hit, overlay: str | None, model: str = "") -> str:
+    """One product's reasons: a sentence, its picture with the map, what to search for next, and the numbers. Where one
+    of two models is explained, `model` is its name."""
     product = catalogue.products[row]
     facts = [str(product[name]) for name in ("brand", "category", "price") if product.get(name)]
     ranks = ", ".join(f"#{hit.ranks[view]} {VIEW_NAMES[view].lower()}" for view in VIEWS)
+    ranks = f"By {model}: {ranks}" if model else ranks
     judged = {None: "", "": "Judged not relevant. ", "near": "Judged near. ", "right": "Judged right. "}
     judged = judged[None if hit.grade is None else _judgment(catalogue, hit)]
     description = str(product.get("description") or "")[:600]

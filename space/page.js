@@ -260,7 +260,7 @@ async function open(card) {
   find('h2', drawer).textContent = title;
   if (image) find('.pictures', drawer).append(image.cloneNode());
   drawer.showModal();
-  const answer = await call('why', {...shown.request, id: card.dataset.id}, shown.file).catch(() => null);
+  const answer = await call('why', {...shown.request, id: card.dataset.id, lane: card.closest('.lane').dataset.view}, shown.file).catch(() => null);
   if (number === openings) find('.reasons', drawer).innerHTML = answer?.drawer ?? LOST;
 }
 

@@ -32,9 +32,10 @@ class Page:
     """Answers to the page in the browser.
 
     A request is a `dict` with any of: `q` (words), `like` (id of a product) and `but` (words), `weight` (of a picture
-    or product beside words), `category` and `brand` (lists), `low` and `high` (prices), `presence`, `show` (`side` or
-    `fused`), `k`, `where` (`shop` or `yours`), `visitor` (the secret key of a page), `number` (of the file brought)
-    and `id` (of a product). All values are text, as in a page's address.
+    or product beside words), `category` and `brand` (lists), `low` and `high` (prices), `presence`, `show` (`side`,
+    `fused` or, where there are two, `models`), `k`, `where` (`shop` or `yours`), `visitor` (the secret key of a page),
+    `number` (of the file brought), `id` (of a product) and `lane` (where that was found). All values are text, as in a
+    page's address.
 
     Args:
         endpoints (`Endpoints`): what answers.
@@ -49,6 +50,12 @@ class Page:
         self.means = {view: float(of.mean()) for view, of in values.items()} if values else None
         self.firsts = self.shop.judged_firsts() if values else None
         self.least_score = self.shop.least_score()
+        self.lists, other = LISTS, self.shop.other
+        if other is not None:
+            self.lists, self.least_of_other = (*LISTS, "models"), other.least_score()
+        if other is not None and values:
+            self.means["other"] = float(other.judged_values()["fused"].mean())
+            self.firsts["other"] = other.judged_firsts()["fused"]
         self.examples = reasons.examples(self.shop, values)
 
     def whole(self) -> str:
@@ -73,33 +80,43 @@ class Page:
                 answer["like"] = markup.title_of(catalogue.products[catalogue.row(str(request["like"]))])
             query = self.query(catalogue, request, picture)
             return answer | {
-                "board": markup.empty_board() if query is None else self._board(catalogue, query, request)
+                "board": markup.empty_board() if query is None else self._board(catalogue, query, request, picture)
             }
         except VisitorError as error:
             return answer | {"board": markup.problem_board(str(error))}
 
-    def _board(self, catalogue: Catalogue, query: Query, request: dict) -> str:
+    def _board(self, catalogue: Catalogue, query: Query, request: dict, picture: bytes | None) -> str:
+        show, count, filters = request.get("show", LISTS[0]), request.get("k", str(COUNTS[1])), filters_of(request)
+        if show not in self.lists or count not in map(str, COUNTS):
+            lists, counts = " or ".join(self.lists), ", ".join(map(str, COUNTS))
+            raise VisitorError(f"Lists are shown {lists}, with {counts} results.")
+        others = self.query(self.other(catalogue), request, picture) if show == "models" else None
         begin = time.perf_counter()
-        show, count = request.get("show", LISTS[0]), request.get("k", str(COUNTS[1]))
-        if show not in LISTS or count not in map(str, COUNTS):
-            raise VisitorError(f"Lists are shown {' or '.join(LISTS)}, with {', '.join(map(str, COUNTS))} results.")
-        found = catalogue.search(query, filters_of(request), int(count), VIEWS if show == "side" else ALONE)
+        if others is not None:
+            found = catalogue.search_models(query, others, filters, int(count))
+        else:
+            found = catalogue.search(query, filters, int(count), VIEWS if show == "side" else ALONE)
         milliseconds = 1000 * (time.perf_counter() - begin)
         is_of_words = query.picture is None and query.like is None
         fits = not is_of_words or found["fused"].hits[0].score >= self.least_score
+        fits = fits or ("other" in found and found["other"].hits[0].score >= self.least_of_other)
         return markup.board(catalogue, query, found, milliseconds, fits)
 
     def why(self, request: dict, picture: bytes | None) -> dict[str, str]:
-        """Why the product `id` was found, as the `drawer`'s HTML."""
+        """Why the product `id` was found, by the model of its `lane`, as the `drawer`'s HTML."""
         try:
             _, catalogue = self.place(request)
+            model = ""
+            if request.get("show") == "models":
+                lane, other = "other" if request.get("lane") == "other" else "fused", self.other(catalogue)
+                model, catalogue = catalogue.model_names[lane], other if lane == "other" else catalogue
             row, query = catalogue.row(str(request.get("id"))), self.query(catalogue, request, picture)
             if query is None:
                 raise VisitorError("Search for something first; then its reasons can be told.")
             hit = catalogue.hit(query, row)
             seen = catalogue.encoder.picture_map(query, catalogue.product_inputs(row))
             overlay = None if seen is None else data_address(with_map(*seen))
-            return {"drawer": markup.drawer(catalogue, query, row, hit, overlay)}
+            return {"drawer": markup.drawer(catalogue, query, row, hit, overlay, model)}
         except VisitorError as error:
             return {"drawer": markup.problem_board(str(error))}
 
@@ -156,8 +173,20 @@ class Page:
         number, catalogue = self.visitors.find(visitor_of(request))
         return f"yours {number}", catalogue
 
+    def other(self, catalogue: Catalogue) -> Catalogue:
+        """The same products by the second model.
+
+        Raises:
+            VisitorError: if there are none, as of what a visitor brought.
+        """
+        if catalogue.other is None:
+            raise VisitorError(
+                "Your products are read by the first model alone; choose another view, or search the shop."
+            )
+        return catalogue.other
+
     def query(self, catalogue: Catalogue, request: dict, picture: bytes | None) -> Query | None:
-        """What is asked for: a product's like, a picture, words or both; `None` for nothing.
+        """What is asked for, by the catalogue's model: a product's like, a picture, words or both; `None` for nothing.
 
         Raises:
             VisitorError: if a part of it can't be read.
@@ -171,7 +200,7 @@ class Page:
             return None
         path = None if picture is None else kept_file(picture)
         try:
-            return self.endpoints.query(text, path, 0.5 if weight is None else weight)
+            return self.endpoints.query(text, path, 0.5 if weight is None else weight, catalogue.encoder)
         finally:
             if path is not None:
                 os.unlink(path)

@@ -1,6 +1,7 @@
 """Where the model and the catalogue come from, and the vectors that are kept between starts.
 
     MMFUSION_MODEL, MMFUSION_DATA   Hub ids or folders of a model and of a catalogue in the retrieval layout
+    MMFUSION_MODEL_B                Hub id or folder of a second model, which the page can set beside the first
     MMFUSION_SPLIT                  a split of the catalogue; all of it if not given
     MMFUSION_RUN                    a run folder of the quickstart, in place of MMFUSION_MODEL
     MMFUSION_PREPARED               folder for prepared vectors, `prepared/` beside this file if not given
@@ -42,18 +43,27 @@ class SetupError(RuntimeError):
 
 
 def start() -> Catalogue:
-    """Loads or prepares the model and the catalogue that the environment names.
+    """Loads or prepares the model and the catalogue that the environment names, and by a second model as its `other`.
 
     Raises:
-        SetupError: if there is no model, or one of the two can't be read.
+        SetupError: if there is no model, one of them can't be read, or both are the same.
     """
     started = time.perf_counter()
-    model, data = model_name(), data_name()
-    print(f"mmfusion: model {model}, catalogue {data}", flush=True)
+    model, data, split = model_name(), data_name(), os.environ.get("MMFUSION_SPLIT")
+    other = os.environ.get("MMFUSION_MODEL_B")
+    print(f"mmfusion: model {model}{f' beside {other}' if other else ''}, catalogue {data}", flush=True)
     with named_in_errors(model):
         encoder = ShopEncoder(model)
+    if other:
+        with named_in_errors(f"MMFUSION_MODEL_B={other}"):
+            if whole_name(other) == whole_name(model):
+                raise SetupError(f"MMFUSION_MODEL_B={other} is the first model; name another one, or leave it out.")
+            beside = ShopEncoder(other)
     with named_in_errors(data):
-        catalogue = load_catalogue(data, os.environ.get("MMFUSION_SPLIT"), encoder)
+        catalogue = load_catalogue(data, split, encoder)
+    if other:
+        with named_in_errors(f"MMFUSION_MODEL_B={other}"):
+            catalogue.other = load_catalogue(data, split, beside)
     print(f"mmfusion: {len(catalogue):,} products, ready in {time.perf_counter() - started:.0f} s", flush=True)
     return catalogue
 
@@ -77,6 +87,11 @@ def model_name() -> str:
     if subprocess.run([sys.executable, "-m", "training.quickstart"], cwd=CHECKOUT, check=False).returncode:
         raise SetupError("The quickstart failed, see above; or set MMFUSION_MODEL to the Hub id of a model.")
     return str(run / "model")
+
+
+def whole_name(name: str) -> str:
+    """A Hub id, or a folder's whole path."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def data_name() -> str:
@@ -226,8 +241,8 @@ def prepared_vectors(
         ValueError: if the model's vectors are no numbers.
     """
     folder = Path(os.environ.get("MMFUSION_PREPARED") or HERE / "prepared")
-    names = [str(Path(name).resolve()) if Path(name).is_dir() else name for name in (encoder.name, data)]
-    kept = PreparedVectors(folder, "\0".join(names), fingerprint(encoder, products, pictures, queries))
+    of = f"{whole_name(encoder.name)}\0{whole_name(data)}"
+    kept = PreparedVectors(folder, of, fingerprint(encoder, products, pictures, queries))
     shapes = {view: (len(products), encoder.dim) for view in VIEWS}
     shapes |= {"queries": (len(queries), encoder.dim), "pictured": (len(products),)}
     if vectors := kept.read(shapes):

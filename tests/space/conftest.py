@@ -40,6 +40,19 @@ def shop(folders):
 
 
 @pytest.fixture(scope="module")
+def shop_of_two(towers, folders):
+    """The same shop with a second model beside the first, `before`."""
+    model = make_model(towers, image_dim=8)  # whose vectors are shorter
+    model.save_pretrained(folders / "before" / "model")
+    MMFusionProcessor.from_towers(text=towers["text"], vision=towers["vision"]).save_pretrained(
+        folders / "before" / "model"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMFUSION_MODEL_B", str(folders / "before" / "model"))
+        return start.start()
+
+
+@pytest.fixture(scope="module")
 def url(shop):
     """Address of the running Space."""
     page = app.lay_out(shop)

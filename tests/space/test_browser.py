@@ -400,3 +400,30 @@ def test_columns_are_chosen_and_a_sample_is_given(url, tmp_path):
         page.locator("#report [role=status]", has_text="2 products are ready").wait_for()
         search(page, "lamp")
         assert sorted(titles(page, "fused")) == ["blaue Lampe", "roter Krug"] and errors == []
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_two_models_side_by_side(shop_of_two, size):
+    """Chosen under View, kept in the address, and each card explained by the model that found it."""
+    blocks = app.lay_out(shop_of_two)
+    _, address, _ = blocks.launch(**app.LAUNCH, prevent_thread_lock=True, quiet=True)
+    try:
+        with open_page(address, size) as (page, errors):
+            search(page, "red mug")
+            page.locator("#view summary").click()
+            page.get_by_label("two models").check()
+            page.locator("#results .lane.other .card").nth(7).wait_for()
+            page.reload()
+            page.locator("#results .lane.other .card").nth(7).wait_for()
+            assert page.locator("#results h2").all_inner_texts() == ["run", "before"] and "show=models" in page.url
+            edges = page.locator("#results .lane").evaluate_all("all => all.map(one => one.getBoundingClientRect())")
+            assert edges[1]["x"] > edges[0]["right"] and edges[1]["right"] > 0.9 * size["width"], "a column is empty"
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            for lane, name in (("fused", "run"), ("other", "before")):
+                page.locator(f"#results .{lane} .card").first.click()
+                page.locator("#why .numbers summary").click()
+                page.locator("#why .numbers", has_text=f"By {name}: #1 fused").wait_for()
+                page.keyboard.press("Escape")
+            assert errors == []
+    finally:
+        blocks.close()

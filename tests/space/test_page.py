@@ -1,16 +1,22 @@
 """What the page's server side answers, and why a product was found, in words."""
 
+import html
+import re
 import time
 
 import markup
+import numpy as np
 import page as pages
 import pytest
 import reasons
+import start
 import visitors
 from app import Endpoints
-from catalogue import Hit, VisitorError
+from catalogue import Filters, Hit, VisitorError, short_names
 from helpers import picture
+from pictures import small_jpeg
 from reasons import missed, sentence, unsaid
+from upload import PICTURE_SIZE
 from visits import shown_ids
 
 VISITOR = "0123456789abcdef" * 2
@@ -165,3 +171,123 @@ def test_columns_that_are_not_known_are_chosen(page):
     assert not wrong["ready"] and "<b>" not in wrong["report"].replace("<b>That didn't work.</b>", "")
     for columns in (5, ["Was"], {"colour": "Was"}, {"title": 5}):
         assert not page.bring({"visitor": VISITOR, "number": 4, "columns": columns}, table)["ready"]
+
+
+@pytest.fixture(scope="module")
+def two(shop_of_two):
+    """The page's answers where there are two models."""
+    return pages.Page(Endpoints(shop_of_two))
+
+
+def lanes(board: str) -> list[tuple[str, list[str], list[str]]]:
+    """The name, the ids and the marked ids of each list of a board."""
+    found = []
+    for lane in board.split("<section ")[1:]:
+        cards = [(re.search("data-id='([^']*)'", card)[1], "missed by" in card) for card in lane.split("<li>")[1:]]
+        name = re.search("<h2[^>]*>([^<]*)<", lane)[1]
+        found.append((name, [one for one, _ in cards], [one for one, is_marked in cards if is_marked]))
+    return found
+
+
+def best(catalogue, query, **options) -> list[str]:
+    return [catalogue.products[hit.row]["_id"] for hit in catalogue.search(query, **options)["fused"].hits]
+
+
+def test_two_models_find_what_each_finds_alone(two, shop_of_two, shop):
+    models, differ = (shop_of_two, shop_of_two.other), 0
+    assert models[0].encoder.dim != models[1].encoder.dim, "the two are one"
+    assert np.array_equal(models[0].vectors["fused"], shop.vectors["fused"])
+    image, small = picture("red"), shop.picture(7)
+    asked = {
+        "words": ({"q": "red mug"}, None, lambda one: one.encoder.query("red mug")),
+        "more like": ({"like": "lamp-red"}, None, lambda one: one.like("lamp-red")),
+        "but": (
+            {"like": "lamp-red", "but": "green", "weight": ".3"},
+            None,
+            lambda one: one.like("lamp-red", "green", 0.3),
+        ),
+        "a picture": ({}, small, lambda one: one.encoder.query("", small_jpeg(small, PICTURE_SIZE))),
+        "both": (
+            {"q": "blue", "weight": "0.7"},
+            image,
+            lambda one: one.encoder.query("blue", small_jpeg(image, PICTURE_SIZE), 0.7),
+        ),
+    }
+    for name, (request, content, query) in asked.items():
+        for filters, of in (({}, Filters()), ({"brand": ["blue"], "high": "8"}, Filters([], ["blue"], None, 8.0))):
+            board = two.search({**request, **filters, "show": "models", "k": "4"}, content)["board"]
+            expected = [best(one, query(one), k=4, filters=of, views=("fused",)) for one in models]
+            found = lanes(board)
+            assert [one[0] for one in found] == ["run", "before"] and [one[1] for one in found] == expected, name
+            alone = [[one for one in found[i][1] if one not in found[1 - i][1]] for i in (0, 1)]
+            assert [one[2] for one in found] == alone, f"{name}: what the other one misses is not marked"
+            differ += bool(alone[0])
+    assert differ > 3, "the two find the same, so nothing was tried"
+
+
+def test_two_models_are_measured_and_explained_each(two, shop_of_two):
+    both = (shop_of_two, shop_of_two.other)
+    request = {"q": "red mug", "show": "models"}
+    board = html.unescape(two.search(request, None)["board"])
+    values = [one.search(one.encoder.query("red mug"))["fused"].ndcg for one in both]
+    told = re.findall(r"(\w+) <b class='ndcg \w+'>([\d.]+)<", board)
+    assert told == [("run", f"{values[0]:.2f}"), ("before", f"{values[1]:.2f}")]
+    assert len(re.findall("right one at|right one missed", board)) == 2
+    for lane, name, one in (("fused", "run", both[0]), ("other", "before", both[1])):
+        drawer = two.why({**request, "id": "lamp-blue", "lane": lane}, None)["drawer"]
+        hit = one.hit(one.encoder.query("red mug"), one.row("lamp-blue"))
+        assert f"By {name}: #{hit.ranks['fused']} fused" in drawer
+        assert f"<td>{sum(hit.contributions.values()):.3f}</td></tr></tfoot>" in drawer
+    head = markup.intro(shop_of_two, two.firsts, two.means)
+    assert "one model, run; the last is before" in head and "Fused, before" in head
+    assert f"<td>{both[1].judged_firsts()['fused']:.0%}</td></tr>" in head
+    assert f"<td>{both[1].judged_values()['fused'].mean():.2f}</td></tr>" in head
+
+
+def test_two_models_where_there_is_one(page, two):
+    assert "value='models'" in two.whole() and "value='models'" not in page.whole()
+    assert "side or fused, with" in page.search({"q": "mug", "show": "models"}, None)["board"]
+    two.bring({"visitor": VISITOR, "number": 1}, b"title\nmy mug\n")
+    mine = {"q": "mug", "where": "yours", "visitor": VISITOR}
+    assert ids(two.search(mine, None)) == ["row-1"] * 3
+    for answer in (
+        two.search({**mine, "show": "models"}, None)["board"],
+        two.why({**mine, "show": "models", "lane": "other", "id": "row-1"}, None)["drawer"],
+    ):
+        assert "Your products are read by the first model alone" in answer and "data-id" not in answer
+
+
+def test_nothing_fits_two_models_where_neither_fits(two, monkeypatch):
+    request = {"q": "red mug", "show": "models"}
+    for least in ((1.1, 0.0), (0.0, 1.1), (1.1, 1.1)):
+        monkeypatch.setattr(two, "least_score", least[0])
+        monkeypatch.setattr(two, "least_of_other", least[1])
+        assert ("No good match" in two.search(request, None)["board"]) == (least == (1.1, 1.1))
+
+
+def test_a_second_model_keeps_its_vectors_and_errors_name_it(shop_of_two, folders, tmp_path, monkeypatch):
+    prepared = sorted((folders / "prepared").glob("*.npz"))
+    assert len(prepared) == 2
+    monkeypatch.setenv("MMFUSION_MODEL_B", str(folders / "before" / "model"))
+    monkeypatch.setattr(start.ShopEncoder, "products", lambda *_: pytest.fail("what is kept is embedded again"))
+    again = start.start()
+    assert np.array_equal(again.other.vectors["fused"], shop_of_two.other.vectors["fused"])
+    assert sorted((folders / "prepared").glob("*.npz")) == prepared
+    for other, words in (
+        (tmp_path / "none", "can't be read"),
+        (folders / "before" / ".." / "run" / "model", "first model"),
+    ):
+        monkeypatch.setenv("MMFUSION_MODEL_B", str(other))
+        with pytest.raises(start.SetupError, match=words) as error:
+            start.start()
+        assert str(error.value).startswith(f"MMFUSION_MODEL_B={other}") and "\n" not in str(error.value)
+    monkeypatch.setenv("MMFUSION_MODEL_B", "")
+    assert start.start().other is None
+
+
+def test_models_go_by_what_tells_them_apart():
+    assert short_names("me/shop", "me/shop-tuned") == ["shop", "shop-tuned"]
+    assert short_names("me/shop", "you/shop") == ["me/shop", "you/shop"]
+    assert short_names("runs/after/model", "runs/before/model") == ["after", "before"]
+    assert short_names("/a/run/model", "/b/run/model") == ["a/run", "b/run"]
+    assert short_names("run", "a/run/model") == ["run", "a/run"]

@@ -15,6 +15,15 @@ SEARCHES_AT_ONCE = 16  # their queries are embedded together
 THREADS = 1_000  # gradio's bound on what is there at once, of all kinds together; see `kinds`
 
 
+class Blocks(gr.Blocks):
+    """Blocks whose endpoints take defaults for arguments that a caller leaves out at the end, by plain HTTP too."""
+
+    def validate_inputs(self, block_fn, inputs: list) -> None:
+        """Fills in what is missing."""
+        inputs.extend(block.value for block in block_fn.inputs[len(inputs) :])
+        super().validate_inputs(block_fn, inputs)
+
+
 def kinds() -> dict[str, Workers]:
     """The threads of each kind of work, and how many callers may be there."""
     return {

@@ -23,7 +23,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 
 import gradio as gr
 import markup
-from api import THREADS, programs
+from api import THREADS, Blocks, programs
 from catalogue import Catalogue
 from endpoints import Endpoints
 from page import Page, server_functions
@@ -39,6 +39,7 @@ LAUNCH = {
     "max_file_size": MAX_FILE_BYTES,
     "state_session_capacity": 1_000,  # sessions of programs
     "max_threads": THREADS,
+    "show_error": True,  # what gradio itself finds wrong with a request
     "footer_links": ["api", "gradio"],
     "ssr_mode": False,
 }
@@ -78,7 +79,7 @@ def lay_out(shop: Catalogue) -> gr.Blocks:
     endpoints = Endpoints(shop)
     page = Page(endpoints)
     # the uploads of visitors who left are deleted within the hour
-    with gr.Blocks(title="mmfusion: search that looks", delete_cache=(600, 3600)) as blocks:
+    with Blocks(title="mmfusion: search that looks", delete_cache=(600, 3600)) as blocks:
         gr.HTML(markup.intro(shop, page.firsts, page.means), apply_default_css=False, elem_id="intro")
         with gr.Tabs():
             with gr.Tab("Search"):

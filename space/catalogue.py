@@ -31,6 +31,7 @@ MAX_QUERY_CHARACTERS = 500
 MAX_RESULTS = 50
 CUTOFF = 10  # of nDCG
 FITTING, NOTHING = 0.6, 0.01  # of scores; see `Catalogue.least_score`
+HAS_BFLOAT16 = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
 PRESENCE = ("any", "with picture", "without picture")
 
 
@@ -86,30 +87,37 @@ class ShopEncoder:
         self.reader = copy.deepcopy(self.processor)  # of products: a tokenizer serves one thread at a time
         self.reading = Lock()
 
-    def products(self, products: list[dict], progress: Callable[[Iterable], Iterable] = iter) -> dict[str, np.ndarray]:
-        """Embeds products.
+    def products(
+        self, products: list[dict], progress: Callable[[Iterable], Iterable] = iter, fast: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Embeds products, as many batches beside each other as there are cores.
 
         Args:
             products (`list[dict]`): fields as the processor takes them; `image` may be bytes or missing.
             progress (`Callable`, *optional*): wraps the batches, such as `tqdm`.
+            fast (`bool`, *optional*, defaults to `False`): where the processor can, compute with bfloat16, which takes
+                half the time; vectors then differ a little from the model's (their cosine is above 0.99).
 
         Returns:
-            `dict`: each of `VIEWS` to unit vectors of shape `(N, dim)`, float32. As many batches run beside each
-            other as there are cores.
+            `dict`: each of `VIEWS` to unit vectors of shape `(N, dim)`, float32.
         """
         batches = [products[start : start + BATCH_SIZE] for start in range(0, len(products), BATCH_SIZE)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            running = [pool.submit(self._products, batch) for batch in batches]
+            running = [pool.submit(self._products, batch, fast and HAS_BFLOAT16) for batch in batches]
             found = [done.result() for done in progress(running)]
         return {view: np.concatenate([of[view] for of in found]) for view in VIEWS}
 
     @torch.inference_mode()
-    def _products(self, batch: list[dict]) -> dict[str, np.ndarray]:
+    def _products(self, batch: list[dict], in_bfloat16: bool) -> dict[str, np.ndarray]:
         with self.reading:
             inputs = self.reader.process_products(batch)
-        states = self.model.encode_products(**inputs)
-        features = {view: self.model.get_product_features(states=states, view=view) for view in VIEWS}
-        return {view: of.pooler_output.float().numpy() for view, of in features.items()}
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+            states = self.model.encode_products(**inputs)
+            features = {view: self.model.get_product_features(states=states, view=view) for view in VIEWS}
+        vectors = {view: of.pooler_output.float() for view, of in features.items()}
+        if in_bfloat16:
+            vectors = {view: torch.nn.functional.normalize(of, dim=-1) for view, of in vectors.items()}
+        return {view: of.numpy() for view, of in vectors.items()}
 
     def texts(self, texts: list[str]) -> np.ndarray:
         """Unit vectors `(N, dim)` of queries, float32."""

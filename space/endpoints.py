@@ -330,7 +330,8 @@ class Endpoints:
                 yield batch
                 tell(1 - (1 - READING) * (1 - number / len(batches)))
 
-        yours = own_catalogue(read, self.shop.encoder.products(read.products, embedding), self.shop.encoder)
+        vectors = self.shop.encoder.products(read.products, embedding, fast=True)
+        yours = own_catalogue(read, vectors, self.shop.encoder)
         report = {"products": len(yours), "with_picture": int(yours.pictured.sum()), "format": read.form}
         report |= {"read_as": read.dialect, "fields": read.fields, "problems": read.lines(), "report": read.report()}
         return report, yours

@@ -266,6 +266,22 @@ def test_arguments_that_are_left_out_have_defaults(client):
     assert len(client.predict(query="red mug", k=4.0, api_name="/search")["results"]) == 4
 
 
+def plain_call(url: str, name: str, *values) -> str:
+    """What an endpoint answers to plain HTTP with some of its arguments."""
+    address, headers = f"{url}gradio_api/call/{name}", {"Content-Type": "application/json"}
+    event = json.load(urlopen(Request(address, json.dumps({"data": values}).encode(), headers)))["event_id"]
+    return urlopen(f"{address}/{event}").read().decode()
+
+
+def test_plain_http_needs_no_more_arguments_than_the_caller_has(url, client):
+    found = plain_call(url, "search", "red mug")
+    results = json.loads(found.rsplit("data: ", 1)[1])[0]["results"]
+    assert results == client.predict(query="red mug", api_name="/search")["results"]
+    assert "product_id is the id of a product, as /search gives it, not None." in plain_call(url, "similar")
+    gone = {"path": "/nowhere/a.csv", "meta": {"_type": "gradio.FileData"}}
+    assert "was not uploaded by a user" in plain_call(url, "upload", gone)
+
+
 def test_what_is_taken_and_given_has_names_and_types(client):
     described = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     types = {one["parameter_name"]: one["python_type"]["type"] for one in described["/search"]["parameters"]}
@@ -305,7 +321,7 @@ def posted_upload(url: str, content: bytes) -> str:
     )
     sent = Request(f"{url}gradio_api/upload", form, {"Content-Type": "multipart/form-data; boundary=b"})
     (path,) = json.load(urlopen(sent))
-    body = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, None]}).encode()
+    body = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
     asked = Request(f"{url}gradio_api/call/upload", body, {"Content-Type": "application/json"})
     return f"{url}gradio_api/call/upload/{json.load(urlopen(asked))['event_id']}"
 
@@ -313,7 +329,7 @@ def posted_upload(url: str, content: bytes) -> str:
 def test_uploads_that_wait_never_keep_a_search_waiting(url, client, shop, monkeypatch):
     go, begun = threading.Event(), threading.Semaphore(0)
 
-    def slow(*_):
+    def slow(*_, **__):
         begun.release()
         go.wait(timeout=60)
         raise VisitorError("It was my turn.")
@@ -451,6 +467,17 @@ def test_a_file_is_previewed_with_its_columns(client, tmp_path):
     assert answer["report"] == [{"problem": "row without title, description and picture left out", "count": 1}]
     with pytest.raises(Exception, match="columns names a column for a field"):
         client.predict(file=file, columns=["Was"], api_name="/upload")
+
+
+def test_fast_vectors_are_nearly_the_models_and_each_product_has_its_own(shop):
+    rows = [shop.product_inputs(row % len(shop)) for row in range(40)]
+    exact, fast = shop.encoder.products(rows), shop.encoder.products(rows, fast=True)
+    for view, vectors in exact.items():
+        assert np.allclose(vectors[:12], shop.vectors[view], atol=1e-5) and np.allclose(
+            vectors[28], vectors[4], atol=1e-5
+        )
+        assert (vectors * fast[view]).sum(1).min() > 0.98 and fast[view].dtype == np.float32
+        assert np.allclose(np.linalg.norm(fast[view], axis=1), 1, atol=1e-5)
 
 
 def test_progress_is_told_as_one(shop, tmp_path):
@@ -846,7 +873,7 @@ def test_titles_are_text_whatever_they_hold(shop):
 def test_a_second_start_embeds_nothing_and_a_changed_catalogue_is_seen(shop, folders, monkeypatch):
     embedded = []
     embed = ShopEncoder.products
-    monkeypatch.setattr(ShopEncoder, "products", lambda *args: embedded.append(1) or embed(*args))
+    monkeypatch.setattr(ShopEncoder, "products", lambda *args, **kwargs: embedded.append(1) or embed(*args, **kwargs))
     again = start.start()
     assert not embedded and np.array_equal(again.vectors["fused"], shop.vectors["fused"])
     corpus, queries, qrels = space_rows()

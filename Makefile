@@ -93,6 +93,7 @@ release: $(VENV)/installed  ## push what `make hub` built, prove that it loads, 
 results: $(VENV)/installed  ## run the quickstart on the demo shop and on HM, and write their numbers into README.md
 	$(PYTHON) -m training.quickstart
 	$(PYTHON) -m training.quickstart --data "$(HM)" --output runs/hm
+	$(PYTHON) -m training.benchmarks.like
 	$(PYTHON) -m training.benchmarks.results
 
 ablation: $(VENV)/installed  ## compare fusion types on HM, FASHION and IKEA (some hours), and write README's tables

@@ -215,6 +215,7 @@ class ResultsArguments:
         search: Results of training.benchmarks.search_speed on products' vectors to show.
         generated: Its results on generated vectors.
         faults: Results of training.benchmarks.faults to show.
+        like: Results of training.benchmarks.like to show.
         engines: Results of training.benchmarks.engines to show.
         follow: Results of training.benchmarks.follow to show.
         shards: Results of training.benchmarks.shard_speed to show.
@@ -242,6 +243,7 @@ class ResultsArguments:
     search: str = "hub_card/results/bench_search.json"
     generated: str = "hub_card/results/bench_generated.json"
     faults: str = "hub_card/results/bench_faults.json"
+    like: str = "hub_card/results/bench_like.json"
     engines: str = "hub_card/results/bench_engines.json"
     follow: str = "hub_card/results/bench_follow.json"
     shards: str = "hub_card/results/bench_shards.json"

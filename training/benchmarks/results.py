@@ -27,6 +27,7 @@ from training.benchmarks.engines import format_engines
 from training.benchmarks.faults import format_faults
 from training.benchmarks.follow import format_follow
 from training.benchmarks.leave_one_out import format_left_out
+from training.benchmarks.like import format_like
 from training.benchmarks.ray_cluster import format_ray
 from training.benchmarks.search_speed import format_search
 from training.benchmarks.service_load import format_service
@@ -43,7 +44,7 @@ from training.scale.planning import SizeArguments, make_plans
 
 RESULTS = Path("hub_card/results")
 KINDS = ("results", "ablation", "recipe", "multishop", "styles", "bench", "catalogue", "engines", "load", "judged")
-TARGETS = {"best": "multishop", "shown styles": "styles", "left out": "left-out", "service": "load"}
+TARGETS = {"best": "multishop", "like": "results", "shown styles": "styles", "left out": "left-out", "service": "load"}
 TARGETS |= {kind: kind for kind in KINDS}
 MARKERS = {
     kind: (f"<!-- {kind}: written by `make {target}` -->", f"<!-- end of {kind} -->")
@@ -97,6 +98,7 @@ def tables_of(arguments: ResultsArguments) -> dict[str, list[str]]:
             plans,
             format_faults(read_results(arguments.faults)),
         ],
+        "like": [format_like(read_results(arguments.like))],
         "engines": [
             format_engines(read_results(arguments.engines)),
             format_follow(read_results(arguments.follow)),

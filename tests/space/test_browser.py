@@ -403,8 +403,9 @@ def test_columns_are_chosen_and_a_sample_is_given(url, tmp_path):
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_two_models_side_by_side(shop_of_two, size):
+def test_two_models_side_by_side(shop_of_two, size, monkeypatch):
     """Chosen under View, kept in the address, and each card explained by the model that found it."""
+    monkeypatch.setattr(app, "Page", pages.Page)  # in place of the one shop's, which `url` puts there
     blocks = app.lay_out(shop_of_two)
     _, address, _ = blocks.launch(**app.LAUNCH, prevent_thread_lock=True, quiet=True)
     try:

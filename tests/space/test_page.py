@@ -2,6 +2,7 @@
 
 import html
 import re
+import shutil
 import time
 
 import markup
@@ -247,6 +248,9 @@ def test_two_models_are_measured_and_explained_each(two, shop_of_two):
 def test_two_models_where_there_is_one(page, two):
     assert "value='models'" in two.whole() and "value='models'" not in page.whole()
     assert "side or fused, with" in page.search({"q": "mug", "show": "models"}, None)["board"]
+    for lane in (None, "moon", ["other"]):  # not from our page
+        assert "By run: #" in two.why({"q": "mug", "show": "models", "id": "mug-red", "lane": lane}, None)["drawer"]
+    assert "side or fused or models, with" in two.search({"q": "mug", "show": ["models"]}, None)["board"]
     two.bring({"visitor": VISITOR, "number": 1}, b"title\nmy mug\n")
     mine = {"q": "mug", "where": "yours", "visitor": VISITOR}
     assert ids(two.search(mine, None)) == ["row-1"] * 3
@@ -273,8 +277,11 @@ def test_a_second_model_keeps_its_vectors_and_errors_name_it(shop_of_two, folder
     again = start.start()
     assert np.array_equal(again.other.vectors["fused"], shop_of_two.other.vectors["fused"])
     assert sorted((folders / "prepared").glob("*.npz")) == prepared
+    shutil.copytree(folders / "before" / "model", tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"")
     for other, words in (
         (tmp_path / "none", "can't be read"),
+        (tmp_path / "damaged", "can't be read"),
         (folders / "before" / ".." / "run" / "model", "first model"),
     ):
         monkeypatch.setenv("MMFUSION_MODEL_B", str(other))

@@ -22,7 +22,7 @@ from .fusion_mmfusion import (
 class MMFusionQueryProjection(nn.Module):
     """Query features to one block of `vector_dim`; it knows no prototypes."""
 
-    prototypes = ()
+    prototypes = None
 
     def __init__(self, in_dim: int, config: MMFusionConfig):
         super().__init__()

@@ -293,10 +293,9 @@ class MMFusionFamiliarity(nn.Module):
 
     @property
     def known(self) -> torch.Tensor:
-        """The prototypes that [`~MMFusionFamiliarity.fit`] found, `(prototypes, in_dim)`; none before it."""
-        prototypes = self.prototypes.weight
+        """Which prototypes [`~MMFusionFamiliarity.fit`] found, `(prototypes,)`; none before it."""
         is_fitted = (self.width.weight > 0) & (self.threshold.weight < NEVER)
-        return prototypes[(prototypes != 0).any(dim=-1) & is_fitted]
+        return (self.prototypes.weight != 0).any(dim=-1) & is_fitted
 
     @torch.no_grad()
     def forget(self) -> None:
@@ -537,9 +536,10 @@ class MMFusionQueryHeads(nn.Module):
         self.router = MMFusionRouter(in_dim, config)
 
     @property
-    def prototypes(self) -> torch.Tensor:
-        """The prototypes of the training's texts, `(prototypes, in_dim)`; none before the training's end."""
-        return self.familiarity.known
+    def prototypes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prototypes of the training's texts, `(prototypes, in_dim)`, and which of them there are,
+        `(prototypes,)`: none before the training's end."""
+        return self.familiarity.prototypes.weight, self.familiarity.known
 
     def forward(
         self, states: MMFusionStates, text_head: MMFusionTextHead, alignment: MMFusionAlignment | None = None

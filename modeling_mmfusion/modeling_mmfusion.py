@@ -571,23 +571,26 @@ class MMFusionModel(MMFusionPreTrainedModel):
             A picture as words, here by attention and without training: Pic2Word,
             https://huggingface.co/papers/2302.03084, and SEARLE, https://huggingface.co/papers/2303.15247.
         """
-        spoken, looks, composed = self._in_words(like), weight, states
-        if spoken is not None:
-            looks = weight**3
+        looks, composed = weight, states
+        if (found := self._in_words(like)) is not None:
+            spoken, is_known = found
+            looks = torch.where(is_known, weight**3, weight)
+            features = unit_vectors((1 - weight) * states["text_features"] + weight * spoken)
             composed = MMFusionStates(**states)
-            composed.text_features = unit_vectors((1 - weight) * states["text_features"] + weight * spoken)
+            composed.text_features = torch.where(is_known, features, states["text_features"])
             if self.alignment is not None and self.alignment.is_text_space:
                 composed.aligned_features = composed.text_features
         texts = self._embed(self._query_blocks(composed), composed)["pooler_output"]
         mixed = unit_vectors((1 - looks) * texts + looks * like)
         return MMFusionFeatures(mixed, block_lengths(split_blocks(mixed, self.output_dims)), states)
 
-    def _in_words(self, vectors: torch.Tensor) -> torch.Tensor | None:
+    def _in_words(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Text features `(batch, text_hidden_size)` that say what vectors `(batch, embedding_dim)` of products are, at
-        most of length 1 and shorter where several prototypes are as near; `None` if there are no prototypes."""
-        prototypes = self.query_heads.prototypes
-        if not len(prototypes):
+        most of length 1 and shorter where several prototypes are as near; and whether there are prototypes `()`,
+        without which they say nothing. `None` of a model that has no place for them."""
+        if self.query_heads.prototypes is None:
             return None
+        prototypes, is_known = self.query_heads.prototypes
         states = self._missing_text(prototypes)
         states.text_features = prototypes
         if self.alignment is not None:
@@ -595,7 +598,9 @@ class MMFusionModel(MMFusionPreTrainedModel):
             centre = self.alignment.text_centre.weight.expand(len(prototypes), -1)  # where the aligned block is 0
             states.aligned_features = prototypes if is_same else centre
         texts = self._embed(self._query_blocks(states), states).pooler_output
-        return (self.logit_scale()[0] * vectors @ texts.T).softmax(dim=-1) @ prototypes
+        scores = self.logit_scale()[0] * vectors @ texts.T
+        scores = scores.masked_fill(~is_known, torch.finfo(scores.dtype).min)
+        return scores.softmax(dim=-1) @ prototypes, is_known.any()
 
     @can_return_tuple
     def get_product_features(

@@ -19,8 +19,10 @@ TRAIN_ON_ENCODERS = $(TRAIN_MULTISHOP) --align.epochs 0 --model.encoders runs/mu
 # what was measured of a model is kept with the results, so it is trained once, and not anew where runs/ is gone
 MEASURED = hub_card/results/multishop
 COMPARE = $(PYTHON) -m training.benchmarks.compare --data "$(FASHION),$(HM),$(AMAZON),$(IKEA)" --keep $(MEASURED)
-TRAIN_ONCE = (test -f runs/$(1)/model/config.json || $(2) --output runs/$(1) --seed $$seed)
-MEASURE_ONCE = (test -d $(MEASURED)/$(1) || ($(TRAIN_ONCE) && \
+TRAIN_ONCE = (test -f runs/$(1)/model/config.json || { $(2) --output runs/$(1) --seed $$seed; })
+# the last catalogue's file says that all were measured
+IS_MEASURED = test -f $(MEASURED)/$(1)/$(notdir $(IKEA:/=)).parquet
+MEASURE_ONCE = ($(IS_MEASURED) || ($(TRAIN_ONCE) && \
 	$(COMPARE) --models "{model: runs/$(1)/model}" --results runs/compare/$(1).json))
 ENCODERS = $(call TRAIN_ONCE,multishop-$$seed,$(TRAIN_MULTISHOP))
 # ours and the strongest of the others with each of these seeds, the rest with the first
@@ -114,7 +116,7 @@ multishop: $(VENV)/installed  ## train on three shops and compare with other sys
 	for seed in $(SEEDS); do \
 		$(call MEASURE_ONCE,multishop-$$seed,$(TRAIN_MULTISHOP)) && \
 		$(call MEASURE_ONCE,multishop_gated-$$seed,$(ENCODERS) && $(TRAIN_ON_ENCODERS) --model.config.fusion_type gated) && \
-		(test -d $(MEASURED)/baseline-$$seed || ($(PYTHON) -m training.benchmarks.baseline_trainer \
+		($(call IS_MEASURED,baseline-$$seed) || ($(PYTHON) -m training.benchmarks.baseline_trainer \
 			--data "$(FASHION),$(HM),$(AMAZON)" --tests "$(FASHION),$(HM),$(AMAZON),$(IKEA)" \
 			--seed $$seed --output runs/baseline-$$seed && \
 			$(COMPARE) --models "{mmfusion: runs/multishop-$$seed/model}" --baseline runs/baseline-$$seed/report.json \
@@ -166,7 +168,9 @@ catalogue: $(VENV)/installed  ## measure embedding, search at a million products
 	$(PYTHON) -m training.benchmarks.results --copy=false
 
 engines: $(VENV)/installed  ## compare engines, kill a follower and a cluster's machines, time shards and starts (an hour)
-	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[engines,ray]'
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[engines,export,ray]'
+	test -d runs/quickstart/index || $(PYTHON) -m training.quickstart
+	$(PYTHON) -m training.export --formats onnx --quantize_query int8
 	$(PYTHON) -m training.benchmarks.engines
 	$(PYTHON) -m training.benchmarks.follow
 	$(PYTHON) -m training.benchmarks.shard_speed
